@@ -1,0 +1,17 @@
+"""Miniature worlds: each has a caption grammar, a renderer and an exact verifier, so that alignment can be measured without weights."""
+
+from importlib import import_module
+from types import ModuleType
+
+WORLDS = ("shapes",)  # name = package reward_models/worlds/NAME
+
+
+def load_world(name: str) -> ModuleType:
+    """The package of the world called `name`, imported on demand.
+
+    Every world offers `prompts(split, count, seed)`, `render(caption, seed)`, `verify(caption, media)`, `words()`
+    and a reward model class. ValueError for a name not in `WORLDS`.
+    """
+    if name not in WORLDS:
+        raise ValueError(f"unknown world {name!r}; choose one of: {', '.join(WORLDS)}")
+    return import_module(f"{__name__}.{name}")
