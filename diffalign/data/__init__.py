@@ -1,0 +1,1 @@
+"""Preference sets: records in Parquet shards, importers, pairing and filters."""

@@ -1,0 +1,224 @@
+"""The two records every stage exchanges, a candidate and a preference, with their Parquet schemas and readers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from diffalign.data.modalities.image import Image
+from diffalign.data.shards import open_parquet, read_rows, shard_paths, write_shard
+
+Kind = Literal["pair", "list", "labelled"]
+KINDS = ("pair", "list", "labelled")
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+CANDIDATES = pa.schema(
+    [
+        _required("candidate_id", pa.string()),
+        _required("group_id", pa.string()),
+        _required("prompt", pa.string()),
+        pa.field("media", Image.arrow_type()),  # nullable, or `datasets` would not recognise its feature
+        _required("model", pa.string()),
+        pa.field("seed", pa.int64()),
+        pa.field("steps", pa.int32()),
+        pa.field("guidance", pa.float32()),
+        pa.field("negative_prompt", pa.string()),
+        _required("width", pa.int32()),
+        _required("height", pa.int32()),
+        pa.field("parent", pa.string()),
+        _required("tags", pa.string()),  # JSON object of strings: `datasets` knows no map type
+    ]
+)
+CANDIDATE_FEATURES = {"media": Image.feature()}
+
+PREFERENCES = pa.schema(
+    [
+        _required("group_id", pa.string()),
+        _required("prompt", pa.string()),
+        _required("samples", pa.list_(pa.string())),
+        _required("kind", pa.string()),
+        pa.field("labels", pa.list_(pa.int8())),
+        pa.field("scores", pa.list_(pa.float64())),
+        pa.field("win_probability", pa.float64()),
+        pa.field("segment_labels", pa.list_(pa.int8())),
+        _required("weight", pa.float64()),
+        _required("source", pa.string()),
+        pa.field("context", pa.string()),
+        pa.field("user", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sample of a group: all candidates of a group answer the same prompt.
+
+    model    what made it ("" unknown); pairs of one model are stabler than pairs of several
+    seed, steps, guidance, negative_prompt   how it was sampled; None where an imported set does not say
+    parent   candidate_id it was derived from, or None
+    tags     free strings: task, split, origin
+    """
+
+    candidate_id: str
+    group_id: str
+    prompt: str
+    media: Image
+    model: str = ""
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    negative_prompt: str | None = None
+    parent: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """What the same-source rule compares: the model that made it."""
+        return self.model
+
+    def to_row(self) -> dict[str, Any]:
+        """A row of CANDIDATES."""
+        width, height = self.media.size
+        return {
+            "candidate_id": self.candidate_id,
+            "group_id": self.group_id,
+            "prompt": self.prompt,
+            "media": self.media.to_row(),
+            "model": self.model,
+            "seed": self.seed,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "negative_prompt": self.negative_prompt,
+            "width": width,
+            "height": height,
+            "parent": self.parent,
+            "tags": json.dumps(dict(self.tags), ensure_ascii=False, sort_keys=True),
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Candidate:
+        """Of a row of CANDIDATES; the media stay undecoded."""
+        return cls(
+            candidate_id=row["candidate_id"],
+            group_id=row["group_id"],
+            prompt=row["prompt"],
+            media=Image.from_row(row["media"], f"candidate {row['candidate_id']}"),
+            model=row["model"],
+            seed=row["seed"],
+            steps=row["steps"],
+            guidance=row["guidance"],
+            negative_prompt=row["negative_prompt"],
+            parent=row["parent"],
+            tags=json.loads(row["tags"]),
+        )
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One judgement about samples of one group.
+
+    samples   candidate ids, best first
+    kind      "pair": two samples; "list": two or more, ranked; "labelled": each with a label of its own (1 wanted, 0 unwanted)
+    labels    (K,) in {0, 1} for "labelled", else None
+    scores    (K,) what the ranking rests on, or None where people ranked
+    win_probability   P(first preferred over second) where votes or an importer give one; 0.5 is a tie; None unknown
+    segment_labels    per time span of a pair: 1 the first is better, −1 the second, 0 neither; or None
+    weight    of the row in the loss, finite and ≥ 0
+    source    reward or data set that judged; context, user: who asked and whom, where known
+    """
+
+    group_id: str
+    prompt: str
+    samples: tuple[str, ...]
+    kind: Kind = "pair"
+    labels: tuple[int, ...] | None = None
+    scores: tuple[float, ...] | None = None
+    win_probability: float | None = None
+    segment_labels: tuple[int, ...] | None = None
+    weight: float = 1.0
+    source: str = ""
+    context: str | None = None
+    user: str | None = None
+
+    def __post_init__(self) -> None:
+        where = f"preference of group {self.group_id!r}"
+        if self.kind not in KINDS:
+            raise ValueError(f"{where}: unknown kind {self.kind!r}; choose one of: {', '.join(KINDS)}")
+        count = len(self.samples)
+        if (self.kind == "pair" and count != 2) or (self.kind == "list" and count < 2) or count < 1:
+            raise ValueError(f"{where}: kind {self.kind!r} with {count} samples; a pair has 2, a list 2 or more, labelled 1 or more")
+        if len(set(self.samples)) != count:
+            raise ValueError(f"{where}: a sample occurs twice in {list(self.samples)}; nothing is preferred over itself")
+        if (self.labels is not None) != (self.kind == "labelled"):
+            raise ValueError(f"{where}: kind {self.kind!r} with labels {self.labels}; labels belong to kind 'labelled' and only there")
+        if self.labels is not None and (len(self.labels) != count or not set(self.labels) <= {0, 1}):
+            raise ValueError(f"{where}: labels {list(self.labels)} for {count} samples; give 0 or 1 for each")
+        if self.scores is not None and (len(self.scores) != count or not all(map(math.isfinite, self.scores))):
+            raise ValueError(f"{where}: scores {list(self.scores)} for {count} samples; give one finite number for each")
+        if self.win_probability is not None and not 0 <= self.win_probability <= 1:
+            raise ValueError(f"{where}: win_probability {self.win_probability}; it lies in 0 … 1")
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"{where}: weight {self.weight}; it is finite and ≥ 0")
+        if self.segment_labels is not None and not set(self.segment_labels) <= {-1, 0, 1}:
+            raise ValueError(f"{where}: segment_labels {list(self.segment_labels)}; each is −1, 0 or 1")
+
+    def to_row(self) -> dict[str, Any]:
+        """A row of PREFERENCES."""
+        row = dict(vars(self))
+        for name in ("samples", "labels", "scores", "segment_labels"):
+            row[name] = None if row[name] is None else list(row[name])
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Preference:
+        """Of a row of PREFERENCES."""
+        values = {name: row[name] for name in PREFERENCES.names}
+        for name in ("samples", "labels", "scores", "segment_labels"):
+            values[name] = None if values[name] is None else tuple(values[name])
+        return cls(**values)
+
+
+def write_candidates(path: Path, candidates: Iterable[Candidate]) -> None:
+    """One shard of candidates, media embedded as bytes."""
+    write_shard(path, [candidate.to_row() for candidate in candidates], CANDIDATES, CANDIDATE_FEATURES)
+
+
+def write_preferences(path: Path, preferences: Iterable[Preference]) -> None:
+    """One shard of preferences."""
+    write_shard(path, [preference.to_row() for preference in preferences], PREFERENCES)
+
+
+def read_candidates(folder: Path) -> Iterator[Candidate]:
+    """The candidates of a folder in order, streamed; media are handles that decode on demand."""
+    return map(Candidate.from_row, read_rows(folder, CANDIDATES.names))
+
+
+def read_preferences(folder: Path) -> list[Preference]:
+    """The preferences of a folder in order."""
+    return [Preference.from_row(row) for row in read_rows(folder, PREFERENCES.names)]
+
+
+def read_scores(folder: Path) -> dict[str, dict[str, float]]:
+    """Every score under scores/REWARD/shard-*.parquet as "reward.dimension" → candidate_id → value."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder {str(folder)!r} does not exist; run the stage `score` first")
+    scores: dict[str, dict[str, float]] = {}
+    for reward in sorted(path for path in folder.iterdir() if path.is_dir()):
+        with open_parquet(shard_paths(reward)[0]) as file:
+            dimensions = [column.name for column in file.schema_arrow if pa.types.is_floating(column.type)]
+        columns = {dimension: scores.setdefault(f"{reward.name}.{dimension}", {}) for dimension in dimensions}
+        for row in read_rows(reward, ["candidate_id", *dimensions]):
+            for dimension, values in columns.items():
+                values[row["candidate_id"]] = row[dimension]
+    return scores
