@@ -1,0 +1,288 @@
+"""The configuration of a run: one YAML file, validated; the defaults live in the sections' signatures and nowhere else.
+
+Each stage's section is a class in the stage's own file (`pipelines/generate.py: class Generate(Section)`), imported when a config names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from pipelines import ROAD, STAGES
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_section_is_empty(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
+            raise ValueError(f"got {value}, a number is needed")
+        return value
+
+
+class Model(Section):
+    """The model that the run starts from."""
+
+    backbone: str = "stable_diffusion"
+    source: str  # bundled:shapes, a local diffusers folder, a .safetensors file, or a hub id
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    adapter: str | None = None  # a LoRA folder to start from
+
+    def fingerprint(self) -> str:
+        """What identifies the weights, without loading them: for local files a hash of names, sizes, first and last bytes; else the hub id.
+
+        FileNotFoundError where a source or adapter that looks like a path is not there.
+        """
+        adapter = f" + {_source_fingerprint(self.adapter, None)}" if self.adapter else ""
+        return _source_fingerprint(self.source, self.revision) + adapter
+
+
+def source_path(source: str) -> Path | None:
+    """The file or folder that a model source names; None for a hub id. `bundled:NAME` is diffalign/assets/NAME."""
+    if source.startswith("bundled:"):
+        import diffalign
+
+        assets = Path(diffalign.__file__).parent / "assets"
+        path = assets / source.removeprefix("bundled:")
+        if not path.is_dir() or path.parent != assets:
+            known = sorted(f"bundled:{folder.name}" for folder in assets.glob("*") if folder.is_dir() and folder.name[0] not in "_.")
+            raise FileNotFoundError(f"no bundled model {source!r}; there are: {', '.join(known) or 'none'}")
+        return path
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if source.endswith((".safetensors", ".ckpt", "/")) or source.startswith(("/", "./", "../", "~")) or source.count("/") > 1:
+        raise FileNotFoundError(f"no model {source!r}; give bundled:NAME, a diffusers folder, a .safetensors file or a hub id owner/name")
+    return None
+
+
+def _source_fingerprint(source: str, revision: str | None) -> str:
+    path = source_path(source)
+    if path is None:
+        return f"{source}@{revision or 'main'}"
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    digest = sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path).as_posix() if file != path else ''}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(1 << 18))
+            stream.seek(max(0, size - (1 << 18)))
+            digest.update(stream.read())
+    return f"sha256:{digest.hexdigest()[:24]}"
+
+
+def section_class(stage: str) -> type[Section]:
+    """The section of a stage: class Generate of pipelines/generate.py for 'generate'."""
+    return getattr(import_module(f"pipelines.{stage}"), stage.capitalize())
+
+
+def _validate_section(stage: str, value: Any) -> Section:
+    kind = section_class(stage)
+    if isinstance(value, kind):
+        return value
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(_describe(error, kind, prefix=(stage,))) from None
+
+
+if TYPE_CHECKING:
+    from pipelines.encode import Encode
+    from pipelines.evaluate import Evaluate
+    from pipelines.gallery import Gallery
+    from pipelines.generate import Generate
+    from pipelines.pair import Pair
+    from pipelines.pretrain import Pretrain
+    from pipelines.score import Score
+    from pipelines.train import Train
+else:
+    # Imported when a config names them: `diffalign --help` stays fast, and stage files may import this one.
+    Generate, Score, Pair, Encode, Train, Evaluate, Gallery, Pretrain = (
+        Annotated[SerializeAsAny[Section], BeforeValidator(partial(_validate_section, stage))] for stage in STAGES
+    )
+
+
+class Config(Section):
+    """A run: its folder, its seed, its model, and one section per stage. A stage whose section is absent is not part of the road."""
+
+    run: Path
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    model: Model
+    generate: Generate | None = None
+    score: Score | None = None
+    pair: Pair | None = None
+    encode: Encode | None = None
+    train: Train | None = None
+    evaluate: Evaluate | None = None
+    gallery: Gallery | None = None
+    pretrain: Pretrain | None = None
+
+    @property
+    def road(self) -> tuple[str, ...]:
+        """The stages of this config, in order."""
+        return tuple(stage for stage in ROAD if getattr(self, stage) is not None)
+
+    def to_yaml(self) -> str:
+        """The resolved configuration; it reruns the run."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=140)
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The Config in a YAML file, or in a bundled one by its name (`quickstart`, `methods/ipo`), with `key.sub=value` overrides.
+
+    ValueError: unreadable YAML, an unknown key (with the nearest and the known ones), a wrong type or range.
+    FileNotFoundError: no such file.
+    """
+    path = config_path(source)
+    values = read_yaml(path.read_bytes(), str(path))
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {type(values).__name__}, not a mapping; a config starts with keys such as run:, model:, generate:")
+    for override in overrides:
+        _apply(values, override)
+    # `encode:` with nothing under it means: with the defaults; the override `gallery=null` takes the stage off the road.
+    values = {key: {} if value is None and key in STAGES else value for key, value in values.items() if value is not _REMOVED}
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}:\n{_describe(error, Config)}") from None
+
+
+def bundled_configs() -> Path:
+    """The folder of the configs that ship with the project: `configs/` of a checkout, `pipelines/configs/` of an installed wheel."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def config_path(source: str | Path) -> Path:
+    """The file that a path or bundled name means; FileNotFoundError lists the bundled ones."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    folder = bundled_configs()
+    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+    if name in names:
+        return folder / f"{name}.yaml"
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} is a folder; give a YAML file, or one of the bundled: {', '.join(names)}")
+    near = get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise FileNotFoundError(f"no config {str(source)!r}{hint}; give the path of a YAML file, or one of the bundled: {', '.join(names)}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-4 is a number (YAML 1.2) and a repeated key is an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key != "<<" and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(text: bytes | str, where: str) -> Any:
+    """One YAML document; ValueError names the place of the mistake."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where} is not readable YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ValueError(f"{where} is not readable YAML: nested too deeply") from None
+
+
+_REMOVED = object()
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ValueError(f"cannot read the override {override!r}; write key=value or section.key=value, for example train.steps=100")
+    value = read_yaml(text, f"the value of {key!r}")
+    target = values
+    for index, part in enumerate(parts[:-1]):
+        if target.get(part) is None:
+            target[part] = {}
+        target = target[part]
+        if not isinstance(target, dict):
+            raise ValueError(f"cannot set {key!r}: {'.'.join(parts[: index + 1])} is {target!r}, not a section")
+    target[parts[-1]] = _REMOVED if value is None and target is values and parts[0] in STAGES else value
+
+
+def _describe(error: ValidationError, kind: type[BaseModel], prefix: tuple[str, ...] = ()) -> str:
+    """One line per mistake: where, what was given, what is allowed."""
+    lines = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in (*prefix, *item["loc"])) or "the config"
+        match item["type"]:
+            case "extra_forbidden":
+                key, known = str(item["loc"][-1]), sorted(_class_at(kind, item["loc"][:-1]).model_fields)
+                near = get_close_matches(key, known, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                lines.append(f"unknown key {where!r}{hint}; known here: {', '.join(known)}")
+            case "missing":
+                lines.append(f"{where} is missing; add it")
+            case "value_error":
+                message = str(item["ctx"]["error"])
+                lines.append(message if item["loc"] and item["loc"][0] in STAGES and not prefix else f"{where}: {message}")
+            case "model_type" | "model_attributes_type":
+                known = ", ".join(_class_at(kind, item["loc"]).model_fields)
+                lines.append(f"{where}: got {_short(item['input'])}, a section (key: value lines) is needed, with keys of: {known}")
+            case _:
+                lines.append(f"{where}: got {_short(item['input'])}; {item['msg'][:1].lower() + item['msg'][1:]}")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _class_at(kind: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The section class at a place in the config, following the fields' annotations."""
+    for part in loc:
+        field = kind.model_fields.get(str(part))
+        if field is not None:
+            kind = next((found for found in _models_in(field.annotation)), kind)
+    return kind
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]
+
+
+def settings_of(section: Section, *, without: Sequence[str] = ()) -> Mapping[str, Any]:
+    """A section as plain JSON values for stage.json, without the keys that change speed only (batch_size, device)."""
+    return section.model_dump(mode="json", exclude=set(without))

@@ -1,0 +1,346 @@
+"""A stage's folder: what it holds, from what it was made, and what is still missing. Every stage of the road opens its folder here.
+
+`stage.json` holds the resolved settings, the fingerprints of the inputs, the versions and, at the end, a summary and the stage's own
+fingerprint. A shard is the unit of work and appears by atomic rename; to resume is to make the shards that are missing.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pipelines import STAGES
+from pipelines.config import Config
+
+RECORD = "stage.json"
+
+
+def stage_path(config: Config, name: str) -> Path:
+    """The folder of a stage in the run: 'pair' → RUN/preferences, 'score/clip' → RUN/scores/clip."""
+    stage, _, part = name.partition("/")
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {name!r}; choose one of: {', '.join(STAGES)}")
+    folder = config.run / STAGES[stage].folder
+    return folder / part if part else folder
+
+
+class StageFolder:
+    """An opened stage. Made by open_stage."""
+
+    def __init__(self, path: Path, name: str, record: dict[str, Any], *, is_main: bool) -> None:
+        self.path = path
+        self.name = name
+        self.record = record
+        self.is_main = is_main
+        self._opened = time.monotonic()
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self.record.get("complete"))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What finish() was given; empty before."""
+        return self.record.get("summary", {})
+
+    def shard(self, index: int) -> Path:
+        return self.path / f"shard-{index:05d}.parquet"
+
+    def missing(self, count: int) -> list[int]:
+        """Which of `count` shards are not there yet."""
+        return [index for index in range(count) if not self.shard(index).is_file()]
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Marks the stage complete: writes the summary and the fingerprint, atomically."""
+        if not self.is_main:
+            return
+        files = _outputs(self.path)
+        seconds = self.record.get("seconds", 0.0) + time.monotonic() - self._opened
+        self.record |= {
+            "complete": True,
+            "finished": _now(),
+            "seconds": round(seconds, 2),
+            "summary": _plain(summary),
+            "files": {name: file.stat().st_size for name, file in files.items()},
+            "fingerprint": _fingerprint(self.record, files),
+        }
+        _write_record(self.path, self.record)
+
+    def reopen(self) -> None:
+        """Marks a complete stage as unfinished, because it has more to do (further training steps). Keeps what it holds."""
+        self.record |= {"complete": False}
+        _write_record(self.path, self.record)
+
+
+@contextmanager
+def open_stage(
+    config: Config,
+    name: str,
+    *,
+    settings: Mapping[str, Any],
+    inputs: tuple[str, ...] = (),
+    redo: bool = False,
+    is_main: bool = True,
+) -> Iterator[StageFolder]:
+    """Opens the folder of a stage ('generate', 'score/clip') under the run's lock.
+
+    settings  whatever determines the output; a difference from what is recorded is refused, key by key, unless redo.
+    inputs    stages that must be complete; their fingerprints are recorded, and a changed one is refused like a changed setting.
+    redo      moves the old folder to RUN/replaced and starts afresh.
+    is_main   False in the other processes of a distributed run: takes no lock and writes nothing.
+
+    ValueError: changed settings or inputs, a stage that is not complete, a locked run. OSError: full disk, with what to do.
+    """
+    path = stage_path(config, name)
+    if not is_main:
+        yield StageFolder(path, name, _read_record(path) or {}, is_main=False)
+        return
+    with lock_run(config.run), full_disk_is_clear(path):
+        if redo:
+            _move_away(config.run, path)
+        fresh = {
+            "stage": name,
+            "complete": False,
+            "settings": _plain(settings),
+            "inputs": {needed: _input_fingerprint(config, name, needed) for needed in inputs},
+            "versions": _versions(),
+            "started": _now(),
+        }
+        recorded = _read_record(path)
+        if recorded is None:
+            if path.is_dir() and any(path.glob("shard-*")):
+                raise ValueError(f"{path} holds shards but no {RECORD}, so nobody knows what made them; move it away, or run with --redo")
+            path.mkdir(parents=True, exist_ok=True)
+            record = fresh
+            _write_record(path, record)
+        else:
+            _refuse_changes(config.run, path, name, recorded, fresh)
+            record = recorded
+            changed = _changed_outputs(path, record)
+            if changed:
+                raise ValueError(
+                    f"{path / changed[0]} was changed after {name} was complete ({len(changed)} changed in all); "
+                    f"make the stage again with --redo, or put the file back"
+                )
+            if record.get("complete") and any(not (path / file).is_file() for file in record.get("files", {})):
+                record = record | {"complete": False}
+        _remove_leftovers(path)
+        stage = StageFolder(path, name, record, is_main=True)
+        try:
+            yield stage
+        finally:
+            if not stage.is_complete:
+                record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - stage._opened, 2)
+                _write_record_if_possible(path, record)
+
+
+def require_stage(config: Config, name: str, needed: str) -> Path:
+    """The folder of a complete stage; ValueError with the command that makes it."""
+    _input_fingerprint(config, name, needed)
+    return stage_path(config, needed)
+
+
+def _input_fingerprint(config: Config, name: str, needed: str) -> str:
+    record = _read_record(stage_path(config, needed))
+    if record is None or not record.get("complete"):
+        state = "has not run" if record is None else "is not complete"
+        command = needed.partition("/")[0]
+        raise ValueError(
+            f"{name} needs {stage_path(config, needed)}, but {needed} {state} in this run; "
+            f"first: diffalign {command} CONFIG (or diffalign run CONFIG)"
+        )
+    return record["fingerprint"]
+
+
+def _refuse_changes(run: Path, path: Path, name: str, recorded: dict[str, Any], fresh: dict[str, Any]) -> None:
+    before, now = _flat(recorded.get("settings", {})), _flat(fresh["settings"])
+    different = [key for key in sorted(before | now) if before.get(key, before) != now.get(key, now)]
+    lines = [f"  {key}: was {_show(before, key)}, is now {_show(now, key)}" for key in different]
+    known = recorded.get("inputs", {})
+    for needed, fingerprint in fresh["inputs"].items():
+        if known.get(needed) != fingerprint:
+            lines.append(f"  input {needed}: " + ("was made again since" if needed in known else "is new"))
+    lines += [f"  input {needed}: is not used any more" for needed in known if needed not in fresh["inputs"]]
+    if lines:
+        stage = name.partition("/")[0]
+        raise ValueError(
+            f"{path} was made with another configuration:\n" + "\n".join(lines) + "\n"
+            f"Undo the change, choose another run folder (run=...), or make the stage again: diffalign {stage} CONFIG --redo "
+            f"(diffalign run CONFIG --redo --from {stage} also makes what follows; the old folders are kept in {run / 'replaced'})"
+        )
+
+
+def _show(values: dict[str, Any], key: str) -> str:
+    return json.dumps(values[key], ensure_ascii=False) if key in values else "absent"
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict) or not values:
+        return {prefix: values} if prefix else {}
+    return {key: value for name, child in values.items() for key, value in _flat(child, f"{prefix}.{name}" if prefix else name).items()}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values only, as they come back from the file: tuples become lists, paths strings."""
+    return json.loads(json.dumps(dict(values), default=str))
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    file = path / RECORD
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, NotADirectoryError) as error:
+        raise ValueError(f"{file} is not readable ({error}); make the stage again with --redo") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{file} is not a record of a stage; make the stage again with --redo")
+    return record
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=True) + "\n"
+    write_atomically(path / RECORD, text.encode())
+
+
+def _write_record_if_possible(path: Path, record: dict[str, Any]) -> None:
+    """The seconds of an interrupted run are worth a try, not an error that hides the first one."""
+    try:
+        _write_record(path, record)
+    except OSError:
+        return
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """The file appears whole or not at all: a temporary file beside it, flushed to disk, then renamed."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _outputs(path: Path) -> dict[str, Path]:
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != RECORD and ".tmp" not in file.name)
+    return {file.relative_to(path).as_posix(): file for file in files}
+
+
+def _changed_outputs(path: Path, record: dict[str, Any]) -> list[str]:
+    if not record.get("complete"):
+        return []
+    sizes = record.get("files", {})
+    return [name for name, size in sizes.items() if (path / name).is_file() and (path / name).stat().st_size != size]
+
+
+def _fingerprint(record: dict[str, Any], files: dict[str, Path]) -> str:
+    """sha256 over settings, the inputs' fingerprints and the output files."""
+    digest = sha256(json.dumps([record["settings"], record["inputs"]], sort_keys=True).encode())
+    for name, file in files.items():
+        digest.update(f"\0{name}\0".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _remove_leftovers(path: Path) -> None:
+    for file in path.iterdir():
+        if ".tmp" in file.name and file.is_file():
+            file.unlink()
+
+
+def _move_away(run: Path, path: Path) -> None:
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    place = run / "replaced" / path.relative_to(run)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while (target := place.with_name(f"{place.name}.{number}")).exists():
+        number += 1
+    path.rename(target)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("diffalign", "torch", "diffusers", "transformers", "peft", "pyarrow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+_held: dict[Path, int] = {}  # runs that this process has locked, and how many times
+
+
+@contextmanager
+def lock_run(run: Path) -> Iterator[None]:
+    """One run at a time in a folder. Released when the process ends, however it ends; may be taken again by the process that has it."""
+    import fcntl
+
+    run.mkdir(parents=True, exist_ok=True)
+    key = run.resolve()
+    if key in _held:
+        _held[key] += 1
+        try:
+            yield
+        finally:
+            _held[key] -= 1
+        return
+    # Record locks, not flock: a forked data worker that outlives its parent must not keep the run locked.
+    with (run / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            file.seek(0)
+            holder = file.read().strip() or "unknown process"
+            raise ValueError(f"another run works in {run} ({holder}); wait for it, stop it, or choose another with run=...") from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {socket.gethostname()}, since {_now()}")
+        file.flush()
+        _held[key] = 1
+        try:
+            yield
+        finally:
+            del _held[key]
+            file.truncate(0)
+
+
+@contextmanager
+def full_disk_is_clear(path: Path) -> Iterator[None]:
+    """Says on a full disk what is kept and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
+        free = shutil.disk_usage(existing).free
+        raise OSError(
+            error.errno,
+            f"the disk is full ({free / 1e6:.0f} MB free in {existing}); "
+            "what is finished stays; free some space and run the same command again",
+        ) from error
