@@ -1,4 +1,4 @@
-"""The shapes world: 64x64 pictures of coloured shapes, with a caption grammar and a renderer."""
+"""The shapes world: 64x64 pictures of coloured shapes, with a caption grammar, a renderer and an exact verifier."""
 
 from .captions import (
     COLOURS,
@@ -19,10 +19,15 @@ from .captions import (
     words,
 )
 from .geometry import PALETTE, SIZE
+from .read import Detection, Reading, detect, read
 from .render import Placed, render, render_objects
+from .reward import Shapes
+from .verify import DIMENSIONS, FIDELITY_THRESHOLD, verify
 
 __all__ = [
     "COLOURS",
+    "DIMENSIONS",
+    "FIDELITY_THRESHOLD",
     "PALETTE",
     "RELATIONS",
     "SHAPES",
@@ -30,17 +35,23 @@ __all__ = [
     "SPLITS",
     "TASKS",
     "TASK_SHARES",
+    "Detection",
     "Item",
     "Placed",
     "Prompt",
+    "Reading",
     "Scene",
+    "Shapes",
     "caption",
     "compose",
+    "detect",
     "parse",
     "prompts",
+    "read",
     "render",
     "render_objects",
     "scenes",
+    "verify",
     "wordings",
     "words",
 ]

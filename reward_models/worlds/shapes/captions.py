@@ -109,9 +109,7 @@ def compose(items: tuple[Item, ...], relation: str | None = None) -> Scene:
     if first.shape == second.shape:
         raise ValueError(f"two items of shape {first.shape!r} are not in the grammar; give two different shapes")
     if (first.colour is None) != (second.colour is None) or (first.colour and first.colour == second.colour):
-        raise ValueError(
-            f"colours {first.colour!r} and {second.colour!r} of two items are not in the grammar; give two different or none"
-        )
+        raise ValueError(f"colours {first.colour!r} and {second.colour!r} of two items are not in the grammar; give two different or none")
     if relation is not None:
         return Scene("position", (first, second), relation)
     task = "two_objects" if first.colour is None else "attribution"
@@ -218,8 +216,7 @@ def _read_relation(tokens: list[str], caption: str) -> tuple[str, bool, list[str
                 return relation, is_swapped, rest[len(phrase) :]
     allowed = [phrase for phrases in _RELATION_WORDS.values() for phrase, _ in phrases]
     raise ValueError(
-        f"caption {caption!r} has {' '.join(tokens)!r} where it should end or go on with one of: "
-        f"{', '.join((*_JOINS, *allowed))}"
+        f"caption {caption!r} has {' '.join(tokens)!r} where it should end or go on with one of: {', '.join((*_JOINS, *allowed))}"
     )
 
 
