@@ -1,0 +1,108 @@
+"""The table of backbones: a model family is one file, and behind `Backbone` it hides what it predicts and how it is conditioned."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+BACKBONES = {
+    "stable_diffusion": "Stable Diffusion 1.x and 2.x, and the bundled miniature: latent UNet, CLIP text encoder; ε or v prediction",
+}
+
+
+class Backbone(Protocol):
+    """A loaded model family. Samples are (N, C, *S); embeds are a dict of tensors with N rows each."""
+
+    modality: str
+    source: str
+    denoiser: nn.Module
+    timestep_count: int
+    token_limit: int
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Default size of the media, (height, width) in pixels."""
+        ...
+
+    def token_count(self, prompt: str) -> int:
+        """Tokens of a prompt with its begin and end tokens; over `token_limit` the encoder would cut it."""
+        ...
+
+    def embed(self, prompts: list[str]) -> dict[str, Tensor]:
+        """Conditioning of N prompts: a dict of tensors (N, …), as `predict` takes it."""
+        ...
+
+    def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
+        """Latents (N, C, *S), scaled for the denoiser, of media in [−1, 1]; seeds None: the posterior's mean, else one sample each."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Media in [−1, 1] of scaled latents (N, C, *S)."""
+        ...
+
+    def timestep(self, uniform: Tensor) -> Tensor:
+        """Timesteps (N,) as the family trains on them, from uniform numbers in [0, 1)."""
+        ...
+
+    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        """x_t (N, C, *S) = α_t·latents + σ_t·ε."""
+        ...
+
+    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        """What the denoiser should predict at x_t: ε, v or velocity, (N, C, *S)."""
+        ...
+
+    def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
+        """The denoiser's prediction at x_t, (N, C, *S)."""
+        ...
+
+    def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
+               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> np.ndarray:  # fmt: skip
+        """N media, uint8 (N, H, W, 3), each from noise of its own seed on the CPU: what the family's diffusers pipeline gives."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes the whole pipeline as a diffusers folder."""
+        ...
+
+
+def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
+                  adapter: str | Path | None = None, denoiser: str | Path | None = None) -> Backbone:  # fmt: skip
+    """Loads a model of the family `name`.
+
+    source    `bundled:NAME`, a local diffusers folder, one .safetensors file, or a hub id
+    adapter   a LoRA folder in the diffusers layout, fused into the weights
+    denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
+    Raises ValueError for an unknown family, FileNotFoundError where the source is not found.
+    """
+    if name not in BACKBONES:
+        near = get_close_matches(name, BACKBONES, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"unknown backbone {name!r}{hint}; choose one of: {', '.join(BACKBONES)}")
+    arguments: dict[str, Any] = dict(dtype=dtype, device=device, revision=revision, adapter=adapter, denoiser=denoiser)
+    return import_module(f"diffalign.backbones.{name}").load(source, **arguments)
+
+
+def resolve_source(source: str) -> str:
+    """A path where `source` is one (`bundled:NAME` is a folder of diffalign/assets), else the hub id it must be.
+
+    Raises FileNotFoundError for a bundled name that does not exist and for a path that is not there.
+    """
+    assets = Path(__file__).parents[1] / "assets"
+    if source.startswith("bundled:"):
+        folder = assets / source.removeprefix("bundled:")
+        known = sorted(path.name for path in assets.iterdir() if (path / "model_index.json").exists()) if assets.exists() else []
+        if folder.name not in known:
+            raise FileNotFoundError(f"no bundled model {source!r}; there are: {', '.join(f'bundled:{name}' for name in known) or 'none'}")
+        return str(folder)
+    if Path(source).exists():
+        return source
+    if source.startswith((".", "/", "~")) or source.endswith(".safetensors") or source.count("/") > 1:
+        raise FileNotFoundError(f"model source {source!r} does not exist; give a diffusers folder, a .safetensors file, or a hub id like 'owner/name'")
+    return source

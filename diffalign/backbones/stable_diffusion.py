@@ -1,0 +1,142 @@
+"""Stable Diffusion 1.x and 2.x, and the bundled miniature: latent UNet with CLIP text conditioning, ε or v prediction."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+
+from diffalign.backbones import resolve_source
+
+SCHEDULERS = {"ddim": "DDIMScheduler", "dpmsolver++": "DPMSolverMultistepScheduler", "euler": "EulerDiscreteScheduler", "pndm": "PNDMScheduler"}
+
+
+class StableDiffusion:
+    """A loaded pipeline: see `Backbone` for the contract."""
+
+    modality = "image"
+
+    def __init__(self, pipeline: StableDiffusionPipeline, source: str):
+        pipeline.set_progress_bar_config(disable=True)
+        self.pipeline, self.source = pipeline, source
+        self.denoiser: nn.Module = pipeline.unet
+        for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            module.requires_grad_(False).eval()
+        training = DDIMScheduler.from_config(pipeline.scheduler.config)
+        self.prediction_type = training.config.prediction_type
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(f"{source}: scheduler has prediction_type {self.prediction_type!r}; Stable Diffusion predicts 'epsilon' or 'v_prediction'")
+        self.timestep_count: int = training.config.num_train_timesteps
+        self.alphas_cumprod = training.alphas_cumprod.to(torch.float64)
+        self.token_limit: int = pipeline.tokenizer.model_max_length
+
+    @property
+    def size(self) -> tuple[int, int]:
+        side = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        return side, side
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    def token_count(self, prompt: str) -> int:
+        return len(self.pipeline.tokenizer(prompt).input_ids)
+
+    @torch.no_grad()
+    def embed(self, prompts: list[str]) -> dict[str, Tensor]:
+        """{"prompt_embeds": (N, L, D)}."""
+        embeds, _ = self.pipeline.encode_prompt(prompts, self.device, num_images_per_prompt=1, do_classifier_free_guidance=False)
+        return {"prompt_embeds": embeds}
+
+    @torch.no_grad()
+    def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
+        vae = self.pipeline.vae
+        posterior = vae.encode(media.to(vae.device, vae.dtype)).latent_dist
+        if seeds is None:
+            return posterior.mean * vae.config.scaling_factor
+        noise = torch.stack([torch.randn(posterior.mean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return (posterior.mean + posterior.std * noise.to(posterior.mean)) * vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        return vae.decode(latents.to(vae.device, vae.dtype) / vae.config.scaling_factor).sample.clamp(-1, 1)
+
+    def timestep(self, uniform: Tensor) -> Tensor:
+        return (uniform * self.timestep_count).long().clamp_max(self.timestep_count - 1)
+
+    def _alpha_sigma(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        cumulative = self.alphas_cumprod[timestep.cpu()].view(-1, *[1] * (like.ndim - 1))
+        return cumulative.sqrt().to(like), (1 - cumulative).sqrt().to(like)
+
+    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = self._alpha_sigma(timestep, latents)
+        return alpha * latents + sigma * epsilon
+
+    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return epsilon
+        alpha, sigma = self._alpha_sigma(timestep, latents)
+        return alpha * epsilon - sigma * latents
+
+    def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
+        return denoiser(noised, timestep, encoder_hidden_states=embeds["prompt_embeds"], return_dict=False)[0]
+
+    @torch.no_grad()
+    def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
+               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> np.ndarray:  # fmt: skip
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
+        if scheduler is not None and scheduler not in SCHEDULERS:
+            raise ValueError(f"unknown scheduler {scheduler!r}; choose one of: {', '.join(SCHEDULERS)}")
+        height, width = size or self.size
+        own = self.pipeline.scheduler
+        if scheduler is not None:
+            import diffusers
+
+            self.pipeline.scheduler = getattr(diffusers, SCHEDULERS[scheduler]).from_config(own.config)
+        try:
+            images = self.pipeline(
+                prompts, negative_prompt=[negative_prompt] * len(prompts), height=height, width=width, num_inference_steps=steps, guidance_scale=guidance,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np",
+            ).images  # fmt: skip
+        finally:
+            self.pipeline.scheduler = own
+        return np.rint(images * 255).astype(np.uint8)
+
+    def save(self, folder: Path) -> None:
+        self.pipeline.save_pretrained(folder)
+
+    def identity(self) -> str:
+        """A short hash of the denoiser's weights: what a checkpoint trained against names as its reference."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.denoiser.state_dict().items()):
+            if "lora_" not in name:
+                values = tensor.detach().float().flatten()
+                digest.update(name.replace(".base_layer", "").encode())
+                digest.update(np.float64([values.sum(dtype=torch.float64).item(), values.square().sum(dtype=torch.float64).item()]).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
+         adapter: str | Path | None = None, denoiser: str | Path | None = None) -> StableDiffusion:  # fmt: skip
+    """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is."""
+    path = resolve_source(source)
+    options = dict(torch_dtype=dtype, safety_checker=None, requires_safety_checker=False)
+    if path.endswith((".safetensors", ".ckpt")):
+        if path.endswith(".ckpt"):
+            raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
+        pipeline = StableDiffusionPipeline.from_single_file(path, **options)
+    else:
+        pipeline = StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
+    if denoiser is not None:
+        pipeline.unet = UNet2DConditionModel.from_pretrained(denoiser, torch_dtype=dtype)
+    if adapter is not None:
+        pipeline.load_lora_weights(str(adapter))
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+    return StableDiffusion(pipeline.to(device), source)

@@ -1,0 +1,92 @@
+"""Exact state of a run in safetensors and JSON: no pickle, atomic, and the reference's identity beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def trainable(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by "module.parameter", in a fixed order."""
+    return {f"{key}.{name}": parameter for key, module in modules.items() for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def _flatten(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, rest = {}, {}
+    for index, state in optimizer["state"].items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{key}"] = value.detach().cpu().contiguous()
+            else:
+                rest[f"{index}.{key}"] = value
+    return tensors, rest
+
+
+def _unflatten(tensors: dict[str, Tensor], rest: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in {**tensors, **rest}.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    return {"state": state, "param_groups": groups}
+
+
+def write(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, averages: dict[str, Tensor],
+          facts: dict[str, Any], write_weights: Callable[[Path], None]) -> None:  # fmt: skip
+    """Writes one checkpoint; it appears whole or not at all.
+
+    folder/            the weights as users load them (`write_weights` puts them there, in the diffusers layout)
+    folder/resume/     trained parameters, optimiser state, moving averages, facts.json
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "resume").mkdir(parents=True)
+    write_weights(partial)
+    tensors, rest = _flatten(optimizer.state_dict())
+    save_file({name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}, partial / "resume/parameters.safetensors")
+    save_file(tensors, partial / "resume/optimizer.safetensors")
+    if averages:
+        save_file({name: average.cpu().contiguous() for name, average in averages.items()}, partial / "resume/averages.safetensors")
+    (partial / "resume/facts.json").write_text(json.dumps({**facts, "optimizer": rest}, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint in folder that can be resumed, or None."""
+    found = sorted(path.parent.parent for path in folder.glob("step_*/resume/facts.json"))
+    return found[-1] if found else None
+
+
+def forget_resume_state(folder: Path, keep: Path) -> None:
+    """Deletes the optimiser state of all checkpoints but `keep`: their weights stay."""
+    for path in folder.glob("step_*/resume"):
+        if path.parent != keep:
+            shutil.rmtree(path)
+
+
+def read(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, averages: dict[str, Tensor],
+         identity: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
+    """Restores what `write` wrote, bit for bit, and returns its facts. ValueError where it belongs to another model or another reference."""
+    facts = json.loads((folder / "resume/facts.json").read_text())
+    differences = [f"{key}: checkpoint has {facts['identity'].get(key)!r}, this run {value!r}" for key, value in identity.items() if facts["identity"].get(key) != value]
+    if differences:
+        raise ValueError(f"{folder} is a checkpoint of another run ({'; '.join(differences)}); train into another run folder, or use --redo")
+    stored = load_file(folder / "resume/parameters.safetensors")
+    if list(stored) != sorted(parameters) or any(stored[name].shape != parameter.shape for name, parameter in parameters.items()):
+        raise ValueError(f"{folder} holds other parameters than this model trains (another model, or another LoRA rank); use --redo")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(stored[name])
+        for name, average in (load_file(folder / "resume/averages.safetensors") if averages else {}).items():
+            averages[name].copy_(average)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict(_unflatten(load_file(folder / "resume/optimizer.safetensors"), facts["optimizer"], groups))
+    return facts

@@ -1,0 +1,264 @@
+"""The training loop: one straight function for alignment and for pretraining. It alone reduces a loss.
+
+What is trained, and what a batch is, a `Task` says. Everything random is a function of (seed, group, draw), so a killed run resumes to
+the same bits, and one process or eight, accumulation or none, train on the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from diffalign.training import checkpoint
+from diffalign.training.optimizer import build_optimizer, learning_rate_factor
+from diffalign.training.randomness import Order, seed_of
+from diffalign.training.settings import Settings
+
+PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One group in a batch, and how often it came before: with the run's seed, the key of everything random about it."""
+
+    group: int
+    draw: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Losses of the groups of a micro-batch: value (b,) with gradient, weight (b,), and more numbers per group, each (b,), for metrics."""
+
+    value: Tensor
+    weight: Tensor
+    numbers: dict[str, Tensor]
+
+
+class Task(Protocol):
+    """What a run trains. `modules` maps a name to a module whose parameters with requires_grad are trained."""
+
+    modules: dict[str, nn.Module]
+    group_count: int
+    identity: dict[str, Any]
+
+    def measure(self, visits: list[Visit]) -> Measured: ...
+
+    def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
+        """Metrics of one optimiser step from the gathered numbers of its whole batch, each (B,)."""
+        ...
+
+    def check_start(self, metrics: dict[str, float]) -> None:
+        """Raises ValueError where the first step, before any update, does not show what its maths says."""
+        ...
+
+    def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
+        """Sentences to say, by kind; each kind is said once and then counted."""
+        ...
+
+    def describe(self, visit: Visit) -> str: ...
+
+    def write(self, folder: Path) -> None:
+        """Writes the modules as users load them."""
+        ...
+
+
+class DivergedError(RuntimeError):
+    """The loss or its gradient is not finite."""
+
+
+def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[int, str], None] = lambda count, text: None,
+          logger: logging.Logger | None = None, stop_after: int | None = None) -> Path:  # fmt: skip
+    """Trains to `settings.steps`, resuming from the newest checkpoint in folder; returns folder/final, the weights as users load them.
+
+    Writes folder/metrics.jsonl (one line a step, the same bits after any resume), folder/speed.jsonl (seconds), folder/checkpoints/step_N.
+    advance(count, text) reports progress. stop_after ends the call after that many steps of this call, with a checkpoint (for tests).
+    Raises DivergedError on a loss that is not finite; the last good checkpoint stays.
+    """
+    log = logger or logging.getLogger(__name__)
+    accelerator = Accelerator(mixed_precision=PRECISION[settings.precision], log_with=settings.tracker, project_dir=folder)
+    micro, accumulation = _split(settings, accelerator.num_processes)
+    parameters = checkpoint.trainable(task.modules)
+    optimizer = build_optimizer(list(parameters.values()), settings)
+    averages = {name: parameter.detach().clone() for name, parameter in parameters.items()} if settings.ema_decay else {}
+    identity = {**task.identity, "settings": settings.model_dump(mode="json", exclude={"log_every", "tracker", "micro_batch_size"})}
+
+    checkpoints = folder / "checkpoints"
+    newest, start, history = checkpoint.latest(checkpoints), 0, []
+    if newest is not None:
+        facts = checkpoint.read(newest, parameters, optimizer, averages, identity)
+        start = facts["step"]
+        history = _truncate(folder / "metrics.jsonl", start)
+        _truncate(folder / "speed.jsonl", start)
+        log.info(f"resuming from step {start}")
+    if start < settings.steps:
+        names = list(task.modules)
+        *prepared, optimizer = accelerator.prepare(*(task.modules[name] for name in names), optimizer)
+        task.modules = dict(zip(names, prepared))
+        if newest is not None and accelerator.scaler is not None and facts.get("scaler"):
+            accelerator.scaler.load_state_dict(facts["scaler"])
+    if settings.tracker and accelerator.is_main_process:
+        accelerator.init_trackers("tracker", config=None)
+    advance(start, "")
+
+    order, said = Order(task.group_count, settings.seed), {}
+    every = settings.checkpoint_every or max(1, math.ceil(settings.steps / 4))
+    last = settings.steps if stop_after is None else min(settings.steps, start + stop_after)
+    for module in task.modules.values():
+        module.train()
+    for step in range(start, last):
+        began = time.perf_counter()
+        factor = learning_rate_factor(step, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * factor
+        collected: list[dict[str, Tensor]] = []
+        visits = [Visit(*order.at(step * settings.batch_size + place)) for place in range(settings.batch_size)]
+        for part in range(accumulation):
+            first = (part * accelerator.num_processes + accelerator.process_index) * micro
+            mine = visits[first : first + micro]
+            torch.manual_seed(seed_of(settings.seed, "dropout", step, first))
+            with ExitStack() as stack:
+                if part + 1 < accumulation:
+                    for module in task.modules.values():
+                        stack.enter_context(accelerator.no_sync(module))
+                with accelerator.autocast():
+                    measured = task.measure(mine)
+                if not torch.isfinite(measured.value).all():
+                    bad = [task.describe(visit) for visit, value in zip(mine, measured.value.tolist()) if not math.isfinite(value)]
+                    raise DivergedError(_diverged("loss", step, bad, checkpoints, settings))
+                total = (measured.value * measured.weight).sum() / settings.batch_size
+                accelerator.backward(total * accelerator.num_processes)
+            collected.append(measured.numbers)
+        norm = _clip(accelerator, list(parameters.values()), settings)
+        if not math.isfinite(norm) and settings.precision != "fp16":
+            raise DivergedError(_diverged("gradient norm", step, [task.describe(visit) for visit in visits[:4]], checkpoints, settings))
+        numbers = _gather(accelerator, collected)
+        metrics = {"step": step + 1, **task.summarise(numbers), "grad_norm": norm, "lr": settings.learning_rate * factor}
+        if step == 0:
+            task.check_start(metrics)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        for name, average in averages.items():
+            average.lerp_(parameters[name].detach(), 1 - min(settings.ema_decay or 0, (1 + step) / (10 + step)))
+        history.append(metrics)
+
+        if accelerator.is_main_process:
+            _append(folder / "metrics.jsonl", metrics)
+            seconds = time.perf_counter() - began
+            _append(folder / "speed.jsonl", {"step": step + 1, "seconds": seconds, "groups_per_second": settings.batch_size / seconds})
+            if settings.tracker:
+                accelerator.log({key: value for key, value in metrics.items() if key != "step"}, step=step + 1)
+            for kind, sentence in task.warnings(history).items():
+                if kind not in said:
+                    log.warning(f"step {step + 1}: {sentence}")
+                said[kind] = said.get(kind, 0) + 1
+        advance(1, _line(metrics))
+        if (step + 1) % every == 0 or step + 1 == last:
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                target = checkpoints / f"step_{step + 1:06d}"
+                scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+                facts = {"step": step + 1, "identity": identity, "scaler": scaler}
+                checkpoint.write(target, parameters, _inner(optimizer), averages, facts, lambda path: _write_weights(task, parameters, averages, path))
+                checkpoint.forget_resume_state(checkpoints, keep=target)
+            accelerator.wait_for_everyone()
+    for kind, count in said.items():
+        if count > 1:
+            log.warning(f"{kind}: seen in {count} steps")
+    if settings.tracker:
+        accelerator.end_training()
+    final = folder / "final"
+    if last == settings.steps and accelerator.is_main_process:
+        _publish(checkpoints / f"step_{settings.steps:06d}", final)
+    accelerator.wait_for_everyone()
+    task.modules = {name: accelerator.unwrap_model(module, keep_fp32_wrapper=False) for name, module in task.modules.items()}
+    return final
+
+
+def _split(settings: Settings, processes: int) -> tuple[int, int]:
+    """(groups per forward, forwards per step) of one process; ValueError where the batch does not divide."""
+    micro = settings.micro_batch_size or max(1, settings.batch_size // processes)
+    if settings.batch_size % (micro * processes):
+        raise ValueError(
+            f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro} × {processes} processes; "
+            f"set batch_size to a multiple of {micro * processes}, or another micro_batch_size"
+        )
+    return micro, settings.batch_size // (micro * processes)
+
+
+def _clip(accelerator: Accelerator, parameters: list[nn.Parameter], settings: Settings) -> float:
+    limit = settings.clip_norm if settings.clip_norm is not None else math.inf
+    return float(accelerator.clip_grad_norm_(parameters, limit))
+
+
+def _gather(accelerator: Accelerator, collected: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Numbers of the whole batch on every process, float32 on the CPU, in one collective."""
+    names = list(collected[0])
+    stacked = torch.cat([torch.stack([part[name].detach().float() for name in names]) for part in collected], 1)
+    gathered = accelerator.gather(stacked.T.contiguous()).T.cpu() if accelerator.num_processes > 1 else stacked.cpu()
+    return dict(zip(names, gathered))
+
+
+def _inner(optimizer: Any) -> torch.optim.Optimizer:
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _append(path: Path, line: dict[str, float]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _truncate(path: Path, steps: int) -> list[dict[str, float]]:
+    """Cuts a log back to its first `steps` lines: what a killed run wrote after its last checkpoint is written again."""
+    lines = path.read_text().splitlines()[:steps] if path.exists() else []
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(line + "\n" for line in lines))
+    partial.replace(path)
+    return [json.loads(line) for line in lines]
+
+
+def _write_weights(task: Task, parameters: dict[str, nn.Parameter], averages: dict[str, Tensor], folder: Path) -> None:
+    """Writes the moving averages where there are any, else the weights as they are."""
+    kept = {name: parameters[name].detach().clone() for name in averages}
+    with torch.no_grad():
+        for name, average in averages.items():
+            parameters[name].copy_(average)
+        task.write(folder)
+        for name, value in kept.items():
+            parameters[name].copy_(value)
+
+
+def _publish(source: Path, final: Path) -> None:
+    """folder/final: the last checkpoint's weights, without its optimiser state; swapped in whole."""
+    import shutil
+
+    partial = final.with_name(".final.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial, ignore=shutil.ignore_patterns("resume"))
+    shutil.rmtree(final, ignore_errors=True)
+    partial.replace(final)
+
+
+def _diverged(what: str, step: int, groups: list[str], checkpoints: Path, settings: Settings) -> str:
+    newest = checkpoint.latest(checkpoints)
+    kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint was written yet"
+    return (
+        f"{what} is not finite at step {step + 1}, in groups {', '.join(groups[:8])}; {kept}. "
+        f"Lower learning_rate (now {settings.learning_rate:g}) or beta, or use precision: fp32 (now {settings.precision})"
+    )
+
+
+def _line(metrics: dict[str, float]) -> str:
+    shown = ("loss", "rewards/accuracies", "win_adv", "lose_adv")
+    return "  ".join(f"{name.split('/')[-1]} {metrics[name]:.3g}" for name in shown if name in metrics)
