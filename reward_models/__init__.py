@@ -1,0 +1,95 @@
+"""The table of reward models: prompts and media -> scores. A reward NAME is a class of the same name (clip_score -> ClipScore) in NAME.py.
+
+>>> reward = load_reward("sharpness")
+>>> reward(["a red circle"], [Image.from_path("circle.png")])
+{'score': [812.4]}
+
+Nothing heavy is imported until a reward is loaded.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from reward_models.contract import Reward, check_call
+
+__all__ = ["REWARD_MODELS", "Entry", "Reward", "check_call", "load_reward", "reward_class", "settings_of"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table: the module, one line for people, the modalities, and the pip extra it needs (None: the core install will do)."""
+
+    module: str
+    summary: str
+    modalities: frozenset[str]
+    extra: str | None = None
+
+
+IMAGE = frozenset({"image"})
+
+REWARD_MODELS: dict[str, Entry] = {
+    "shapes": Entry("reward_models.worlds.shapes", "exact verifier of the shapes world: which parts of the caption hold", IMAGE),
+    "clip_score": Entry("reward_models.clip_score", "image-text agreement by any open_clip model: arXiv:2104.08718", IMAGE, "clip"),
+    "sharpness": Entry("reward_models.sharpness", "variance of the Laplacian: doi:10.1109/ICPR.2000.903548", IMAGE),
+    "saturation": Entry("reward_models.saturation", "mean HSV saturation, 0 to 1: Smith 1978, doi:10.1145/965139.807361", IMAGE),
+    "contrast": Entry("reward_models.contrast", "RMS contrast of luma, 0 to 0.5: Peli 1990, doi:10.1364/JOSAA.7.002032", IMAGE),
+    "brightness": Entry("reward_models.brightness", "mean luma, 0 to 1: ITU-R BT.601", IMAGE),
+    "jpeg_size": Entry("reward_models.jpeg_size", "JPEG bytes per pixel at quality 75: Black et al. 2023 (DDPO), arXiv:2305.13301", IMAGE),
+}
+
+
+def load_reward(name: str, **settings: Any) -> Reward:
+    """The reward behind a name of REWARD_MODELS, with its settings.
+
+    Raises ValueError on an unknown name or setting (with the nearest known one), and ModuleNotFoundError that names the pip extra where a
+    library is missing.
+    """
+    build = reward_class(name)
+    known = settings_of(name)
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"reward {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
+    missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in settings]
+    if missing:
+        raise ValueError(f"reward {name!r} needs the setting {missing[0]!r}; it takes: {', '.join(known)}")
+    try:
+        return build(**settings)
+    except ModuleNotFoundError as error:
+        raise missing_module(name, REWARD_MODELS[name].extra, error) from error
+
+
+def reward_class(name: str) -> Callable[..., Reward]:
+    """The class behind a name of REWARD_MODELS, imported now; ValueError names the known ones."""
+    if name not in REWARD_MODELS:
+        raise ValueError(f"unknown reward {name!r}{did_you_mean(name, REWARD_MODELS)}; choose one of: {', '.join(REWARD_MODELS)}")
+    entry = REWARD_MODELS[name]
+    try:
+        module = import_module(entry.module)
+    except ModuleNotFoundError as error:
+        raise missing_module(name, entry.extra, error) from error
+    return getattr(module, "".join(word.capitalize() for word in name.split("_")))
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """The settings a reward takes, with their defaults (inspect.Parameter.empty: required): its signature is its configuration."""
+    return {parameter.name: parameter.default for parameter in inspect.signature(reward_class(name)).parameters.values()}
+
+
+def missing_module(name: str, extra: str | None, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The same error, saying which extra brings the module; unchanged where no extra would."""
+    if extra is None or (error.name or "").split(".")[0] in ("reward_models", "diffalign"):
+        return error
+    message = f"reward {name!r} needs {error.name}, which is not installed: pip install 'diffalign[{extra}]'"
+    return ModuleNotFoundError(message, name=error.name)
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """' (did you mean ...?)', or nothing where no known word is near."""
+    near = get_close_matches(str(word), known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

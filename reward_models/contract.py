@@ -1,0 +1,65 @@
+"""What a reward model is, and the checks that every call to one passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from diffalign.data.modalities import MODALITIES, Media
+
+
+class Reward(Protocol):
+    """Prompts and media in, numbers out. A pairwise judge is a groupwise reward of two.
+
+    name         the name in REWARD_MODELS
+    revision     what gave the numbers (weights, formula): scores of two revisions are never compared
+    modalities   of image, video, audio: what it can look at
+    dimensions   ("score",), or several: ("objects", "count", ..., "overall")
+    needs_prompt False: the prompts are ignored
+    groupwise    False: each item alone. True: all candidates of one prompt in one call
+    scale        (low, high), the usual range, for display only
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def modalities(self) -> frozenset[str]: ...
+    @property
+    def dimensions(self) -> tuple[str, ...]: ...
+    @property
+    def needs_prompt(self) -> bool: ...
+    @property
+    def groupwise(self) -> bool: ...
+    @property
+    def scale(self) -> tuple[float, float]: ...
+
+    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
+        """One list per dimension, one float per item, in order; higher is more of what the reward measures."""
+        ...
+
+
+def modality_of(item: Media) -> str:
+    """The name in MODALITIES of a media handle's class (Image -> image), or the class's own name where it is none of them."""
+    class_name = type(item).__name__
+    return next((name for name, known in MODALITIES.items() if known == class_name), class_name)
+
+
+def check_call(reward: Reward, prompts: Sequence[str], media: Sequence[Media]) -> None:
+    """Raises ValueError unless there is one prompt per item and every item is of a modality that the reward can look at."""
+    if len(prompts) != len(media):
+        raise ValueError(f"reward {reward.name!r} got {len(prompts)} prompts and {len(media)} media; give one prompt for each item")
+    for index, item in enumerate(media):
+        modality = modality_of(item)
+        if modality not in reward.modalities:
+            scored = ", ".join(sorted(reward.modalities))
+            raise ValueError(f"reward {reward.name!r} scores {scored}, but item {index} is {modality}; {fitting_rewards(modality)}")
+
+
+def fitting_rewards(modality: str) -> str:
+    """A phrase that lists the rewards of a modality, for error messages."""
+    from reward_models import REWARD_MODELS
+
+    names = [name for name, entry in REWARD_MODELS.items() if modality in entry.modalities]
+    return f"rewards for {modality}: {', '.join(names) or 'none yet'}"

@@ -1,0 +1,51 @@
+"""JPEG size: how much detail a picture has, in what it costs to write down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from diffalign.data.modalities import Media
+from reward_models.pixels import score_pixels
+
+
+def jpeg_size(pixels: np.ndarray, quality: int = 75) -> float:
+    """Bytes per pixel as a baseline JPEG, 4:2:0, standard tables (DDPO's incompressibility, arXiv:2305.13301, per pixel).
+
+    pixels uint8 (H, W, 3). The headers' 625 bytes are counted, so small pictures cost more per pixel: compare pictures of one size.
+    """
+    buffer = BytesIO()
+    PillowImage.fromarray(pixels).save(buffer, format="JPEG", quality=quality, subsampling="4:2:0", optimize=False, progressive=False)
+    return len(buffer.getvalue()) / (pixels.shape[0] * pixels.shape[1])
+
+
+@dataclass(frozen=True)
+class JpegSize:
+    """JPEG bytes per pixel; no prompt, no weights. quality: 1 to 95, as libjpeg counts."""
+
+    quality: int = 75
+
+    name: ClassVar[str] = "jpeg_size"
+    modalities: ClassVar[frozenset[str]] = frozenset({"image"})
+    dimensions: ClassVar[tuple[str, ...]] = ("score",)
+    needs_prompt: ClassVar[bool] = False
+    groupwise: ClassVar[bool] = False
+    scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.quality, int) or not 1 <= self.quality <= 95:
+            raise ValueError(f"jpeg_size got quality = {self.quality!r}; give a whole number from 1 to 95 (default 75)")
+
+    @property
+    def revision(self) -> str:
+        """The quality: sizes at two qualities do not compare."""
+        return f"1-quality-{self.quality}"
+
+    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
+        return score_pixels(self, partial(jpeg_size, quality=self.quality), prompts, media)
