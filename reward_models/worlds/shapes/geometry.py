@@ -20,7 +20,7 @@ _SQUARE_HALF_SIDE = 0.86
 _TRIANGLE_INRADIUS = 0.62
 _STAR_TIP, _STAR_DENT = 1.22, 0.55
 _CROSS_LENGTH, _CROSS_HALF_WIDTH = 1.04, 0.36
-_RING_HOLE = 0.58
+_RING_HOLE = 0.54
 
 # The farthest point of each shape from its centre, in radii.
 REACH = {

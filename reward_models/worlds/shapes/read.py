@@ -21,6 +21,7 @@ _REGION = 3.0  # pixels around a core that still belong to its object
 _INK_FLOOR, _INK_SPAN = 24.0, 80.0  # distance from the background, of 255 per channel, where ink begins, and until it is full
 _COLOUR_SPREAD, _COLOUR_SLACK, _COLOUR_REACH = 36.0, 40.0, 45.0  # Euclidean RGB distances, see _colour_confidences
 _SHAPE_TEMPERATURE = 0.02  # in IoU
+_NO_FIT, _FULL_FIT = 0.5, 0.8  # IoU with the best template below which a thing is like no shape, and above which it is one
 _GRID, _GRID_REACH = 28, 1.95  # samples, and reach in equivalent radii, of the frame that templates are compared in
 
 
@@ -30,7 +31,7 @@ class Detection:
 
     shape, colour: the likeliest names. x, y: centroid in pixels, from the top left corner. size: pixels, radius of the disc
     of equal area. shapes, colours: confidence in [0, 1] per name; shape_confidence, colour_confidence: those of the likeliest.
-    agreement: soft IoU with the best template. edge: width of its outline in pixels. unevenness: RMS distance of its
+    agreement: soft IoU with the best template. fit: in [0, 1], how far that makes it a shape at all. edge: width of its outline in pixels. unevenness: RMS distance of its
     core from its own colour, of 255 per channel. ink: its area in pixels of full colour.
     """
 
@@ -44,6 +45,7 @@ class Detection:
     shapes: dict[str, float]
     colours: dict[str, float]
     agreement: float
+    fit: float
     edge: float
     unevenness: float
     ink: float
@@ -139,7 +141,8 @@ def _describe(offset: np.ndarray, background: np.ndarray, region: np.ndarray, co
     x, y = float(opacity.sum(axis=0) @ centres) / area, float(opacity.sum(axis=1) @ centres) / area
     size = math.sqrt(area / math.pi)
     agreements = _agreements(opacity, x, y, size)
-    shapes = _shape_confidences(agreements)
+    fit = min(1.0, max(0.0, (max(agreements.values()) - _NO_FIT) / (_FULL_FIT - _NO_FIT)))
+    shapes = {shape: fit * share for shape, share in _shape_shares(agreements).items()}
     colours = _colour_confidences(colour + background)
     best_shape, best_colour = max(shapes, key=shapes.__getitem__), max(colours, key=colours.__getitem__)
     outline = _perimeter(best_shape) * size
@@ -154,6 +157,7 @@ def _describe(offset: np.ndarray, background: np.ndarray, region: np.ndarray, co
         shapes=shapes,
         colours=colours,
         agreement=agreements[best_shape],
+        fit=fit,
         # A linear ramp one pixel wide has an integral of opacity * (1 - opacity) across it of 1/6.
         edge=6 * float((opacity * (1 - opacity)).sum()) / outline,
         unevenness=float(np.sqrt(((solid - colour) ** 2).sum(axis=1).mean())),
@@ -215,13 +219,12 @@ def _perimeter(shape: str) -> float:
     return float(slope.sum()) / 100 / math.sqrt(_unit_area(shape) / math.pi)
 
 
-def _shape_confidences(agreements: dict[str, float]) -> dict[str, float]:
-    """Certainty about each shape: how much it stands out from the others, times how well it fits at all."""
+def _shape_shares(agreements: dict[str, float]) -> dict[str, float]:
+    """How much each shape stands out from the others; the shares sum to 1."""
     best = max(agreements.values())
     weights = {shape: math.exp((value - best) / _SHAPE_TEMPERATURE) for shape, value in agreements.items()}
     total = sum(weights.values())
-    fit = min(1.0, max(0.0, (best - 0.5) / 0.35))
-    return {shape: weight / total * fit for shape, weight in weights.items()}
+    return {shape: weight / total for shape, weight in weights.items()}
 
 
 def _colour_confidences(seen: np.ndarray) -> dict[str, float]:

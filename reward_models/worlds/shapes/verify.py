@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from .captions import Item, Scene, parse
 from .read import Detection, Reading, read
 
-FIDELITY_THRESHOLD = 0.5  # `overall` needs more than this
+FIDELITY_THRESHOLD = 0.4  # `overall` needs more than this
 CONTINUOUS = ("objects", "count", "colour", "shape", "position", "fidelity")
 DIMENSIONS = (*CONTINUOUS, "overall", "score")
 
@@ -23,16 +23,18 @@ _ROUGHNESS = (8.0, 24.0)
 _LIGHTNESS = (190.0, 140.0)
 _TINT = (30.0, 70.0)
 _STRAY = 30.0  # pixels of ink over which fidelity falls to 1/e
+_STRAY_SLACK, _STRAY_OBJECT = 5.0, 100.0  # pixels of ink that count as nothing, and then as one more object each
 
 
 def verify(scene: Scene | str, pixels: np.ndarray) -> dict[str, float]:
     """What a picture says to a scene or a caption: one number in [0, 1] per name of `DIMENSIONS`, higher is better.
 
-    N is the number of objects asked for, D the number found; objects are matched to those asked for so that shapes and
-    colours fit best. Sums over matched objects are divided by max(N, D): nothing is gained by painting everything at once.
+    N is the number of objects asked for, D the number found, where ink that belongs to no object counts as more of them,
+    one per 100 px. Objects are matched to those asked for so that shapes and colours fit best. Sums over matched objects
+    are divided by max(N, D): nothing is gained by painting everything at once.
 
     objects   certainty that each object is there with its shape and colour
-    count     (min(N, D) / max(N, D))²
+    count     (min(N, D) / max(N, D))², where a thing like no shape counts in D only as far as it fits one
     colour    certainty of the colours asked for; 1 if the caption names none
     shape     certainty of the shapes asked for
     position  1/2 where the relation begins to hold, smooth from 0 to 1 in the displacement along its axis, times the
@@ -48,10 +50,12 @@ def verify(scene: Scene | str, pixels: np.ndarray) -> dict[str, float]:
     reading = read(pixels)
     wanted = scene.objects()
     matches = _match(wanted, reading.detections)
-    most = max(len(wanted), len(reading.detections))
+    clutter = max(0.0, reading.stray - _STRAY_SLACK) / _STRAY_OBJECT
+    most = max(len(wanted), len(reading.detections) + clutter)
+    counted = sum(one.fit for one in reading.detections) + clutter
     parts = {
         "objects": sum(_certainty(item, one) for item, one in matches if one) / most,
-        "count": (min(len(wanted), len(reading.detections)) / most) ** 2,
+        "count": (min(len(wanted), counted) / max(len(wanted), counted)) ** 2,
         "colour": sum(one.colours[item.colour] for item, one in matches if one and item.colour) / most,
         "shape": sum(one.shapes[item.shape] for item, one in matches if one) / most,
         "position": 1.0,
