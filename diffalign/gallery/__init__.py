@@ -1,0 +1,112 @@
+"""A static gallery: base against aligned, preference pairs and training curves, in one folder that opens from disk.
+
+The page needs no server, no network and no build step. `write.write_gallery` turns the records below into that folder.
+
+    folder/
+      index.html            open this
+      page/                 the style sheet and the scripts, the same for every gallery
+      data/gallery.js       title, columns, settings, summary, counts
+      data/compare.js       one line a row: prompt, tags, scores, seed (what sorting and filtering need)
+      data/compare/0000.js  100 rows each: files and ids (what showing needs, loaded on demand)
+      data/pairs.js, data/pairs/0000.js, data/curves.js
+      media/000/000000.webp named by a running index, never by data
+
+Every score counts as "higher is better". A score that is missing or not finite is shown as "–".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+
+class Media(Protocol):
+    """What a sample of kind "image" must offer; decoded only while it is being written."""
+
+    def pixels(self) -> np.ndarray:
+        """uint8 of shape (H, W, 3), RGB."""
+        ...
+
+
+@dataclass(frozen=True)
+class Column:
+    """One model or checkpoint. The first column of a comparison is the base, against which the others are read."""
+
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated item with its scores, named like "shapes.overall" or "sharpness.score"."""
+
+    media: Media
+    scores: Mapping[str, float]
+    candidate_id: str = ""
+    kind: str = "image"  # a row of pictures.STORES here and of page/media.js there
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt and one seed under every model; `samples` follows the columns, None where a model has none."""
+
+    prompt: str
+    seed: int
+    samples: tuple[Sample | None, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)  # {"task": "counting"}: each key becomes a filter
+
+
+@dataclass(frozen=True)
+class SummaryLine:
+    """The mean of one score under the base and under `column`, and the interval [low, high] of their difference.
+
+    `win_rate` is the share of prompts, 0 to 1, on which `column` beats the base; None leaves it out.
+    """
+
+    score: str
+    base: float
+    aligned: float
+    change: float
+    low: float
+    high: float
+    column: str
+    win_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows are read once, in order, so a generator keeps one row of media in memory at a time.
+
+    `settings` is what all columns share (scheduler, steps, guidance, size) and stands in the header.
+    `trained_on` names the scores that the aligned models were trained on; all others are marked as held out.
+    """
+
+    columns: Sequence[Column]
+    rows: Iterable[Row]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    trained_on: Sequence[str] = ()
+    summary: Sequence[SummaryLine] = ()
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One preference: `gap` is the score of chosen minus that of rejected; `flags` are warnings ("tie", "identical")."""
+
+    prompt: str
+    chosen: Sample
+    rejected: Sample
+    gap: float
+    flags: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training curve as (step, value) points in order of step; the curves of a `group` share a chart."""
+
+    name: str
+    points: Sequence[tuple[int, float]]
+    group: str
