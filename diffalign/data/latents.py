@@ -1,9 +1,9 @@
 """The latent cache: what encode writes once and training reads every step.
 
     latents/
-      cache.json                   dtype, size, posterior, backbone: how the latents were made (written last: a cache without it is unfinished)
-      shard-00000.safetensors      "latents" (n, C, *S), and "flipped" (n, C, *S) where mirrored images were asked for
-      shard-00000.parquet          candidate_id, row: the index of that shard, written after it
+      cache.json                       how the latents were made; written last, so a cache without it is unfinished
+      shard-00000.safetensors          "latents" (n, C, *S), and "flipped" (n, C, *S) where mirrored images were asked for
+      shard-00000.parquet              candidate_id, row: the index of that shard, written after it
       embeds/shard-00000.safetensors   one tensor per embedding key, (p, ...), one row per distinct prompt
       embeds/shard-00000.parquet       prompt, row
       embeds/dropout.safetensors       the same keys for the empty prompt, (1, ...)
@@ -19,23 +19,31 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from diffalign.data.shards import open_parquet, write_shard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class CacheDescription:
-    """How a cache was made: dtype of latents and embeds, posterior "sample" or "mean", image size (height, width) or None for each image's own,
-    backbone identity, seed of the posterior samples, whether mirrored latents are kept."""
+    """How a cache was made.
+
+    dtype      of latents and embeds
+    posterior  "sample" (one draw per candidate, of `seed`) or "mean"
+    backbone   identity of the weights that encoded
+    size       (height, width) that images were resized and cropped to, or None: each image's own
+    flip       whether latents of the mirrored images are kept too
+    prompts_truncated              prompts over the encoder's limit that were cut
+    latent_shapes, embed_shapes    "4x8x8" → candidates; embedding key → shape of one row
+    """
 
     dtype: str
     posterior: str
@@ -51,7 +59,8 @@ class CacheDescription:
 def write_latents_shard(folder: Path, index: int, ids: Sequence[str], latents: Tensor, flipped: Tensor | None = None) -> None:
     """Writes shard `index`: latents (n, C, *S) of the n candidates in order, then its index. Both appear by atomic rename."""
     if len(ids) != len(latents) or len(set(ids)) != len(ids):
-        raise ValueError(f"a latents shard needs one row per distinct candidate: got {len(ids)} ids, {len(set(ids))} distinct, {len(latents)} rows")
+        counts = f"{len(ids)} ids, {len(set(ids))} distinct, {len(latents)} rows"
+        raise ValueError(f"a latents shard needs one row per distinct candidate, got {counts}")
     if flipped is not None and flipped.shape != latents.shape:
         raise ValueError(f"mirrored latents have shape {tuple(flipped.shape)}, latents {tuple(latents.shape)}; they must be equal")
     tensors = {"latents": latents} | ({} if flipped is None else {"flipped": flipped})
@@ -63,7 +72,8 @@ def write_embeds_shard(folder: Path, index: int, prompts: Sequence[str], embeds:
     """Writes shard `index` of `folder`/embeds: each tensor (p, ...) with one row per prompt in order, then its index."""
     rows = {name: len(tensor) for name, tensor in embeds.items()}
     if set(rows.values()) != {len(prompts)} or len(set(prompts)) != len(prompts):
-        raise ValueError(f"an embeds shard needs one row per distinct prompt: got {len(prompts)} prompts, {len(set(prompts))} distinct, rows {rows}")
+        counts = f"{len(prompts)} prompts, {len(set(prompts))} distinct, rows {rows}"
+        raise ValueError(f"an embeds shard needs one row per distinct prompt, got {counts}")
     _write_tensors(folder / "embeds" / f"shard-{index:05d}.safetensors", embeds)
     _write_index(folder / "embeds" / f"shard-{index:05d}.parquet", "prompt", prompts)
 
@@ -106,7 +116,8 @@ class _Rows:
         self._handles: dict[int, safe_open] = {}
         self.place: dict[str, tuple[int, int]] = {}
         for number, path in enumerate(self._shards):
-            table = pq.read_table(path, columns=[key, "row"])
+            with open_parquet(path) as file:
+                table = file.read([key, "row"])
             for value, row in zip(table.column(key).to_pylist(), table.column("row").to_pylist(), strict=True):
                 self.place[value] = (number, row)
 
@@ -138,12 +149,12 @@ class _Rows:
         except KeyError:
             missing = [key for key in keys if key not in self.place]
             raise KeyError(
-                f"{len(missing)} of {len(keys)} {self._what} are not in the latent cache ({len(self.place)} are), the first: {missing[0]!r}; "
-                f"the preferences changed after encoding: run `diffalign encode CONFIG --redo`"
+                f"{len(missing)} of {len(keys)} {self._what} are not in the latent cache (it holds {len(self.place)}), "
+                f"the first: {missing[0]!r}; the preferences changed after encoding: run `diffalign encode CONFIG --redo`"
             ) from None
 
     def gather(self, places: Sequence[tuple[int, int]], names: Sequence[str]) -> Tensor:
-        """Rows (n, ...) of the tensor `names[i]` at `places[i]`, copied as bytes: 200 ns a row where indexing tensors costs microseconds."""
+        """Rows (n, ...) of the tensor `names[i]` at `places[i]`, copied as bytes: indexing tensors would cost ten times as much."""
         first = self.tensor(places[0][0], names[0])
         rows = np.empty((len(places), first[0].nbytes), np.uint8)
         blocks = self._bytes
@@ -157,7 +168,7 @@ class _Rows:
     def _require_same_shape(self, places: Sequence[tuple[int, int]], names: Sequence[str]) -> None:
         shapes = Counter(tuple(self.tensor(shard, name).shape[1:]) for (shard, _), name in zip(places, names, strict=True))
         if len(shapes) > 1:
-            raise ValueError(f"one batch asks for {self._what} of different shapes: {dict(shapes)}; batch by shape, or encode at one `size`")
+            raise ValueError(f"one batch asks for {self._what} of different shapes, {dict(shapes)}; batch by shape, or set encode.size")
 
 
 class LatentCache:
@@ -188,7 +199,7 @@ class LatentCache:
         names = ["latents"] * len(ids)
         if flipped is not None and any(flipped):
             if not self.description.flip:
-                raise ValueError("mirrored latents were asked for and not encoded; set encode.flip=true and run `diffalign encode CONFIG --redo`")
+                raise ValueError("mirrored latents were not encoded; set encode.flip=true and run `diffalign encode CONFIG --redo`")
             names = ["flipped" if flip else "latents" for flip in flipped]
         return self._latents.gather(self._latents.find(ids), names)
 
@@ -226,21 +237,19 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _write_index(path: Path, key: str, values: Sequence[str]) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({key: pa.array(values, pa.string()), "row": pa.array(range(len(values)), pa.int32())}), sink, compression="zstd")
-    _write_bytes(path, sink.getvalue().to_pybytes())
+    schema = pa.schema([pa.field(key, pa.string(), nullable=False), pa.field("row", pa.int32(), nullable=False)])
+    write_shard(path, [{key: value, "row": row} for row, value in enumerate(values)], schema)
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
     """The file appears whole or not at all: written beside its place, flushed to disk, renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        try:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
