@@ -1,0 +1,336 @@
+"""What evaluate measured, as numbers, sentences, a table and curves: base against aligned models on the same prompts and seeds.
+
+report.json:
+    prompts, samples, settings, trained_on
+    models → NAME → scores → "reward.dimension" → Change (base, aligned, change, low, high, win_rate, win_low, win_high, role)
+                  → tags → TAG → VALUE → {"prompts": n, "scores": as above}
+                  → guards → saturation … → {base, aligned, relative}
+                  → warnings
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+RESAMPLES = 2000
+GUARDS = ("saturation", "contrast", "sharpness")
+GUARD_ALARM = 0.25  # share of the base's value beyond which a drift is an alarm
+Role = Literal["trained", "same reward", "held out", "guard"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One score of one model against the base; intervals are 95 % bootstrap intervals over prompts.
+
+    base, aligned        means over the samples that both have a score for
+    change, low, high    mean of aligned − base, paired by prompt and seed
+    win_rate, win_low, win_high   share of samples where aligned > base, a tie counting one half
+    role                 "trained" on it; "same reward" (another dimension of a reward trained on); "held out"; "guard"
+    """
+
+    base: float
+    aligned: float
+    change: float
+    low: float
+    high: float
+    win_rate: float
+    win_low: float
+    win_high: float
+    prompts: int
+    role: Role
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one model on the evaluation: "reward.dimension" → (P, S) for P prompts and S seeds; NaN where a reward gave none."""
+
+    name: str
+    scores: Mapping[str, np.ndarray]
+
+
+def bootstrap_intervals(values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95) -> np.ndarray:
+    """Percentile bootstrap of the mean of each column: values (P, V), one row per prompt; returns low and high, (2, V).
+
+    Prompts are resampled, not samples: samples of one prompt are not independent (Efron & Tibshirani 1993, ch. 13).
+    """
+    values = np.asarray(values, np.float64)
+    count = len(values)
+    if count == 0:
+        raise ValueError("a bootstrap interval over no prompts; evaluate at least one prompt")
+    generator = np.random.default_rng(seed)
+    means = np.empty((resamples, values.shape[1]))
+    for start in range(0, resamples, 100):  # 100 at a time: 10,000 prompts of 2 values take 16 MB
+        rows = slice(start, min(start + 100, resamples))
+        means[rows] = values[generator.integers(count, size=(rows.stop - rows.start, count))].mean(axis=1)
+    return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def compare(base: np.ndarray, aligned: np.ndarray, role: Role, *, seed: int = 0) -> Change | None:
+    """The Change of one score; base and aligned (P, S), paired. None where no sample has a score on both sides."""
+    if base.shape != aligned.shape:
+        shapes = f"base {base.shape}, aligned {aligned.shape}"
+        raise ValueError(f"scores are not paired ({shapes}); evaluate both on the same prompts and seeds")
+    both = np.isfinite(base) & np.isfinite(aligned)
+    kept = both.any(axis=1)
+    if not kept.any():
+        return None
+    base, aligned, both = base[kept], aligned[kept], both[kept]
+    share = both.sum(axis=1)
+
+    def per_prompt(values: np.ndarray) -> np.ndarray:
+        return np.where(both, values, 0.0).sum(axis=1) / share
+
+    with np.errstate(invalid="ignore"):
+        change = per_prompt(aligned - base)
+        wins = per_prompt((aligned > base) + 0.5 * (aligned == base))
+    low, high = bootstrap_intervals(np.stack([change, wins], axis=1), seed=seed)
+    return Change(
+        base=float(per_prompt(base).mean()),
+        aligned=float(per_prompt(aligned).mean()),
+        change=float(change.mean()),
+        low=float(low[0]),
+        high=float(high[0]),
+        win_rate=float(wins.mean()),
+        win_low=float(low[1]),
+        win_high=float(high[1]),
+        prompts=int(kept.sum()),
+        role=role,
+    )
+
+
+def role_of(score: str, trained_on: Sequence[str]) -> Role:
+    """How a score relates to the training: see Change."""
+    reward = score.partition(".")[0]
+    if score in trained_on or reward in trained_on:
+        return "trained"
+    if reward in {name.partition(".")[0] for name in trained_on}:
+        return "same reward"
+    return "guard" if reward in GUARDS else "held out"
+
+
+def make_report(
+    base: Scored,
+    models: Sequence[Scored],
+    *,
+    prompts: Sequence[str],
+    tags: Sequence[Mapping[str, str]] = (),
+    trained_on: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """report.json of a base and its aligned models. `prompts` and `tags` have one entry per row of the scores."""
+    samples = next(iter(base.scores.values())).shape[1] if base.scores else 0
+    report = {
+        "prompts": len(prompts),
+        "samples_per_prompt": samples,
+        "settings": dict(settings or {}),
+        "trained_on": list(trained_on),
+        "base": base.name,
+        "models": {},
+    }
+    for model in models:
+        scores = _changes(base, model, slice(None), trained_on, seed)
+        groups: dict[str, dict[str, list[int]]] = {}
+        for row, of_row in enumerate(tags):
+            for key, value in of_row.items():
+                groups.setdefault(key, {}).setdefault(value, []).append(row)
+        # A tag that is different for every prompt (an id) is no grouping.
+        groups = {key: values for key, values in groups.items() if 1 < len(values) <= max(2, len(prompts) // 2)}
+        guards = guard_drifts(scores)
+        report["models"][model.name] = {
+            "scores": {name: asdict(change) for name, change in scores.items()},
+            "tags": {
+                key: {
+                    value: {
+                        "prompts": len(rows),
+                        "scores": {name: asdict(change) for name, change in _changes(base, model, rows, trained_on, seed).items()},
+                    }
+                    for value, rows in sorted(values.items())
+                }
+                for key, values in sorted(groups.items())
+            },
+            "guards": guards,
+            "warnings": warnings_of(scores, guards),
+        }
+    return report
+
+
+def _changes(base: Scored, model: Scored, rows: Any, trained_on: Sequence[str], seed: int) -> dict[str, Change]:
+    changes = {
+        name: compare(values[rows], model.scores[name][rows], role_of(name, trained_on), seed=seed)
+        for name, values in base.scores.items()
+        if name in model.scores
+    }
+    return {name: change for name, change in changes.items() if change is not None}
+
+
+def guard_drifts(scores: Mapping[str, Change]) -> dict[str, dict[str, float | None]]:
+    """Drift of each guard metric that was measured: base, aligned, relative (aligned / base − 1; None where the base has none of it)."""
+    drifts = {}
+    for name, change in scores.items():
+        guard = name.partition(".")[0]
+        if guard in GUARDS:
+            relative = change.change / abs(change.base) if change.base else None
+            drifts[guard] = {"base": change.base, "aligned": change.aligned, "relative": relative}
+    return drifts
+
+
+def warnings_of(scores: Mapping[str, Change], guards: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """The sentences that a reader must see; none where nothing looks wrong."""
+    trained = {name: change for name, change in scores.items() if change.role == "trained"}
+    fallen = {name: change for name, change in scores.items() if change.role == "held out" and change.high < 0}
+    relative = {name: drift["relative"] for name, drift in guards.items()}
+    alarms = {name: drift for name, drift in relative.items() if drift is not None and abs(drift) > GUARD_ALARM}
+    drifted = ", ".join(f"{name} {100 * drift:+.0f}%" for name, drift in alarms.items())
+    sentences = []
+    risen = {name: change for name, change in trained.items() if change.low > 0}
+    if risen and fallen:
+        gains = ", ".join(f"{name} {change.change:+.3g}" for name, change in risen.items())
+        losses = ", ".join(f"{name} {change.change:+.3g}" for name, change in fallen.items())
+        guard = f"; {drifted}" if drifted else ""
+        sentences.append(f"training reward {gains}, held-out rewards {losses}: likely reward hacking{guard}. Open the gallery.")
+    elif drifted:
+        sentences.append(f"{drifted} against the base (healthy: within ±10%): the looks of the pictures drift. Open the gallery.")
+    for name, change in trained.items():
+        if change.high < 0:
+            sentences.append(
+                f"training reward {name} fell by {-change.change:.3g} (95% interval {change.low:+.3g} to {change.high:+.3g}): "
+                "the policy moved against the labels. Are chosen and rejected swapped?"
+            )
+    if trained and not any(change.low > 0 or change.high < 0 for change in trained.values()):
+        names = ", ".join(trained)
+        sentences.append(f"no change of {names} is clear of 0: train longer, bring more pairs, or evaluate more prompts.")
+    return sentences
+
+
+def result_table(report: Mapping[str, Any]) -> Table:
+    """The table a run ends with: base, aligned, change with its 95 % interval and win-rate, one line per score and model."""
+    from rich.table import Table
+    from rich.text import Text
+
+    models = report["models"]
+    table = Table(title=f"{report['base']} against {', '.join(models)}: {report['prompts']} prompts, same seeds", title_justify="left")
+    table.add_column("score", no_wrap=True)
+    if len(models) > 1:
+        table.add_column("model")
+    for title in ("base", "aligned", "change", "95 % interval", "win-rate"):
+        table.add_column(title, justify="right", no_wrap=True)
+    order = ("trained", "same reward", "held out", "guard")
+    names = list(dict.fromkeys(name for model in models.values() for name in model["scores"]))
+    roles = {name: next(model["scores"][name]["role"] for model in models.values() if name in model["scores"]) for name in names}
+    for role in order:
+        rows = [(name, of_model, model["scores"][name]) for name in names if roles[name] == role for of_model, model in models.items()
+                if name in model["scores"]]  # fmt: skip
+        for index, (name, of_model, change) in enumerate(rows):
+            show = _formatter(change)
+            clear = change["low"] > 0 or change["high"] < 0
+            colour = "" if not clear or role == "guard" else "green" if change["change"] > 0 else "red"
+            cells = [Text(name + (" (trained on)" if role == "trained" else ""))]
+            cells += [Text(of_model)] if len(models) > 1 else []
+            interval = f"{show(change['low'], sign=True)} … {show(change['high'], sign=True)}"
+            cells += [Text(show(change["base"])), Text(show(change["aligned"])), Text(show(change["change"], sign=True), style=colour)]
+            cells += [Text(interval), Text(f"{100 * change['win_rate']:.0f} %")]
+            table.add_row(*cells, end_section=index == len(rows) - 1)
+    return table
+
+
+def _formatter(change: Mapping[str, float]) -> Any:
+    """Numbers of one row with as many decimals as its size asks for."""
+    largest = max(abs(change[key]) for key in ("base", "aligned"))
+    decimals = 0 if largest >= 1000 else 1 if largest >= 100 else 2 if largest >= 10 else 3 if largest >= 0.05 else 4
+
+    def show(value: float, sign: bool = False) -> str:
+        text = f"{value:{'+' if sign else ''}.{decimals}f}"
+        return text.replace("-", "−")
+
+    return show
+
+
+def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """metrics.jsonl as name → (step, value) points in order; text and a last line cut short by a kill are left out.
+
+    FileNotFoundError without the file; ValueError for another line that is not JSON.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; run `diffalign train CONFIG` first")
+    series: dict[str, list[tuple[int, float]]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+            step = int(values["step"])
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number} is not a metrics line ({error}); it is an object with a step") from error
+        for name, value in values.items():
+            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
+                series.setdefault(name, []).append((step, float(value)))
+    return series
+
+
+CURVES = {
+    "loss": ("loss",),
+    "accuracy": ("rewards/accuracies",),
+    "advantage": ("win_adv", "lose_adv"),
+    "grad_norm": ("grad_norm",),
+}
+
+
+def curves(metrics: Path, folder: Path) -> list[Path]:
+    """Draws CURVES of a metrics.jsonl into `folder`, one PNG each, those that were logged; returns their paths."""
+    series = read_metrics(metrics)
+    return [
+        _draw({name: series[name] for name in names if name in series}, title, folder / f"{title}.png")
+        for title, names in CURVES.items()
+        if any(name in series for name in names)
+    ]
+
+
+def _draw(lines: Mapping[str, Sequence[tuple[int, float]]], title: str, path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for index, (name, points) in enumerate(lines.items()):
+        steps, values = np.array([point[0] for point in points]), np.array([point[1] for point in points])
+        colour = f"C{index}"
+        finite = np.isfinite(values)
+        smooth = _running_mean(values[finite])
+        axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
+        axes.plot(steps[finite], smooth, color=colour, linewidth=1.8, label=name)
+    if title == "accuracy":
+        axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
+    if title == "advantage":
+        axes.axhline(0.0, color="grey", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("step")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp.png")
+    figure.savefig(temporary)
+    temporary.replace(path)
+    return path
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean of each value and its neighbours over a twentieth of the curve, the window cut at both ends."""
+    half = max(1, len(values) // 40)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return (total[high] - total[low]) / (high - low)
