@@ -20,7 +20,7 @@ from .captions import (
 )
 from .geometry import PALETTE, SIZE
 from .read import Detection, Reading, detect, read
-from .render import Placed, render, render_objects
+from .render import Layout, Placed, layout, render, render_objects
 from .reward import Shapes
 from .verify import DIMENSIONS, FIDELITY_THRESHOLD, verify
 
@@ -37,6 +37,7 @@ __all__ = [
     "TASK_SHARES",
     "Detection",
     "Item",
+    "Layout",
     "Placed",
     "Prompt",
     "Reading",
@@ -45,6 +46,7 @@ __all__ = [
     "caption",
     "compose",
     "detect",
+    "layout",
     "parse",
     "prompts",
     "read",

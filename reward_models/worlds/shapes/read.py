@@ -29,10 +29,15 @@ _GRID, _GRID_REACH = 28, 1.95  # samples, and reach in equivalent radii, of the 
 class Detection:
     """One object found in a picture.
 
-    shape, colour: the likeliest names. x, y: centroid in pixels, from the top left corner. size: pixels, radius of the disc
-    of equal area. shapes, colours: confidence in [0, 1] per name; shape_confidence, colour_confidence: those of the likeliest.
-    agreement: soft IoU with the best template. fit: in [0, 1], how far that makes it a shape at all. edge: width of its outline in pixels. unevenness: RMS distance of its
-    core from its own colour, of 255 per channel. ink: its area in pixels of full colour.
+    shape, colour    the likeliest names
+    x, y             centroid in pixels, from the top left corner
+    size             pixels, the radius of the disc of equal area
+    shapes, colours  confidence in [0, 1] per name; shape_confidence and colour_confidence are those of the likeliest
+    agreement        soft IoU with the best template
+    fit              in [0, 1], how far the agreement makes it a shape at all
+    edge             width of its outline in pixels
+    unevenness       RMS distance of its core from its own colour, of 255 per channel
+    ink              its area in pixels of full colour
     """
 
     shape: str

@@ -1,6 +1,7 @@
 """The renderer of the shapes world: a scene and a seed become a 64x64 picture, anti-aliased, with jittered size, place and tint."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,25 @@ class Placed:
     radius: float
 
 
+@dataclass(frozen=True)
+class Layout:
+    """All there is in a picture: its objects, in the order of the scene's, and its background as (R, G, B) of 0-255."""
+
+    placed: tuple[Placed, ...]
+    background: tuple[float, float, float]
+
+
 def render(scene: Scene | str, seed: int) -> np.ndarray:
     """The picture of a scene, or of a caption, as uint8 (64, 64, 3); deterministic in its arguments.
+
+    It shows `layout(scene, seed)`. ValueError for a caption that does not parse.
+    """
+    drawn = layout(scene, seed)
+    return render_objects(drawn.placed, drawn.background)
+
+
+def layout(scene: Scene | str, seed: int) -> Layout:
+    """What the picture of a scene, or of a caption, shows where; deterministic in its arguments.
 
     Objects lie at least 3 px apart and 2 px from the border, on a light, nearly grey background. "A left of B" means
     here that A's centre is at least 16 px to the left of B's, and at least 6 px farther to the left than it is above or
@@ -45,14 +63,14 @@ def render(scene: Scene | str, seed: int) -> np.ndarray:
     items = [_with_colour(item, rng) for item in scene.items]
     objects = [(item.shape, item.colour) for item in items for _ in range(item.count)]
     radii, centres = _place([shape for shape, _ in objects], scene.relation, rng)
-    placed = [
+    placed = tuple(
         Placed(shape, _jittered(colour, rng), float(x), float(y), float(radius))
         for (shape, colour), radius, (x, y) in zip(objects, radii, centres, strict=True)
-    ]
-    return render_objects(placed, tuple(background))
+    )
+    return Layout(placed, (float(background[0]), float(background[1]), float(background[2])))
 
 
-def render_objects(placed: list[Placed], background: tuple[float, float, float]) -> np.ndarray:
+def render_objects(placed: Sequence[Placed], background: tuple[float, float, float]) -> np.ndarray:
     """The picture of objects wherever they are, later ones over earlier ones: uint8 (64, 64, 3).
 
     background: (R, G, B) of 0-255. Objects may overlap and leave the picture. ValueError for an unknown shape or colour,
