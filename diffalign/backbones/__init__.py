@@ -71,6 +71,14 @@ class Backbone(Protocol):
         """Writes the whole pipeline as a diffusers folder."""
         ...
 
+    def save_trained(self, folder: Path) -> None:
+        """Writes what training changed, as plain diffusers loads it: a LoRA file for `load_lora_weights`, or the denoiser's own folder."""
+        ...
+
+    def identity(self) -> str:
+        """A short hash of the denoiser's weights, adapters left out: what a checkpoint names as its reference."""
+        ...
+
 
 def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
                   adapter: str | Path | None = None, denoiser: str | Path | None = None) -> Backbone:  # fmt: skip

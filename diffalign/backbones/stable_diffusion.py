@@ -111,6 +111,16 @@ class StableDiffusion:
     def save(self, folder: Path) -> None:
         self.pipeline.save_pretrained(folder)
 
+    def save_trained(self, folder: Path) -> None:
+        if not any("lora_" in name for name, _ in self.denoiser.named_parameters()):
+            self.denoiser.save_pretrained(folder / "unet")
+            return
+        from diffusers.utils import convert_state_dict_to_diffusers
+        from peft.utils import get_peft_model_state_dict
+
+        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.denoiser))
+        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, safe_serialization=True)
+
     def identity(self) -> str:
         """A short hash of the denoiser's weights: what a checkpoint trained against names as its reference."""
         digest = hashlib.sha256()
@@ -134,7 +144,8 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
     else:
         pipeline = StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
     if denoiser is not None:
-        pipeline.unet = UNet2DConditionModel.from_pretrained(denoiser, torch_dtype=dtype)
+        inner = Path(denoiser) / "unet"
+        pipeline.unet = UNet2DConditionModel.from_pretrained(inner if inner.is_dir() else denoiser, torch_dtype=dtype)
     if adapter is not None:
         pipeline.load_lora_weights(str(adapter))
         pipeline.fuse_lora()

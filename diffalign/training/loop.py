@@ -94,12 +94,15 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
     identity = {**task.identity, "settings": settings.model_dump(mode="json", exclude={"log_every", "tracker", "micro_batch_size"})}
 
     checkpoints = folder / "checkpoints"
-    newest, start, history = checkpoint.latest(checkpoints), 0, []
+    newest, start = checkpoint.latest(checkpoints), 0
+    history: list[dict[str, float]] = []
+    facts: dict[str, Any] = {}
     if newest is not None:
         facts = checkpoint.read(newest, parameters, optimizer, averages, identity)
         start = facts["step"]
-        history = _truncate(folder / "metrics.jsonl", start)
-        _truncate(folder / "speed.jsonl", start)
+        if accelerator.is_main_process:
+            history = _truncate(folder / "metrics.jsonl", start)
+            _truncate(folder / "speed.jsonl", start)
         log.info(f"resuming from step {start}")
     if start < settings.steps:
         names = list(task.modules)

@@ -1,0 +1,119 @@
+"""The alignment task: preference groups, a noising, a policy and its reference, and an objective on their errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from diffalign.backbones import Backbone
+from diffalign.noising import Noised, Process
+from diffalign.objectives import Needs
+from diffalign.tensors import Loss, Outputs
+from diffalign.training import diagnostics
+from diffalign.training.groups import CachedGroups, GroupBatch
+from diffalign.training.loop import Measured, Visit
+from diffalign.training.randomness import generator
+from diffalign.training.reference import Reference
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is drawn per group, and shared by all its samples.
+
+    prompt_dropout   share of visits whose prompt is replaced by the empty one
+    flip             share of visits whose samples are all mirrored (latents of mirrored images must be in the cache)
+    timesteps        (low, high) in [0, 1] of the scheduler's own range
+    """
+
+    prompt_dropout: float = 0.0
+    flip: float = 0.0
+    timesteps: tuple[float, float] = (0.0, 1.0)
+
+
+def forward(backbone: Backbone, policy: nn.Module, reference: Reference | None, batch: GroupBatch, noised: Noised, timestep: Tensor, needs: Needs) -> Outputs:
+    """One forward of the policy, and of the reference where the objective needs it, over all B·K samples at once."""
+    count = batch.latents.shape[1]
+    flat, every = noised.sample.flatten(0, 1), timestep.repeat_interleave(count)
+    embeds = {name: value.repeat_interleave(count, 0) for name, value in batch.embeds.items()}
+    frozen = None
+    if needs.reference is not None:
+        if reference is None:
+            raise ValueError("this objective measures drift from a reference, and there is none; give LoRA or a frozen copy")
+        with reference.use() as denoiser:
+            frozen = backbone.predict(denoiser, flat, every, embeds).view_as(noised.sample)
+    prediction = backbone.predict(policy, flat, every, embeds).view_as(noised.sample)
+    return Outputs(prediction, noised.target, timestep, reference=frozen, scores=batch.scores, labels=batch.labels)
+
+
+class AlignmentTask:
+    """What `loop.train` trains for alignment: see `Task`.
+
+    groups      the rows the objective needs, over the latent cache
+    policy      the trained denoiser; reference  None for objectives without one
+    write_weights(denoiser, folder)  saves the policy as users load it
+    """
+
+    def __init__(self, backbone: Backbone, groups: CachedGroups, objective: Callable[[Outputs], Loss], needs: Needs,
+                 noising: Callable[[Process, Tensor, Tensor, list[Generator]], Noised], reference: Reference | None, *,
+                 sampling: Sampling, seed: int, identity: dict[str, Any], write_weights: Callable[[nn.Module, Path], None],
+                 starts_at_reference: bool = True):  # fmt: skip
+        self.modules: dict[str, nn.Module] = {"denoiser": backbone.denoiser}
+        self.backbone, self.groups, self.objective, self.needs = backbone, groups, objective, needs
+        self.noising, self.reference, self.sampling, self.seed = noising, reference, sampling, seed
+        self.identity, self.write_weights, self.starts_at_reference = identity, write_weights, starts_at_reference
+        self.group_count = len(groups)
+        self._device = next(backbone.denoiser.parameters()).device
+
+    def draw(self, visits: Sequence[Visit]) -> tuple[GroupBatch, Noised, Tensor]:
+        """The batch, x_t with its target, and the timesteps of some visits: a function of (seed, group, draw), one draw per group."""
+        generators = [generator(self.seed, "group", visit.group, visit.draw) for visit in visits]
+        uniform = torch.stack([torch.rand(3, generator=one) for one in generators])
+        low, high = self.sampling.timesteps
+        timestep = self.backbone.timestep(low + (high - low) * uniform[:, 0])
+        batch = self.groups.fetch(
+            [visit.group for visit in visits],
+            dropped=(uniform[:, 1] < self.sampling.prompt_dropout).tolist(),
+            flipped=(uniform[:, 2] < self.sampling.flip).tolist(),
+        )
+        noised = self.noising(self.backbone, batch.latents.float(), timestep, generators)
+        if noised.sample.shape != batch.latents.shape or len(timestep) != len(batch.latents):
+            raise ValueError(f"noising returned {tuple(noised.sample.shape)} for latents {tuple(batch.latents.shape)}; one x_t per sample, one t per group")
+        return batch, noised, timestep
+
+    def measure(self, visits: list[Visit]) -> Measured:
+        batch, noised, timestep = self.draw(visits)
+        to = self._device
+        batch = GroupBatch(
+            batch.latents, {name: value.to(to, non_blocking=True) for name, value in batch.embeds.items()}, batch.weight.to(to),
+            None if batch.scores is None else batch.scores.to(to), None if batch.labels is None else batch.labels.to(to),
+        )  # fmt: skip
+        noised = Noised(noised.sample.to(to), noised.target.to(to))
+        outputs = forward(self.backbone, self.modules["denoiser"], self.reference, batch, noised, timestep.to(to), self.needs)
+        with torch.autocast(to.type, enabled=False):
+            loss = self.objective(outputs)
+        if loss.value.shape != timestep.shape:
+            raise ValueError(f"the objective returned a loss of shape {tuple(loss.value.shape)} for {len(timestep)} groups; it must stay unreduced")
+        return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss))
+
+    def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
+        return diagnostics.summarise(numbers, self.backbone.timestep_count)
+
+    def check_start(self, metrics: dict[str, float]) -> None:
+        if self.starts_at_reference:
+            diagnostics.check_start(metrics, self.needs.value_at_reference)
+
+    def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
+        return diagnostics.warnings(history)
+
+    def describe(self, visit: Visit) -> str:
+        return self.groups.describe(visit.group)
+
+    def write(self, folder: Path) -> None:
+        self.write_weights(self.backbone.denoiser, folder)
+        (folder / "reference.json").write_text(json.dumps(self.identity, indent=1))

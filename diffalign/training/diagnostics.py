@@ -1,0 +1,108 @@
+"""What is measured at every step, and the sentences that say when something is wrong. Positive is good: win_adv = −drift_w, lose_adv = drift_l."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean, median
+
+import torch
+from torch import Tensor
+
+from diffalign.tensors import Loss, Outputs, mean_squared_error
+
+BUCKETS = 4
+PAIRS_TO_JUDGE = 2500  # two standard errors of an accuracy of one half are 0.02 from here on
+BUCKETED = ("win_adv", "lose_adv", "rewards/margins")
+
+
+@torch.no_grad()
+def numbers(outputs: Outputs, loss: Loss) -> dict[str, Tensor]:
+    """Per group (B,): loss, the raw errors, advantages, margin, accuracy (a tie counts ½), σ(−m), distance to the reference, timestep."""
+    error = outputs.error.detach()
+    found = {"loss": loss.value.detach(), "timestep": outputs.timestep.float(), "error/policy_w": error[:, 0]}
+    has_reference = outputs.reference is not None or outputs.known_reference_error is not None
+    if has_reference:
+        reference = outputs.reference_error
+        found |= {"error/reference_w": reference[:, 0], "win_adv": reference[:, 0] - error[:, 0]}
+    if error.shape[1] > 1:
+        found["error/policy_l"] = error[:, -1]
+        if has_reference:
+            found |= {"error/reference_l": reference[:, -1], "lose_adv": error[:, -1] - reference[:, -1]}
+    if loss.margin is not None:
+        margin = loss.margin.detach()
+        found |= {
+            "rewards/margins": margin,
+            "rewards/accuracies": (margin > 0).float() + 0.5 * (margin == 0).float(),
+            "gradient_factor": torch.sigmoid(-margin),
+            "negative_margins": (margin < 0).float(),
+            "largest_logit": margin.abs(),
+        }
+    if outputs.reference is not None:
+        found["distance"] = mean_squared_error(outputs.policy.detach(), outputs.reference).mean(1)
+    return found
+
+
+def summarise(numbers: dict[str, Tensor], timestep_count: int) -> dict[str, float]:
+    """Means over a step's whole batch, the largest |logit|, and means by bucket of the scheduler's own range of timesteps."""
+    metrics = {name: float(values.mean()) for name, values in numbers.items() if name not in ("timestep", "largest_logit")}
+    if "largest_logit" in numbers:
+        metrics["largest_logit"] = float(numbers["largest_logit"].max())
+    bucket = (numbers["timestep"] * BUCKETS / timestep_count).long().clamp(0, BUCKETS - 1)
+    for index in bucket.unique().tolist():
+        for name in BUCKETED:
+            if name in numbers:
+                metrics[f"{name}/t_bucket_{index}"] = float(numbers[name][bucket == index].mean())
+        metrics[f"groups/t_bucket_{index}"] = float((bucket == index).sum())
+    return metrics
+
+
+def check_start(metrics: dict[str, float], expected: float | None) -> None:
+    """Raises ValueError where the first loss, before any update, is not the objective's value at policy = reference."""
+    if expected is not None and not math.isclose(metrics["loss"], expected, rel_tol=1e-3, abs_tol=1e-6):
+        raise ValueError(
+            f"step 0: loss is {metrics['loss']:.6g}, expected {expected:.6g} at the reference: the reference is not the starting policy "
+            f"(adapter not disabled, dropout on, or wrong weights)"
+        )
+
+
+def _recent(history: list[dict[str, float]], name: str, count: int) -> list[float]:
+    return [metrics[name] for metrics in history[-count:] if name in metrics]
+
+
+def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str]:
+    """Sentences by kind, from the metrics of all steps so far; the window is in steps. A pure function, so a resumed run says the same."""
+    said: dict[str, str] = {}
+    if not history or "rewards/accuracies" not in history[-1]:
+        return said
+    last = history[-1]
+    groups = sum(last.get(f"groups/t_bucket_{index}", 0.0) for index in range(BUCKETS))
+    if last["largest_logit"] > 20:
+        said["large logits"] = f"largest |logit| is {last['largest_logit']:.1f} (above 20): lower learning_rate (now {last['lr']:.2g}), or lower beta"
+    norms = _recent(history, "grad_norm", window)
+    if len(norms) >= 20 and norms[-1] > 10 * median(norms[:-1]):
+        said["gradient spike"] = f"gradient norm {norms[-1]:.3g} is over 10 × its median {median(norms[:-1]):.3g} of {len(norms)} steps: keep clip_norm, lower learning_rate"
+    if len(history) < window:
+        return said
+    mean = {name: fmean(_recent(history, name, window) or [0.0]) for name in ("win_adv", "lose_adv", "gradient_factor", "rewards/accuracies")}
+    needed = math.ceil(PAIRS_TO_JUDGE / max(groups, 1))
+    accuracies = _recent(history, "rewards/accuracies", needed)
+    if len(accuracies) >= needed:
+        accuracy = fmean(accuracies)
+        if abs(accuracy - 0.5) < 0.02:
+            said["accuracy at chance"] = f"implicit accuracy {accuracy:.2f} ± 0.02 after {int(needed * groups)} pairs: check the labels (`chosen` first?) and the learning rate"
+    if mean["rewards/accuracies"] > 0.98:
+        said["too easy"] = f"implicit accuracy {mean['rewards/accuracies']:.2f} with a growing margin: the pairs are too easy, or beta is too small to hold the policy near the reference"
+    if "win_adv" in last and "lose_adv" in last:
+        if mean["win_adv"] < 0 < mean["lose_adv"]:
+            said["displacement"] = (
+                f"win_adv falls below 0 ({mean['win_adv']:.2g} over {window} steps) while lose_adv rises: likelihood displacement; the policy forgets the "
+                f"chosen too. Lower lr, raise beta, or add `sft_weight`"
+            )
+        elif mean["win_adv"] < 0 and mean["lose_adv"] < 0:
+            said["against the labels"] = f"win_adv and lose_adv both fall ({mean['win_adv']:.2g}, {mean['lose_adv']:.2g}): the policy moves against the labels. Are chosen and rejected swapped?"
+    if mean["gradient_factor"] < 0.02:
+        said["saturated"] = f"gradient factor {mean['gradient_factor']:.3f}: {100 * (1 - mean['gradient_factor']):.0f}% of the pairs teach nothing now. Stop here, or bring harder pairs"
+    distances = _recent(history, "distance", 101)
+    if len(distances) == 101 and distances[0] > 0 and (growth := fmean(distances[-10:]) / max(fmean(distances[:10]), 1e-12)) > 10 and len(history) > 200:
+        said["running away"] = f"distance to the reference ×{growth:.0f} in 100 steps: expect noise images soon; keep the last good checkpoint"
+    return said

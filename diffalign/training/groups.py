@@ -1,0 +1,88 @@
+"""Preference rows over the latent cache, as the batches that training takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffalign.data.latents import LatentCache
+from diffalign.data.records import Preference
+from diffalign.tensors import Rows
+
+KINDS: dict[Rows, tuple[str, ...]] = {
+    "pairs": ("pair",), "lists": ("list",), "labelled": ("labelled",), "segments": ("pair",), "positives": ("pair", "list", "labelled")
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """B groups: latents (B, K, C, *S), embeds (B, …) one row per group, weight (B,), scores (B, K, 1) or None, labels (B, K) or None."""
+
+    latents: Tensor
+    embeds: dict[str, Tensor]
+    weight: Tensor
+    scores: Tensor | None
+    labels: Tensor | None
+
+
+class CachedGroups:
+    """The rows of a preference set that an objective can use, read from the latent cache.
+
+    rows   what the objective's table line asks for; "positives" takes the first sample of pairs and lists, and samples labelled 1
+    Raises ValueError where the set has no such rows, or holds lists of different lengths or latents of different shapes.
+    """
+
+    def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows):
+        self.cache = cache
+        self.preferences = [row for row in map(_positive, preferences) if row is not None] if rows == "positives" else list(preferences)
+        have = Counter(preference.kind for preference in preferences)
+        wanted = KINDS[rows]
+        if not self.preferences or set(have) - set(wanted):
+            raise ValueError(
+                f"this objective trains on {rows} ({' or '.join(wanted)} rows), the preference set has {dict(have) or 'no rows'}; "
+                f"choose a pairing rule that makes them (pair.rule), or another objective"
+            )
+        lengths = Counter(len(preference.samples) for preference in self.preferences)
+        if len(lengths) > 1:
+            raise ValueError(f"groups of different sizes in one set: {dict(lengths)} (samples: groups); keep one size")
+        shapes = {cache.shape(sample) for preference in self.preferences for sample in preference.samples}
+        if len(shapes) > 1:
+            raise ValueError(f"latents of different shapes in one set: {sorted(shapes)}; encode with one `size`")
+        self.dropout_embeds = cache.dropout_embeds()
+
+    def __len__(self) -> int:
+        return len(self.preferences)
+
+    def describe(self, group: int) -> str:
+        preference = self.preferences[group]
+        return f"{preference.group_id} ({preference.prompt!r})"
+
+    def fetch(self, groups: Sequence[int], *, dropped: Sequence[bool], flipped: Sequence[bool]) -> GroupBatch:
+        """The groups by index; `dropped` replaces a group's prompt by the empty one, `flipped` mirrors all its samples alike."""
+        rows = [self.preferences[group] for group in groups]
+        ids = [sample for row in rows for sample in row.samples]
+        flips = [flip for row, flip in zip(rows, flipped) for _ in row.samples]
+        latents = self.cache.latents(ids, flips)
+        embeds = self.cache.embeds([row.prompt for row in rows])
+        if any(dropped):
+            mask = torch.tensor(list(dropped))
+            embeds = {name: torch.where(mask.view(-1, *[1] * (value.ndim - 1)), self.dropout_embeds[name], value) for name, value in embeds.items()}
+        return GroupBatch(
+            latents=latents.view(len(rows), -1, *latents.shape[1:]),
+            embeds=embeds,
+            weight=torch.tensor([row.weight for row in rows]),
+            scores=torch.tensor([row.scores for row in rows]).unsqueeze(-1) if all(row.scores is not None for row in rows) else None,
+            labels=torch.tensor([row.labels for row in rows]) if rows[0].labels is not None else None,
+        )
+
+
+def _positive(preference: Preference) -> Preference | None:
+    """The preferred sample of a row alone, or None where a labelled row has none."""
+    best = preference.samples[0] if preference.labels is None else next((s for s, label in zip(preference.samples, preference.labels) if label == 1), None)
+    if best is None:
+        return None
+    return Preference(preference.group_id, preference.prompt, (best,), "labelled", labels=(1,), weight=preference.weight, source=preference.source)

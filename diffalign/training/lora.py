@@ -1,0 +1,44 @@
+"""Low-rank adapters on a denoiser (Hu et al. 2021, arXiv:2106.09685), by peft."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+
+class Lora(BaseModel):
+    """An adapter's shape. `targets` are endings of module names; the default is the attention of every diffusers UNet and DiT."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(16, ge=1)
+    alpha: float | None = Field(None, gt=0, description="scale α/rank of the update; None: α = rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    dora: bool = False
+
+
+def add_lora(denoiser: nn.Module, lora: Lora, seed: int) -> None:
+    """Adds a trainable adapter in float32 and freezes the rest. Its second factor starts at 0: the policy starts as its reference.
+
+    ValueError where no module's name ends in a target.
+    """
+    from peft import LoraConfig
+
+    names = [name for name, module in denoiser.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    unmatched = [target for target in lora.targets if not any(name == target or name.endswith(f".{target}") for name in names)]
+    if unmatched:
+        endings = sorted({name.rsplit(".", 1)[-1] for name in names})
+        raise ValueError(f"LoRA targets {unmatched} match no layer of {type(denoiser).__name__}; its layers end in: {', '.join(endings)}")
+    denoiser.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha if lora.alpha is not None else lora.rank, lora_dropout=lora.dropout,
+            target_modules=list(lora.targets), use_dora=lora.dora, init_lora_weights="gaussian",
+        )  # fmt: skip
+        denoiser.add_adapter(config)  # type: ignore[operator]
+    for parameter in denoiser.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()

@@ -1,0 +1,159 @@
+"""pretrain: a miniature pipeline from random weights, on the renders of a world. Resumable; the bundled models were made by it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from diffalign.training.settings import Settings
+from pipelines.config import Config, Section
+from pipelines.progress import Progress
+from pipelines.stage import open_stage
+
+
+class Pretrain(Section):
+    """A world, the sizes of the pipeline, and the two trainings: autoencoder, then denoiser with text encoder."""
+
+    world: str
+    renders: int = Field(20000, ge=1, description="pictures to train on, of captions of the train split")
+    architecture: dict[str, Any] = {}
+    kl_weight: float = Field(1e-3, ge=0)
+    prompt_dropout: float = Field(0.1, ge=0, lt=1)
+    autoencoder: Settings = Settings()
+    denoiser: Settings = Settings()
+    check_prompts: int = Field(400, ge=1, description="held-out captions that the finished pipeline is measured on")
+
+
+def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
+    """Pretrains into RUN/pretrain; RUN/pretrain/pipeline is a diffusers folder in float16, RUN/pretrain/report.json its accuracy per task."""
+    section = config.pretrain
+    if section is None:
+        raise ValueError("the config has no `pretrain` section; see configs/worlds/shapes.yaml")
+    shown = {"log_every", "tracker", "micro_batch_size"}
+    settings = section.model_dump(mode="json", exclude={"autoencoder": shown, "denoiser": shown}) | {"seed": config.seed}
+    with open_stage(config, "pretrain", settings=settings, redo=redo) as stage:
+        if stage.is_complete:
+            progress.say("pretrain: nothing to do, it is complete")
+            return
+        started = time.monotonic()
+        pictures, captions = _render(section, config.seed, progress)
+        autoencoder = _train_autoencoder(section, config.seed, pictures, stage.path / "autoencoder", progress)
+        _train_denoiser(section, config.seed, autoencoder, pictures, captions, stage.path, progress)
+        report = measure(section, stage.path / "pipeline", config.seed, progress) | {"seconds": round(time.monotonic() - started)}
+        (stage.path / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        progress.say(f"pretrain: {json.dumps(report)}")
+        stage.finish(report)
+
+
+def _render(section: Pretrain, seed: int, progress: Progress):
+    import numpy as np
+
+    from diffalign.training.randomness import seed_of
+    from reward_models.worlds import load_world
+
+    world = load_world(section.world)
+    captions = [prompt.text for prompt in world.prompts("train", section.renders, seed)]
+    with progress.bar("render", len(captions)) as advance:
+        pictures = []
+        for index, caption in enumerate(captions):
+            pictures.append(world.render(caption, seed_of(seed, "render", index) % 2**31))
+            advance()
+    return np.stack(pictures), captions
+
+
+def _train_autoencoder(section: Pretrain, seed: int, pictures, folder: Path, progress: Progress):
+    import torch
+    from diffusers import AutoencoderKL
+
+    from diffalign.backbones.miniature import Architecture, build_autoencoder
+    from diffalign.training.autoencoder import AutoencoderTask
+    from diffalign.training.loop import train
+    from diffalign.training.randomness import seed_of
+
+    torch.manual_seed(seed_of(seed, "vae"))
+    model = build_autoencoder(Architecture(**section.architecture)).to(_device())
+    with progress.bar("autoencoder", section.autoencoder.steps) as advance:
+        task = AutoencoderTask(model, pictures, kl_weight=section.kl_weight, seed=seed)
+        final = train(task, section.autoencoder, folder, advance=lambda count, text: advance(count))
+    return AutoencoderKL.from_pretrained(final / "vae").to(_device()).eval()
+
+
+def _train_denoiser(section: Pretrain, seed: int, autoencoder, pictures, captions: list[str], folder: Path, progress: Progress) -> None:
+    import torch
+
+    from diffalign.backbones.miniature import Architecture, build_pipeline, build_tokenizer
+    from diffalign.backbones.stable_diffusion import StableDiffusion
+    from diffalign.training.denoiser import DenoiserTask
+    from diffalign.training.loop import train
+    from diffalign.training.randomness import seed_of
+
+    architecture = Architecture(**section.architecture)
+    tokenizer = build_tokenizer(captions, folder / "tokenizer", architecture.token_limit)
+    torch.manual_seed(seed_of(seed, "denoiser"))
+    pipeline = build_pipeline(architecture, tokenizer, autoencoder)
+    backbone = StableDiffusion(pipeline.to(_device()), f"pretrain:{section.world}")
+    latents = []
+    with progress.bar("encode", len(pictures)) as advance:
+        for start in range(0, len(pictures), 128):
+            pixels = torch.from_numpy(pictures[start : start + 128]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            latents.append(backbone.encode(pixels, seeds=None).cpu() / autoencoder.config.scaling_factor)
+            advance(len(pixels))
+    scale = 1 / float(torch.cat(latents).std())
+    autoencoder.register_to_config(scaling_factor=scale)
+    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    empty = tokenizer("", padding="max_length", truncation=True, return_tensors="pt").input_ids[0]
+    pipeline.unet.requires_grad_(True)
+    pipeline.text_encoder.requires_grad_(True)
+    task = DenoiserTask(
+        backbone, pipeline.text_encoder, torch.cat(latents) * scale, tokens, empty,
+        embed=lambda encoder, ids: {"prompt_embeds": encoder(ids)[0]}, prompt_dropout=section.prompt_dropout, seed=seed,
+        write_weights=lambda path: pipeline.save_pretrained(path / "pipeline"),
+    )  # fmt: skip
+    with progress.bar("denoiser", section.denoiser.steps) as advance:
+        final = train(task, section.denoiser, folder / "denoiser", advance=lambda count, text: advance(count))
+    from diffusers import StableDiffusionPipeline
+
+    half = StableDiffusionPipeline.from_pretrained(final / "pipeline", torch_dtype=torch.float16, safety_checker=None, requires_safety_checker=False)
+    half.save_pretrained(folder / "pipeline")
+
+
+def measure(section: Pretrain, pipeline: Path, seed: int, progress: Progress) -> dict[str, Any]:
+    """Accuracy of a pipeline on held-out captions: share that holds entirely, over all and per task (CFG 3, 20 DDIM steps), and the round trip's."""
+    import torch
+
+    from diffalign.backbones import load_backbone
+    from diffalign.training.randomness import seed_of
+    from reward_models.worlds import load_world
+
+    world, backbone = load_world(section.world), load_backbone("stable_diffusion", str(pipeline), device=_device())
+    prompts = world.prompts("heldout", section.check_prompts, seed)
+    held, score, trip = defaultdict(list), [], []
+    with progress.bar("measure", len(prompts)) as advance:
+        for start in range(0, len(prompts), 100):
+            part = prompts[start : start + 100]
+            pictures = backbone.sample([prompt.text for prompt in part], [seed_of(seed, "check", start + i) for i in range(len(part))], steps=20, guidance=3.0)
+            renders = torch.stack([torch.from_numpy(world.render(prompt.text, start + i)) for i, prompt in enumerate(part)])
+            decoded = backbone.decode(backbone.encode(renders.permute(0, 3, 1, 2).float() / 127.5 - 1, seeds=None)).permute(0, 2, 3, 1).cpu()
+            back = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+            for prompt, picture, render in zip(part, pictures, back):
+                result = world.verify(prompt.text, picture)
+                held[prompt.task].append(result["overall"])
+                score.append(result["score"])
+                trip.append(world.verify(prompt.text, render)["overall"])
+            advance(len(part))
+    every = [value for values in held.values() for value in values]
+    share = lambda values: round(100 * sum(values) / len(values), 2)  # noqa: E731
+    return {
+        "overall": share(every), "score": round(sum(score) / len(score), 4), "round_trip": share(trip), **{task: share(held[task]) for task in sorted(held)}
+    }  # fmt: skip
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,151 @@
+"""train: preference rows and cached latents → an aligned model, by any objective of the table."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from diffalign.training.lora import Lora
+from diffalign.training.settings import Settings
+from pipelines.config import Config, Section
+from pipelines.progress import Progress
+from pipelines.stage import open_stage, require_stage
+
+
+class Train(Section, Settings):
+    """The training stage: an objective and what it acts on, beside the optimisation settings of `diffalign.training.settings`."""
+
+    objective: dict[str, Any] = Field({"name": "diffusion_dpo"}, description="a name of `diffalign methods`, or a mapping with its arguments")
+    noising: str = "shared"
+    lora: Lora | None = Field(None, description="train an adapter, with the base under it as the reference; None: full fine-tuning")
+    reference_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the frozen copy in full fine-tuning")
+    prompt_dropout: float = Field(0.0, ge=0, le=1, description="share of groups trained with the empty prompt")
+    flip: float = Field(0.0, ge=0, le=1, description="share of groups mirrored as a whole; needs encode.flip")
+    timesteps: tuple[float, float] = Field((0.0, 1.0), description="range of the scheduler's timesteps to train on, in [0, 1]")
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Train:
+        from diffalign.noising import NOISINGS
+        from diffalign.objectives import build_objective
+
+        if "name" not in self.objective:
+            raise ValueError(f"objective {self.objective!r} has no name; write {{name: diffusion_dpo, beta: 2000}}")
+        build_objective(**self.objective)
+        if self.noising not in NOISINGS:
+            raise ValueError(f"unknown noising {self.noising!r}; choose one of: {', '.join(NOISINGS)}")
+        low, high = self.timesteps
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"timesteps {list(self.timesteps)} is no range in [0, 1]; write [low, high] with low < high")
+        return self
+
+
+# What changes how a run is shown or split over devices, and not what it computes.
+FREE = {"log_every", "tracker", "micro_batch_size"}
+
+
+def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
+    """Trains, or resumes, into RUN/train; RUN/train/final holds the weights as plain diffusers loads them."""
+    from accelerate import PartialState
+
+    section = config.train or Train()
+    is_main = PartialState().is_main_process
+    settings = {"train": section.model_dump(mode="json", exclude=FREE), "seed": config.seed, "model": config.model.fingerprint()}
+    with open_stage(config, "train", settings=settings, inputs=("pair", "encode"), redo=redo, is_main=is_main) as stage:
+        if stage.is_complete and (stage.path / "final").is_dir():
+            progress.say("train: nothing to do, it is complete")
+            return
+        logger = _console_logger(progress)
+        task = build_task(config, require_stage(config, "train", "pair"), require_stage(config, "train", "encode"))
+        if is_main:
+            (stage.path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+            progress.say(_describe(section, len(task.groups)))
+        from diffalign.training.loop import train
+
+        with progress.bar("train", section.steps) as advance:
+            train(task, section, stage.path, advance=lambda count, text: advance(count), logger=logger)
+        if is_main:
+            stage.finish({"groups": len(task.groups), **_last_metrics(stage.path / "metrics.jsonl")})
+
+
+def build_task(config: Config, preferences: Path, latents: Path):
+    """The alignment task of a config, over a preference set and its latent cache."""
+    import torch
+
+    from diffalign.data.latents import LatentCache
+    from diffalign.data.records import read_preferences
+    from diffalign.noising import load_noising
+    from diffalign.objectives import OBJECTIVES, build_objective
+    from diffalign.training.alignment import AlignmentTask, Sampling
+    from diffalign.training.groups import CachedGroups
+    from diffalign.training.lora import add_lora
+    from diffalign.training.randomness import seed_of
+    from diffalign.training.reference import AdapterOff, FrozenCopy
+    from pipelines.generate import load_model
+
+    section = config.train or Train()
+    needs = OBJECTIVES[section.objective["name"]]
+    groups = CachedGroups(LatentCache(latents), list(read_preferences(preferences)), needs.rows)
+    if section.lora is None and config.model.dtype != "float32":
+        raise ValueError(f"full fine-tuning keeps float32 weights, model.dtype is {config.model.dtype!r}; set model.dtype=float32 and train.precision=bf16")
+    backbone = load_model(config.model)
+    base = backbone.identity()
+    reference = None
+    if section.lora is not None:
+        add_lora(backbone.denoiser, section.lora, seed_of(section.seed, "lora"))
+        reference = AdapterOff(backbone.denoiser) if needs.reference else None
+    else:
+        reference = FrozenCopy(backbone.denoiser, getattr(torch, section.reference_dtype)) if needs.reference else None
+        backbone.denoiser.requires_grad_(True)
+    if section.gradient_checkpointing:
+        backbone.denoiser.enable_gradient_checkpointing()
+    identity = {"kind": "full" if section.lora is None else "lora", "base": base, "source": config.model.source, "adapter": config.model.adapter}
+    return AlignmentTask(
+        backbone, groups, build_objective(**section.objective), needs, load_noising(section.noising), reference,
+        sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), seed=section.seed, identity=identity,
+        write_weights=lambda denoiser, folder: backbone.save_trained(folder),
+    )  # fmt: skip
+
+
+def _describe(section: Train, groups: int) -> str:
+    import os
+
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    micro = section.micro_batch_size or max(1, section.batch_size // ranks)
+    beta = section.objective.get("beta")
+    from diffalign.objectives import defaults
+
+    beta = defaults(section.objective["name"]).get("beta") if beta is None else beta
+    return (
+        f"train: {section.objective['name']} on {groups} groups; effective batch {section.batch_size} = {micro} × "
+        f"{section.batch_size // (micro * ranks)} × {ranks} (per device × accumulation × ranks); lr {section.learning_rate:g}"
+        + (f"; beta {beta:g} on mean-reduced errors" if beta is not None else "")
+    )
+
+
+def _console_logger(progress: Progress) -> logging.Logger:
+    logger = logging.getLogger("diffalign.train")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+    class Say(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            progress.say(f"train: {record.getMessage()}", style="yellow" if record.levelno >= logging.WARNING else None)
+
+    logger.handlers = [Say()]
+    return logger
+
+
+def _last_metrics(path: Path, window: int = 20) -> dict[str, float]:
+    import json
+    from statistics import fmean
+
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[-window:]]
+    return {name: fmean(line[name] for line in lines if name in line) for name in ("loss", "rewards/accuracies", "win_adv", "lose_adv") if name in lines[-1]}
