@@ -22,16 +22,17 @@ class Image:
     """One RGB image. Build it with from_pixels, from_path, from_bytes or from_row; equality of content is `identity()`.
 
     Opening nothing until asked, a handle costs its bytes at most. `size` reads the header alone. Transparency is laid over white, EXIF
-    orientation is applied, 16-bit grey is scaled to 8. Every reading error is a ValueError that names `name` (file or row) and the fix.
+    orientation is applied, 16-bit grey is scaled to 8. Every reading error is a ValueError that names the file or row and the fix.
     """
 
-    __slots__ = ("_bytes", "_pixels", "_size", "path")
+    __slots__ = ("_bytes", "_pixels", "_size", "name", "path")
 
-    def __init__(self, *, pixels: np.ndarray | None, data: bytes | None, path: str) -> None:
+    def __init__(self, *, pixels: np.ndarray | None, data: bytes | None, path: str, name: str = "") -> None:
         self._pixels = pixels
         self._bytes = data
         self._size: tuple[int, int] | None = None if pixels is None else (pixels.shape[1], pixels.shape[0])
         self.path = path
+        self.name = name or path
 
     @classmethod
     def from_pixels(cls, pixels: np.ndarray, path: str = "") -> Image:
@@ -49,13 +50,14 @@ class Image:
         return cls(pixels=None, data=None, path=str(path))
 
     @classmethod
-    def from_bytes(cls, data: bytes, path: str = "") -> Image:
-        """Of an encoded file's bytes; `path` only names it in messages and is never opened."""
+    def from_bytes(cls, data: bytes, path: str = "", name: str = "") -> Image:
+        """Of an encoded file's bytes; `path` and `name` (of the row) only name it in messages: neither is opened."""
+        shown = repr(name or path) if name or path else "(from bytes)"
         if not isinstance(data, bytes | bytearray | memoryview):
-            raise ValueError(f"image {path or 'bytes'!r}: expected the bytes of an encoded image, got {type(data).__name__}")
+            raise ValueError(f"image {shown}: expected the bytes of an encoded image, got {type(data).__name__}")
         if len(data) == 0:
-            raise ValueError(f"image {path or 'bytes'!r} is empty (0 bytes); fetch the file again or drop the row")
-        return cls(pixels=None, data=bytes(data), path=path)
+            raise ValueError(f"image {shown} is empty (0 bytes); fetch the file again or drop the row")
+        return cls(pixels=None, data=bytes(data), path=path, name=name)
 
     @classmethod
     def from_row(cls, row: dict[str, Any], name: str = "") -> Image:
@@ -64,7 +66,7 @@ class Image:
             raise ValueError(
                 f"image {name or 'row'!r} holds no bytes; embed the files' bytes in the data set (datasets: `embed_external_files=True`)"
             )
-        return cls.from_bytes(row["bytes"], name or row.get("path") or "")
+        return cls.from_bytes(row["bytes"], row.get("path") or "", name)
 
     @staticmethod
     def arrow_type() -> Any:
@@ -97,7 +99,8 @@ class Image:
                     raise self._bomb() from error
                 except Exception as error:
                     raise ValueError(
-                        f"image {self._name()} is truncated or corrupt ({type(error).__name__}: {error}); fetch the file again or drop the row"
+                        f"image {self._name()} is truncated or corrupt ({type(error).__name__}: {error}); "
+                        "fetch the file again or drop the row"
                     ) from error
             self._size = (self._pixels.shape[1], self._pixels.shape[0])
         return self._pixels
@@ -123,7 +126,7 @@ class Image:
         return {"bytes": self.encoded(), "path": Path(self.path).name or None}
 
     def _name(self) -> str:
-        return repr(self.path) if self.path else "(from bytes)"
+        return repr(self.name) if self.name else "(from pixels)" if self._bytes is None else "(from bytes)"
 
     def _bomb(self) -> ValueError:
         return ValueError(

@@ -1,0 +1,287 @@
+"""Pairing: groups of scored candidates become preferences, with an account of what was dropped and why.
+
+A group is cut into parts whose members may meet (one source, one size, no identical media); the rule proposes preferences in each part;
+filters drop some; controls turn labels around. Nothing depends on the order of the input.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+from math import inf
+
+import numpy as np
+
+from diffalign.data.filters import Judged, meeting_objection, objection, split_group
+from diffalign.data.groups import Group, group_candidates
+from diffalign.data.pairing_settings import PairingSettings
+from diffalign.data.records import Kind, Preference
+
+__all__ = ["RULES", "Group", "PairingResult", "PairingSettings", "PairingSummary", "Rule", "group_candidates", "pair_groups"]
+
+HISTOGRAM_BINS = 20
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A pairing rule: from the members of a part, best first, to the members of each proposed preference, best first."""
+
+    kind: Kind | None  # None: as the data say
+    propose: Callable[[Sequence[int]], Iterable[tuple[int, ...]]]
+    does: str
+
+
+RULES: dict[str, Rule] = {
+    "best_vs_worst": Rule("pair", lambda ranked: [(ranked[0], ranked[-1])], "one pair per prompt, the widest gap"),
+    "best_vs_rest": Rule("pair", lambda ranked: [(ranked[0], other) for other in ranked[1:]], "the best against each other sample"),
+    "all_pairs": Rule("pair", lambda ranked: combinations(ranked, 2), "every two samples"),
+    "ranked_list": Rule("list", lambda ranked: [tuple(ranked)], "one list per prompt, best first, with scores"),
+    "labelled": Rule("labelled", lambda ranked: [(member,) for member in ranked], "single samples, 1 at or above the threshold, else 0"),
+    "random": Rule(
+        "pair", lambda ranked: [(ranked[0], ranked[-1])], "control: the pairs of best_vs_worst, a seeded coin says which is preferred"
+    ),
+    "imported": Rule(None, lambda ranked: [], "the preferences that came with the data, filtered"),
+}
+
+
+@dataclass(frozen=True)
+class PairingSummary:
+    """What pairing did.
+
+    groups_read, groups_kept, candidates_read; pairs_kept   preferences of any kind
+    candidates_dropped   reason → candidates set aside before the rule: unscored, deduplicate, alone, same_source, same_size
+    pairs_dropped        filter → proposed preferences dropped
+    ties                 proposed preferences without a winner, kept or not (of a ranked list: its tied samples)
+    across_sources       kept preferences whose samples come from different models (unstable: pain 33)
+    gap_range            (least, largest) gap proposed, or None where no scores are known
+    gap_edges (21,), gap_counts (20,) of the kept, gap_proposed (20,) before the pair filters
+    """
+
+    rule: str
+    by: str
+    groups_read: int
+    groups_kept: int
+    candidates_read: int
+    pairs_kept: int
+    candidates_dropped: dict[str, int]
+    pairs_dropped: dict[str, int]
+    ties: int
+    across_sources: int
+    gap_range: tuple[float, float] | None
+    gap_edges: tuple[float, ...]
+    gap_counts: tuple[int, ...]
+    gap_proposed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PairingResult:
+    """Preferences sorted by group_id, and the account."""
+
+    preferences: list[Preference]
+    summary: PairingSummary
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    preference: Preference
+    members: tuple[int, ...]
+    judged: Judged
+    tied_samples: int
+    objection: str | None
+
+
+def pair_groups(groups: Iterable[Group], settings: PairingSettings) -> PairingResult:
+    """Preferences of all groups under `settings`; `groups` may be a stream in any order.
+
+    win_probability is 0.5 for a kept tie, as given for imported votes, else None: a score gap is no log-odds, so σ(gap) is not claimed.
+    Raises ValueError on a score that is missing, on a group_id that occurs twice, and where nothing is left (naming what dropped most).
+    """
+    by_group: dict[str, list[Preference]] = {}
+    set_aside: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    proposed: list[float] = []
+    kept: list[float] = []
+    candidates = ties = across = 0
+    for group in groups:
+        if group.group_id in by_group:
+            raise ValueError(f"group {group.group_id!r} occurs twice; collect all its candidates in one group (group_candidates does)")
+        preferences = by_group[group.group_id] = []
+        candidates += len(group.ids)
+        proposals = _imported(group, settings) if settings.rule == "imported" else _ruled(group, settings, set_aside)
+        for proposal in proposals:
+            gap = proposal.judged.gap
+            ties += proposal.tied_samples
+            if gap is not None:
+                proposed.append(gap)
+            if proposal.objection is not None:
+                dropped[proposal.objection] += 1
+                continue
+            if gap is not None:
+                kept.append(gap)
+            across += len({group.sources[index] for index in proposal.members}) > 1
+            preferences.append(_controlled(proposal.preference, len(preferences), settings))
+    preferences = [preference for group_id in sorted(by_group) for preference in by_group[group_id]]
+    edges = np.linspace(0.0, max(proposed, default=0.0) or 1.0, HISTOGRAM_BINS + 1)
+    summary = PairingSummary(
+        rule=settings.rule,
+        by=settings.source,
+        groups_read=len(by_group),
+        groups_kept=sum(bool(rows) for rows in by_group.values()),
+        candidates_read=candidates,
+        pairs_kept=len(preferences),
+        candidates_dropped=dict(sorted(set_aside.items())),
+        pairs_dropped=dict(sorted(dropped.items())),
+        ties=ties,
+        across_sources=across,
+        gap_range=(min(proposed), max(proposed)) if proposed else None,
+        gap_edges=tuple(edges.tolist()),
+        gap_counts=tuple(np.histogram(kept, bins=edges)[0].tolist()),
+        gap_proposed=tuple(np.histogram(proposed, bins=edges)[0].tolist()),
+    )
+    if not preferences:
+        raise ValueError(_nothing_left(summary, settings))
+    return PairingResult(preferences, summary)
+
+
+def _ruled(group: Group, settings: PairingSettings, set_aside: Counter[str]) -> Iterator[_Proposal]:
+    """Proposals of a rule that ranks by scores."""
+    for name in (*settings.weights, *settings.agreement):
+        _check_score(group, name)
+    values = [
+        sum(weight * _number(group.scores[name][index]) for name, weight in settings.weights.items()) for index in range(len(group.ids))
+    ]
+    split = split_group(group, values, settings)
+    set_aside.update(split.dropped)
+    rule = RULES[settings.rule]
+    for part in split.parts:
+        ranked = sorted(part, key=lambda index: (-values[index], group.ids[index]))
+        for members in rule.propose(ranked):
+            tied = _tied(members, values)
+            if rule.kind == "list" and settings.ties == "drop":
+                # A list is thinned to its distinct scores; it is a tie as a whole only where all are equal.
+                members = tuple(index for index in members if index not in tied) if len(tied) < len(members) - 1 else members
+            judged = _judge(group, members, values, settings)
+            yield _Proposal(
+                preference=_preference(group, members, values, judged, settings),
+                members=members,
+                judged=judged,
+                tied_samples=len(tied) if rule.kind != "labelled" else 0,
+                objection=objection(judged, settings),
+            )
+
+
+def _imported(group: Group, settings: PairingSettings) -> Iterator[_Proposal]:
+    """Proposals of the judgements that came with the data."""
+    for name in settings.agreement:
+        _check_score(group, name)
+    place = {name: index for index, name in enumerate(group.ids)}
+    for preference in sorted(group.preferences, key=lambda row: (row.samples, row.source, row.user or "", row.context or "")):
+        missing = [name for name in preference.samples if name not in place]
+        if missing:
+            raise ValueError(
+                f"a preference of group {group.group_id!r} names {missing}, which the group lacks; it has: {', '.join(group.ids)}"
+            )
+        members = tuple(place[name] for name in preference.samples)
+        best, worst = members[0], members[-1]
+        is_tie = preference.win_probability == 0.5
+        if preference.scores is not None and len(preference.samples) > 1:
+            gap, winner = preference.scores[0] - preference.scores[-1], preference.scores[0]
+        else:
+            gap, winner = (None if preference.win_probability is None else abs(2 * preference.win_probability - 1)), None
+        agreement = tuple(_number(group.scores[name][best]) - _number(group.scores[name][worst]) for name in settings.agreement)
+        judged = Judged(gap, winner, agreement, is_tie)
+        unscored = any(not np.isfinite(difference) for difference in agreement)
+        reason = "unscored" if unscored else meeting_objection(group, members, settings) or objection(judged, settings)
+        yield _Proposal(preference, members, judged, int(is_tie), reason)
+
+
+def _judge(group: Group, members: Sequence[int], values: Sequence[float], settings: PairingSettings) -> Judged:
+    best, worst = members[0], members[-1]
+    if settings.threshold is not None:
+        winner = values[best] if values[best] >= settings.threshold else inf  # an unwanted sample wins nothing: no minimum applies
+        return Judged(abs(values[best] - settings.threshold), winner, (), False)
+    agreement = tuple(group.scores[name][best] - group.scores[name][worst] for name in settings.agreement)
+    return Judged(values[best] - values[worst], values[best], agreement, values[best] == values[worst])
+
+
+def _preference(group: Group, members: Sequence[int], values: Sequence[float], judged: Judged, settings: PairingSettings) -> Preference:
+    kind = RULES[settings.rule].kind or "pair"
+    return Preference(
+        group_id=group.group_id,
+        prompt=group.prompt,
+        samples=tuple(group.ids[index] for index in members),
+        kind=kind,
+        labels=tuple(int(values[index] >= (settings.threshold or 0.0)) for index in members) if kind == "labelled" else None,
+        scores=tuple(float(values[index]) for index in members),
+        win_probability=0.5 if judged.is_tie and kind == "pair" else None,
+        source=settings.source,
+    )
+
+
+def _controlled(preference: Preference, draw: int, settings: PairingSettings) -> Preference:
+    """The preference under the controls. The verdict (scores, votes, labels) keeps its place and the samples change theirs, so that
+    every objective, also one that reads scores, sees the judgement turned around."""
+    flips = settings.swap_labels
+    if settings.rule == "random":
+        # Of (seed, group, draw) alone, through sha512 inside random.seed: the same on every machine and for any order of groups.
+        flips ^= random.Random(f"{settings.seed}:{preference.group_id}:{draw}").random() < 0.5
+        preference = replace(preference, source=f"{preference.source} (random labels)")
+    if settings.swap_labels:
+        preference = replace(preference, source=f"{preference.source} (labels swapped)")
+    if not flips:
+        return preference
+    if preference.labels is not None:
+        return replace(preference, labels=tuple(1 - label for label in preference.labels))
+    return replace(preference, samples=preference.samples[::-1])
+
+
+def _tied(members: Sequence[int], values: Sequence[float]) -> set[int]:
+    """Members whose score the one before them has."""
+    return {later for earlier, later in pairwise(members) if values[earlier] == values[later]}
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _check_score(group: Group, name: str) -> None:
+    if name not in group.scores:
+        known = ", ".join(sorted(group.scores)) or "none"
+        raise ValueError(
+            f"no score {name!r} for group {group.group_id!r}; scores made so far: {known}. Add it to the stage `score` or change `by`"
+        )
+
+
+def _nothing_left(summary: PairingSummary, settings: PairingSettings) -> str:
+    if not summary.groups_read:
+        return "no groups to pair: the stage before gave no candidates; run `diffalign generate CONFIG`, or import a set, first"
+    dropped = {name: f"{count} candidates" for name, count in summary.candidates_dropped.items()}
+    counts = Counter(summary.candidates_dropped)
+    for name, count in summary.pairs_dropped.items():
+        dropped[name] = f"{count} proposed pairs" if name not in dropped else f"{dropped[name]} and {count} proposed pairs"
+        counts[name] += count
+    if not counts:
+        found = f"rule {settings.rule!r} found no preferences in {summary.groups_read} groups"
+        return f"{found}: the data carry none; choose a rule that ranks by a score"
+    name, _ = counts.most_common(1)[0]
+    gaps = f" Gaps observed: {summary.gap_range[0]:g} … {summary.gap_range[1]:g}." if summary.gap_range else ""
+    setting = {"ties": f"ties={settings.ties!r}"}.get(name, f"{name}={getattr(settings, name)!r}" if name in vars(settings) else name)
+    account = ", ".join(f"{key}: {text}" for key, text in dropped.items())
+    return f"all pairs were filtered out; {setting} dropped most.{gaps} {FIXES[name]}. In full: {account} of {summary.groups_read} groups"
+
+
+FIXES = {
+    "unscored": "Run the stage `score` for all candidates",
+    "deduplicate": "Generate with different seeds, or set deduplicate to false",
+    "alone": "Generate at least 2 samples per prompt",
+    "same_source": "Generate several samples per model, or set same_source to false",
+    "same_size": "Generate several samples per size, or set same_size to false and encode at one size",
+    "ties": "Rank by a finer score, or set ties to 'keep'",
+    "minimum_gap": "Lower minimum_gap below the largest gap observed",
+    "maximum_gap": "Raise maximum_gap above the least gap observed",
+    "minimum_winner": "Lower minimum_winner",
+    "agreement": "Remove scores from agreement",
+}

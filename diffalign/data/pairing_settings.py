@@ -1,0 +1,94 @@
+"""The settings of pairing: which samples meet, and which pairs are worth keeping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+RuleName = Literal["best_vs_worst", "best_vs_rest", "all_pairs", "ranked_list", "labelled", "random", "imported"]
+
+
+@dataclass(frozen=True)
+class PairingSettings:
+    """How groups become preferences.
+
+    rule            a name of RULES
+    by              "reward.dimension" that ranks, or a mapping of several to weights (weighted sum of raw scores: weights set the scale);
+                    None with rule "imported", whose order came with the data
+    minimum_gap     a pair whose gap best − worst is smaller is dropped; in the units of `by`. Labelled: distance from the threshold.
+    maximum_gap     a pair whose gap is larger is dropped (too easy: accuracy 1.0 soon, outputs no better; pain 14), or None
+    minimum_winner  a pair whose best score is smaller is dropped (a bad sample is not to be learnt because another is worse), or None
+    agreement       scores that must not disagree with the order (equal is no disagreement)
+    ties            gap exactly 0: "drop", or "keep" as a pair with win_probability 0.5. A ranked list loses or keeps its tied samples.
+    deduplicate     of identical media in a group, keep the first id
+    same_source     pair only samples of one model (pains 10, 33)
+    same_size       pair only samples of one size: training batches by shape
+    threshold       labelled: a score ≥ threshold gets label 1, else 0
+    swap_labels     control: every judgement turned around, after all filters
+    seed            of rule "random"
+    """
+
+    rule: RuleName = "best_vs_worst"
+    by: str | Mapping[str, float] | None = None
+    minimum_gap: float = 0.0
+    maximum_gap: float | None = None
+    minimum_winner: float | None = None
+    agreement: tuple[str, ...] = ()
+    ties: Literal["drop", "keep"] = "drop"
+    deduplicate: bool = True
+    same_source: bool = True
+    same_size: bool = True
+    threshold: float | None = None
+    swap_labels: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = RuleName.__args__  # type: ignore[attr-defined]
+        if self.rule not in rules:
+            raise ValueError(f"unknown pairing rule {self.rule!r}; choose one of: {', '.join(rules)}")
+        if isinstance(self.agreement, str):
+            raise ValueError(f"agreement is a list of score names, got the text {self.agreement!r}; write agreement: [{self.agreement}]")
+        object.__setattr__(self, "agreement", tuple(self.agreement))
+        if self.rule == "imported":
+            if self.by is not None:
+                raise ValueError(f"rule 'imported' takes the order that came with the data; remove by={self.by!r}, or choose another rule")
+        elif not self.by:
+            raise ValueError(f"rule {self.rule!r} ranks by a score: set `by` to a reward.dimension (such as shapes.overall)")
+        for name, weight in self.weights.items():
+            if not math.isfinite(weight) or weight == 0:
+                raise ValueError(f"weight of {name!r} in `by` is {weight}; give a finite number other than 0, or remove the line")
+        if not (math.isfinite(self.minimum_gap) and self.minimum_gap >= 0):
+            raise ValueError(f"minimum_gap is {self.minimum_gap}; it is finite and ≥ 0")
+        if self.maximum_gap is not None and not self.maximum_gap >= self.minimum_gap:
+            raise ValueError(
+                f"maximum_gap {self.maximum_gap} lies below minimum_gap {self.minimum_gap}: nothing would pass; raise it or set null"
+            )
+        if self.minimum_winner is not None and math.isnan(self.minimum_winner):
+            raise ValueError("minimum_winner is NaN; give a number or null")
+        if self.ties not in ("drop", "keep"):
+            raise ValueError(f"ties is {self.ties!r}; choose one of: drop, keep")
+        if self.ties == "keep" and self.minimum_gap > 0:
+            raise ValueError(f"ties 'keep' with minimum_gap {self.minimum_gap}: a tie has gap 0; set minimum_gap to 0 or ties to 'drop'")
+        if self.rule == "labelled":
+            if self.threshold is None or not math.isfinite(self.threshold):
+                raise ValueError(f"rule 'labelled' needs a finite threshold, got {self.threshold}; scores at or above it get label 1")
+            if self.agreement:
+                raise ValueError(f"rule 'labelled' judges samples singly; agreement {list(self.agreement)} compares two: remove it")
+        elif self.threshold is not None:
+            raise ValueError(f"threshold {self.threshold} belongs to rule 'labelled', not {self.rule!r}; remove it, or set minimum_winner")
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Score name → weight; empty with rule "imported"."""
+        if self.by is None:
+            return {}
+        return {self.by: 1.0} if isinstance(self.by, str) else self.by
+
+    @property
+    def source(self) -> str:
+        """What a preference says judged it."""
+        if isinstance(self.by, str):
+            return self.by
+        return " + ".join(f"{weight:g}·{name}" for name, weight in self.weights.items())
