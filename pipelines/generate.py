@@ -1,0 +1,208 @@
+"""generate: prompts → candidates/. K samples for each prompt, every one reproducible alone from its recorded seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from pipelines.config import Section, settings_of
+from pipelines.model import load_model, model_name
+from pipelines.progress import Progress
+from pipelines.prompts import Prompt, Prompts, load_prompts, refuse_long_prompts
+from pipelines.stage import open_stage
+
+if TYPE_CHECKING:
+    from diffalign.backbones import Backbone
+    from diffalign.data.records import Candidate
+    from pipelines.config import Config
+
+
+def one_or_more(value: Any) -> Any:
+    """A single value stands for a list of one."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+class Generate(Section):
+    """Sampling of candidates. `steps`, `guidance` and `models` may be lists: sample k of every prompt takes entry k, cycled."""
+
+    prompts: Prompts
+    samples_per_prompt: int = Field(default=4, ge=1)
+    steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(one_or_more), Field(min_length=1)] = (20,)
+    guidance: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(one_or_more), Field(min_length=1)] = (3.0,)
+    models: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()  # sources; empty: the config's model
+    negative_prompt: str = ""
+    scheduler: str | None = None  # default: the model's own
+    size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] | None = None  # height, width; default: the model's own
+    long_prompts: Literal["refuse", "truncate"] = "refuse"
+    batch_size: int = Field(default=64, ge=1)  # speed and memory only
+    prompts_per_shard: int = Field(default=32, ge=1)
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One sample to make: everything that determines it, besides the weights."""
+
+    candidate_id: str
+    group_id: str
+    prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    negative_prompt: str = ""
+    size: tuple[int, int] | None = None
+    scheduler: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def candidate_seed(seed: int, group_id: str, k: int) -> int:
+    """The seed of sample k of a group, below 2**63: a function of (run's seed, group, k) alone, so each sample can be made again alone."""
+    return int.from_bytes(sha256(f"{seed}\0{group_id}\0{k}".encode()).digest()[:8], "big") >> 1
+
+
+def requests_for(prompt: Prompt, generate: Generate, seed: int) -> list[SampleRequest]:
+    """The K requests of a prompt; request k takes entry k of steps and guidance, cycled."""
+    return [
+        SampleRequest(
+            candidate_id=f"{prompt.group_id}-{k:02d}",
+            group_id=prompt.group_id,
+            prompt=prompt.text,
+            seed=candidate_seed(seed, prompt.group_id, k),
+            steps=generate.steps[k % len(generate.steps)],
+            guidance=generate.guidance[k % len(generate.guidance)],
+            negative_prompt=generate.negative_prompt,
+            size=generate.size,
+            scheduler=generate.scheduler,
+            tags=prompt.tags,
+        )
+        for k in range(generate.samples_per_prompt)
+    ]
+
+
+def sample_requests(
+    backbone: Backbone,
+    requests: list[SampleRequest],
+    *,
+    batch_size: int,
+    model: str,
+    advance: Callable[[int], None] = lambda n: None,
+) -> list[Candidate]:
+    """The candidates of the requests, in their order; batched over prompts wherever steps, guidance, size and so on are equal.
+
+    model    what the records call it
+    advance  called with the number of samples after each batch
+    """
+    from diffalign.data.modalities.image import Image
+    from diffalign.data.records import Candidate
+
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for index, request in enumerate(requests):
+        key = (request.steps, request.guidance, request.negative_prompt, request.size, request.scheduler)
+        alike.setdefault(key, []).append(index)
+    made: dict[int, Candidate] = {}
+    for (steps, guidance, negative_prompt, size, scheduler), indices in alike.items():
+        for start in range(0, len(indices), batch_size):
+            batch = indices[start : start + batch_size]
+            pictures = backbone.sample(
+                [requests[index].prompt for index in batch],
+                [requests[index].seed for index in batch],
+                steps=steps,
+                guidance=guidance,
+                negative_prompt=negative_prompt,
+                size=size,
+                scheduler=scheduler,
+            )
+            if len(pictures) != len(batch):
+                raise ValueError(f"model {model!r} gave {len(pictures)} samples for {len(batch)} prompts; its backbone's sample() is wrong")
+            for index, pixels in zip(batch, pictures, strict=True):
+                request = requests[index]
+                made[index] = Candidate(
+                    candidate_id=request.candidate_id,
+                    group_id=request.group_id,
+                    prompt=request.prompt,
+                    media=Image.from_pixels(pixels),
+                    model=model,
+                    seed=request.seed,
+                    steps=request.steps,
+                    guidance=request.guidance,
+                    negative_prompt=request.negative_prompt or None,
+                    tags=request.tags,
+                )
+            advance(len(batch))
+    return [made[index] for index in range(len(requests))]
+
+
+def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
+    """Makes the shards of candidates/ that are missing. Shard = one model × one block of prompts, so a model is loaded once at most."""
+    from diffalign.data.records import write_candidates
+
+    generate = config.generate
+    if generate is None:
+        raise ValueError(
+            "the config has no section generate; add one with prompts, for example generate: {prompts: {texts: [a red circle]}}"
+        )
+    prompts = load_prompts(generate.prompts, config.seed)
+    sources = tuple(dict.fromkeys(generate.models)) or (config.model.source,)
+    per_prompt = [
+        generate.models[k % len(generate.models)] if generate.models else config.model.source for k in range(generate.samples_per_prompt)
+    ]
+    sources = tuple(source for source in sources if source in per_prompt)
+    blocks = [prompts[start : start + generate.prompts_per_shard] for start in range(0, len(prompts), generate.prompts_per_shard)]
+
+    def requests_of(source: str, block: list[Prompt]) -> list[SampleRequest]:
+        return [
+            request
+            for prompt in block
+            for request, made_by in zip(requests_for(prompt, generate, config.seed), per_prompt, strict=True)
+            if made_by == source
+        ]
+
+    with open_stage(config, "generate", settings=_settings(config, generate, prompts, sources), redo=redo) as stage:
+        total = len(prompts) * generate.samples_per_prompt
+        missing = stage.missing(len(sources) * len(blocks))
+        if stage.is_complete and not missing:
+            progress.say(f"generate: {total} candidates are in {stage.path}; nothing to do")
+            return
+        work = {source: [(index, block) for index, block in _shards_of(sources, blocks, source) if index in missing] for source in sources}
+        left = sum(len(requests_of(source, block)) for source, shards in work.items() for _, block in shards)
+        with progress.bar("generate", total, done=total - left) as advance:
+            for source, shards in work.items():
+                if not shards:
+                    continue
+                backbone = load_model(config.model, source=source)
+                if generate.long_prompts == "refuse":
+                    refuse_long_prompts([prompt.text for prompt in prompts], backbone)
+                for index, block in shards:
+                    requests = requests_of(source, block)
+                    name = model_name(config.model, source)
+                    candidates = sample_requests(backbone, requests, batch_size=generate.batch_size, model=name, advance=advance)
+                    write_candidates(stage.shard(index), candidates)
+                del backbone  # the next model must not find this one in memory
+        stage.finish({"prompts": len(prompts), "candidates": total, "models": [model_name(config.model, source) for source in sources]})
+    progress.say(f"generate: {total} candidates for {len(prompts)} prompts in {stage.path}")
+
+
+def _shards_of(sources: tuple[str, ...], blocks: list[list[Prompt]], source: str) -> Iterator[tuple[int, list[Prompt]]]:
+    first = sources.index(source) * len(blocks)
+    yield from enumerate(blocks, start=first)
+
+
+def _settings(config: Config, generate: Generate, prompts: list[Prompt], sources: tuple[str, ...]) -> dict[str, Any]:
+    """Whatever determines the candidates: the section, the run's seed, the prompts themselves, the weights."""
+    texts = json.dumps([prompt.text for prompt in prompts], ensure_ascii=False)
+    weights = {}
+    for source in sources:
+        own = source == config.model.source
+        weights[source] = (
+            config.model if own else config.model.model_copy(update={"source": source, "revision": None, "adapter": None})
+        ).fingerprint()
+    return {
+        **settings_of(generate, without=("batch_size",)),
+        "seed": config.seed,
+        "prompts_sha256": sha256(texts.encode()).hexdigest(),
+        "model": {"backbone": config.model.backbone, "dtype": config.model.dtype, "weights": weights},
+    }

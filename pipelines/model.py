@@ -1,0 +1,49 @@
+"""The run's model, loaded onto the run's device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.config import Model
+
+if TYPE_CHECKING:
+    from diffalign.backbones import Backbone
+
+
+def load_model(model: Model, *, source: str | None = None, **changes: Any) -> Backbone:
+    """The backbone of a config's model section; `source` puts another model of the family in its place, without the section's adapter.
+
+    changes   adapter=, denoiser=: as `load_backbone` takes them, instead of the section's
+    """
+    import torch
+
+    from diffalign.backbones import load_backbone
+
+    own = source is None or source == model.source
+    arguments: dict[str, Any] = {"revision": model.revision if own else None, "adapter": model.adapter if own else None}
+    return load_backbone(
+        model.backbone,
+        source or model.source,
+        dtype=getattr(torch, model.dtype),
+        device=device_of(model),
+        **(arguments | changes),
+    )
+
+
+def device_of(model: Model) -> str:
+    """'cuda' or 'cpu'; ValueError where cuda is asked for and there is none."""
+    import torch
+
+    if model.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if model.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"model.device is 'cuda', but torch {torch.__version__} sees no CUDA device; use model.device=cpu or auto")
+    return model.device
+
+
+def model_name(model: Model, source: str | None = None) -> str:
+    """What records call a model: its source, and its adapter where it has one."""
+    if source is None or source == model.source:
+        return f"{model.source} + {Path(model.adapter).name}" if model.adapter else model.source
+    return source

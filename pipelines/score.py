@@ -1,0 +1,221 @@
+"""score: candidates/ → scores/NAME/. Each reward has a folder of its own; adding one rewrites nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from pipelines.config import Section
+from pipelines.progress import Progress
+from pipelines.stage import open_stage, require_stage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from diffalign.data.modalities.image import Image
+    from diffalign.data.records import Candidate
+    from pipelines.config import Config
+    from reward_models import Reward
+
+
+class Score(Section):
+    """Rewards by name, each with its settings: `rewards: {shapes: {}, clip_score: {model: ViT-B-32}}`.
+
+    The name is the folder in scores/ and, where the settings have no `reward`, the reward in REWARD_MODELS. With `reward` one model can be
+    used twice: `{clip_b: {reward: clip_score, model: ViT-B-32}, clip_l: {reward: clip_score, model: ViT-L-14}}`.
+    """
+
+    rewards: dict[str, dict[str, Any]] = Field(min_length=1)
+    batch_size: int = Field(default=64, ge=1)  # speed and memory only
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _accept_names_and_null(cls, value: Any) -> Any:
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            return {name: {} for name in value}
+        if isinstance(value, dict):
+            return {name: {} if settings is None else settings for name, settings in value.items()}
+        return value
+
+    @field_validator("rewards", mode="after")
+    @classmethod
+    def _are_known(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, settings in value.items():
+            check_reward(name, settings)
+        return value
+
+
+def check_reward(name: str, settings: Mapping[str, Any]) -> None:
+    """ValueError on a name that cannot be a folder, a reward that is not in the table, or a setting that it does not take."""
+    from reward_models import REWARD_MODELS, settings_of
+    from reward_models import did_you_mean as hint
+
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        raise ValueError(f"reward name {name!r} becomes a folder; use letters, digits and underscores only")
+    reward = settings.get("reward", name)
+    if reward not in REWARD_MODELS:
+        raise ValueError(f"unknown reward {reward!r}{hint(reward, REWARD_MODELS)}; choose one of: {', '.join(REWARD_MODELS)}")
+    known = settings_of(reward)
+    for key in settings:
+        if key != "reward" and key not in known:
+            raise ValueError(f"reward {name!r} has no setting {key!r}{hint(key, known)}; it takes: {', '.join(known) or 'none'}")
+
+
+def open_reward(name: str, settings: Mapping[str, Any]) -> Reward:
+    """The reward of an entry of `rewards`, loaded at its first use and once in a process."""
+    return _load(
+        settings.get("reward", name), json.dumps({key: value for key, value in settings.items() if key != "reward"}, sort_keys=True)
+    )
+
+
+@cache
+def _load(reward: str, settings: str) -> Reward:
+    from reward_models import load_reward
+
+    return load_reward(reward, **json.loads(settings))
+
+
+def score_media(
+    reward: Reward,
+    prompts: Sequence[str],
+    media: Sequence[Image],
+    *,
+    batch_size: int = 64,
+    groups: Sequence[str] | None = None,
+    advance: Callable[[int], None] = lambda n: None,
+) -> dict[str, list[float]]:
+    """Scores of the media, one list per dimension, in order.
+
+    groups   group_id of each item, for groupwise rewards, which see a whole group in a call; None: equal prompts are a group
+    ValueError naming the reward: dimensions other than it declares, a list of another length, a score that is not a finite number.
+    """
+    if not (len(prompts) == len(media) == len(prompts if groups is None else groups)):
+        raise ValueError(
+            f"reward {reward.name!r} got {len(prompts)} prompts for {len(media)} media; give one of each (and of groups) per item"
+        )
+    scores: dict[str, list[float]] = {dimension: [math.nan] * len(media) for dimension in reward.dimensions}
+    for batch in _batches(reward, list(prompts if groups is None else groups), batch_size):
+        found = reward([prompts[index] for index in batch], [media[index] for index in batch])
+        _check(reward, found, [prompts[index] for index in batch])
+        for dimension, values in scores.items():
+            for index, value in zip(batch, found[dimension], strict=True):
+                values[index] = float(value)
+        advance(len(batch))
+    return scores
+
+
+def _batches(reward: Reward, groups: list[str], batch_size: int) -> list[list[int]]:
+    if reward.groupwise:
+        members: dict[str, list[int]] = {}
+        for index, group in enumerate(groups):
+            members.setdefault(group, []).append(index)
+        return list(members.values())
+    return [list(range(start, min(start + batch_size, len(groups)))) for start in range(0, len(groups), batch_size)]
+
+
+def _check(reward: Reward, found: Any, prompts: list[str]) -> None:
+    if not isinstance(found, dict) or set(found) != set(reward.dimensions):
+        got = ", ".join(found) if isinstance(found, dict) else type(found).__name__
+        raise ValueError(f"reward {reward.name!r} gave {got}; it declares the dimensions {', '.join(reward.dimensions)}")
+    for dimension, values in found.items():
+        if len(values) != len(prompts):
+            raise ValueError(
+                f"reward {reward.name!r} gave {len(values)} scores of {dimension!r} for {len(prompts)} items; one each is needed"
+            )
+        for prompt, value in zip(prompts, values, strict=True):
+            if not math.isfinite(value):
+                raise ValueError(f"reward {reward.name!r} gave {dimension} = {value} for {prompt[:80]!r}; scores must be finite numbers")
+
+
+def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
+    """Scores what each reward has not scored. One shard of scores per shard of candidates."""
+    score = config.score
+    if score is None:
+        raise ValueError("the config has no section score; add one, for example score: {rewards: {sharpness: {}}}")
+    folder = require_stage(config, "score", "generate")
+    for name, settings in score.rewards.items():
+        _score_with(config, folder, name, settings, score.batch_size, redo=redo, progress=progress)
+
+
+def _score_with(
+    config: Config, candidates: Path, name: str, settings: Mapping[str, Any], batch_size: int, *, redo: bool, progress: Progress
+) -> None:
+    from diffalign.data.records import Candidate
+    from diffalign.data.shards import read_file, shard_paths, write_shard
+
+    recorded = {"reward": settings.get("reward", name), **settings}
+    with open_stage(config, f"score/{name}", settings=recorded, inputs=("generate",), redo=redo) as stage:
+        shards = shard_paths(candidates)
+        if stage.is_complete:
+            progress.say(f"score: {name} is in {stage.path}; nothing to do")
+            return
+        reward = open_reward(name, settings)
+        if stage.record.setdefault("revision", reward.revision) != reward.revision:
+            raise ValueError(
+                f"{stage.path} was begun with revision {stage.record['revision']!r} of reward {name!r}, installed is {reward.revision!r}; "
+                f"scores of two revisions are never mixed: diffalign score CONFIG --redo"
+            )
+        units = [[path] for path in shards]
+        if reward.groupwise and _some_group_spans(shards):
+            units = [shards]  # a groupwise reward sees all candidates of a prompt at once
+        counts = [sum(_rows(path) for path in unit) for unit in units]
+        missing = stage.missing(len(units))
+        total = sum(counts)
+        with progress.bar(f"score {name}", total, done=total - sum(counts[index] for index in missing)) as advance:
+            for index in missing:
+                rows: list[Candidate] = [Candidate.from_row(row) for path in units[index] for row in read_file(path)]
+                found = score_media(
+                    reward,
+                    [row.prompt for row in rows],
+                    [row.media for row in rows],
+                    batch_size=batch_size,
+                    groups=[row.group_id for row in rows],
+                    advance=advance,
+                )
+                table = [
+                    {"candidate_id": row.candidate_id, **{dimension: found[dimension][place] for dimension in reward.dimensions}}
+                    for place, row in enumerate(rows)
+                ]
+                write_shard(stage.shard(index), table, score_schema(reward.dimensions))
+        stage.finish(_summary(stage.path, reward, total))
+    means = ", ".join(f"{dimension} {mean:.4g}" for dimension, mean in stage.summary["means"].items())
+    progress.say(f"score: {total} candidates by {name}; means: {means}")
+
+
+def score_schema(dimensions: Sequence[str]) -> pa.Schema:
+    """The columns of scores/NAME: candidate_id and one float per dimension."""
+    import pyarrow as pa
+
+    columns = [pa.field("candidate_id", pa.string(), nullable=False)]
+    return pa.schema(columns + [pa.field(dimension, pa.float64(), nullable=False) for dimension in dimensions])
+
+
+def _summary(path: Path, reward: Reward, total: int) -> dict[str, Any]:
+    from diffalign.data.shards import read_rows
+
+    sums = dict.fromkeys(reward.dimensions, 0.0)
+    for row in read_rows(path):
+        for dimension in sums:
+            sums[dimension] += row[dimension]
+    return {"candidates": total, "revision": reward.revision, "means": {dimension: value / total for dimension, value in sums.items()}}
+
+
+def _some_group_spans(shards: list[Path]) -> bool:
+    from diffalign.data.shards import read_file
+
+    seen: dict[str, Path] = {}
+    return any(seen.setdefault(row["group_id"], path) != path for path in shards for row in read_file(path, ["group_id"]))
+
+
+def _rows(path: Path) -> int:
+    from diffalign.data.shards import open_parquet
+
+    with open_parquet(path) as file:
+        return file.metadata.num_rows
