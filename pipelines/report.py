@@ -218,7 +218,8 @@ def result_table(report: Mapping[str, Any]) -> Table:
     from rich.text import Text
 
     models = report["models"]
-    table = Table(title=f"{report['base']} against {', '.join(models)}: {report['prompts']} prompts, same seeds", title_justify="left")
+    table = Table(title=f"{report['base']} against {', '.join(models)}: {report['prompts']} prompts, same seeds", title_justify="left",
+                  caption="* trained on it" if report["trained_on"] else None, caption_justify="left")  # fmt: skip
     table.add_column("score", no_wrap=True)
     if len(models) > 1:
         table.add_column("model")
@@ -234,7 +235,7 @@ def result_table(report: Mapping[str, Any]) -> Table:
             show = _formatter(change)
             clear = change["low"] > 0 or change["high"] < 0
             colour = "" if not clear or role == "guard" else "green" if change["change"] > 0 else "red"
-            cells = [Text(name + (" (trained on)" if role == "trained" else ""))]
+            cells = [Text(name + (" *" if role == "trained" else ""))]
             cells += [Text(of_model)] if len(models) > 1 else []
             interval = f"{show(change['low'], sign=True)} … {show(change['high'], sign=True)}"
             cells += [Text(show(change["base"])), Text(show(change["aligned"])), Text(show(change["change"], sign=True), style=colour)]

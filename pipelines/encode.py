@@ -1,0 +1,266 @@
+"""encode: the latents of every candidate that a preference names, once, and the embeds of every distinct prompt, once.
+
+Writes the cache of diffalign/data/latents.py into the run's latents/. Training then runs neither VAE nor text encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from pipelines.config import Config, Section, settings_of
+from pipelines.progress import Progress
+from pipelines.prompts import refuse_long_prompts
+from pipelines.stage import StageFolder, open_stage, stage_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffalign.backbones import Backbone
+    from diffalign.data.records import Candidate, Preference
+
+PROMPTS_PER_SHARD = 512
+Sizes = dict[str, tuple[int, int]]  # candidate_id → (height, width) at which it is encoded
+
+
+class Encode(Section):
+    """Settings of the stage."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    posterior: Literal["sample", "mean"] = "sample"
+    batch_size: int = Field(default=64, ge=1)
+    size: tuple[int, int] | None = None  # (height, width): resize to cover it, crop the centre; None: each image's own size
+    candidates_per_shard: int = Field(default=512, ge=1)
+    flip: bool = False  # keep the latents of the mirrored images too, for flips shared by a group
+    long_prompts: Literal["refuse", "truncate"] = "refuse"
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
+
+    @field_validator("size")
+    @classmethod
+    def _size_in_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not all(8 <= side <= 8192 for side in value):
+            raise ValueError(f"got {value}; each side is 8 to 8192 pixels, for example 512 or [512, 768]")
+        return value
+
+
+def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
+    """Runs the stage: see the module."""
+    section = config.encode or Encode()
+    model = {"weights": config.model.fingerprint(), "dtype": config.model.dtype}
+    settings = {**settings_of(section, without=("batch_size",)), "seed": config.seed, "model": model}
+    with open_stage(config, "encode", settings=settings, inputs=("pair",), redo=redo) as stage:
+        if stage.is_complete:
+            progress.say(f"encode: complete, {stage.summary.get('candidates')} candidates in {stage.path}")
+            return
+        _encode(config, section, stage, progress)
+
+
+def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progress) -> None:
+    from diffalign.data.latents import CacheDescription, write_cache_description
+    from diffalign.data.records import read_preferences
+    from pipelines.model import load_model
+
+    preferences = read_preferences(stage_path(config, "pair"))
+    backbone = load_model(config.model)
+    prompts = list(dict.fromkeys(preference.prompt for preference in preferences))
+    if section.long_prompts == "refuse":
+        refuse_long_prompts(prompts, backbone)
+    truncated = sum(backbone.token_count(prompt) > backbone.token_limit for prompt in prompts)
+    if truncated:
+        over = f"{truncated} of {len(prompts)} prompts are over {backbone.token_limit} tokens and are cut there"
+        progress.say(f"encode: {over}", style="yellow")
+    factor = downsampling(backbone)
+    folder = candidates_path(config)
+    sizes = sizes_of(folder, preferences, section.size, factor)
+    plan = plan_shards(sizes, section.candidates_per_shard)
+    encode_prompts(stage.path, prompts, backbone, section, progress)
+    encode_candidates(stage, folder, plan, sizes, backbone, section, config.seed, progress)
+    shapes = {"x".join(map(str, shape)): count for shape, count in latent_shapes(stage.path, plan).items()}
+    description = CacheDescription(
+        dtype=section.dtype, posterior=section.posterior, backbone=backbone.identity(), seed=config.seed, size=section.size,
+        flip=section.flip, prompts_truncated=truncated, latent_shapes=shapes,
+    )  # fmt: skip
+    write_cache_description(stage.path, description)
+    counts = {"candidates": len(sizes), "prompts": len(prompts), "prompts_truncated": truncated}
+    stage.finish({**counts, "dtype": section.dtype, "shapes": shapes, "sizes": sorted(set(sizes.values()))})
+
+
+def downsampling(backbone: Backbone) -> int:
+    """Pixels per latent, along each side: images are brought to a multiple of it."""
+    import torch
+
+    return 64 // backbone.encode(torch.zeros(1, 3, 64, 64), seeds=None).shape[-1]
+
+
+def sizes_of(folder: Path, preferences: Sequence[Preference], size: tuple[int, int] | None, factor: int) -> Sizes:
+    """(height, width) at which each candidate that the preferences name will be encoded, in the order of the files.
+
+    ValueError for candidates that are not there, an image smaller than one latent, or a group that joins several sizes.
+    """
+    from diffalign.data.shards import read_rows
+
+    if size is not None and any(side % factor for side in size):
+        near = [side // factor * factor for side in size]
+        raise ValueError(f"encode.size is {list(size)}; this model's latents need multiples of {factor} pixels, for example {near}")
+    wanted = {sample for preference in preferences for sample in preference.samples}
+    sizes = {}
+    for row in read_rows(folder, ["candidate_id", "height", "width"]):
+        if row["candidate_id"] in wanted:
+            height, width = size or (row["height"] // factor * factor, row["width"] // factor * factor)
+            if not height or not width:
+                small = f"candidate {row['candidate_id']!r} is {row['width']} × {row['height']} pixels"
+                raise ValueError(f"{small}, smaller than one latent ({factor}); drop it or set encode.size")
+            sizes[row["candidate_id"]] = (height, width)
+    missing = sorted(wanted - sizes.keys())
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the {len(wanted)} candidates that preferences name are not in {folder}, the first: {missing[0]!r}; "
+            "make both again: diffalign pair CONFIG --redo"
+        )
+    mixed = [preference for preference in preferences if len({sizes[sample] for sample in preference.samples}) > 1]
+    if mixed:
+        found = ", ".join(f"{width} × {height}" for height, width in sorted({sizes[sample] for sample in mixed[0].samples}))
+        raise ValueError(
+            f"{len(mixed)} of {len(preferences)} preferences join images of different sizes, the first: group {mixed[0].group_id!r} "
+            f"with {found}; set encode.size (for example encode.size=512) to bring all to one"
+        )
+    return sizes
+
+
+def plan_shards(sizes: Sizes, candidates_per_shard: int) -> list[list[str]]:
+    """Candidate ids per shard: of one size each, in the order of the files, so that one pass over the files fills them."""
+    by_size: dict[tuple[int, int], list[str]] = {}
+    for candidate, size in sizes.items():
+        by_size.setdefault(size, []).append(candidate)
+    return [ids[start : start + candidates_per_shard] for ids in by_size.values() for start in range(0, len(ids), candidates_per_shard)]
+
+
+def encode_prompts(folder: Path, prompts: Sequence[str], backbone: Backbone, section: Encode, progress: Progress) -> None:
+    """Writes the embeds of the prompts and of the empty prompt, shards that are not there yet."""
+    from diffalign.data.latents import DTYPES, write_dropout_embeds, write_embeds_shard
+
+    def embed(texts: list[str]) -> dict[str, Tensor]:
+        return {name: tensor.to("cpu", DTYPES[section.dtype]) for name, tensor in backbone.embed(texts).items()}
+
+    if not (folder / "embeds" / "dropout.safetensors").is_file():
+        write_dropout_embeds(folder, embed([""]))
+    shards = [list(prompts[start : start + PROMPTS_PER_SHARD]) for start in range(0, len(prompts), PROMPTS_PER_SHARD)]
+    missing = [index for index in range(len(shards)) if not (folder / "embeds" / f"shard-{index:05d}.parquet").is_file()]
+    done = len(prompts) - sum(len(shards[index]) for index in missing)
+    with progress.bar("encode prompts", len(prompts), done=done) as advance:
+        for index in missing:
+            parts = []
+            for batch in _batches(shards[index], section.batch_size):
+                parts.append(embed(batch))
+                advance(len(batch))
+            write_embeds_shard(folder, index, shards[index], {name: _join([part[name] for part in parts]) for name in parts[0]})
+
+
+def encode_candidates(stage: StageFolder, folder: Path, plan: Sequence[Sequence[str]], sizes: Sizes, backbone: Backbone,
+                      section: Encode, seed: int, progress: Progress) -> None:  # fmt: skip
+    """Writes the latents of the shards that are not there yet, in one pass over the candidates."""
+    from diffalign.data.latents import write_latents_shard
+    from diffalign.data.records import read_candidates
+
+    missing = stage.missing(len(plan))
+    shard_of = {candidate: index for index in missing for candidate in plan[index]}
+    waiting: dict[int, list[Candidate]] = {index: [] for index in missing}
+    total = sum(map(len, plan))
+    with progress.bar("encode", total, done=total - len(shard_of)) as advance:
+        for candidate in read_candidates(folder) if missing else ():
+            index = shard_of.get(candidate.candidate_id)
+            if index is None:
+                continue
+            waiting[index].append(candidate)
+            if len(waiting[index]) < len(plan[index]):
+                continue
+            candidates = waiting.pop(index)
+            latents, flipped = [], []
+            for batch in _batches(candidates, section.batch_size):
+                pixels = pixel_batch(batch, sizes[batch[0].candidate_id])
+                latents.append(_encode_batch(backbone, pixels, batch, section, seed, ""))
+                if section.flip:
+                    flipped.append(_encode_batch(backbone, pixels.flip(-1), batch, section, seed, ":flipped"))
+                advance(len(batch))
+            ids = [candidate.candidate_id for candidate in candidates]
+            write_latents_shard(stage.path, index, ids, _join(latents), _join(flipped) if section.flip else None)
+
+
+def _encode_batch(backbone: Backbone, pixels: Tensor, batch: Sequence[Candidate], section: Encode, seed: int, suffix: str) -> Tensor:
+    from diffalign.data.latents import DTYPES
+
+    seeds = [posterior_seed(seed, candidate.candidate_id + suffix) for candidate in batch] if section.posterior == "sample" else None
+    latents = backbone.encode(pixels, seeds=seeds).to("cpu", DTYPES[section.dtype])
+    finite = latents.flatten(1).isfinite().all(dim=1)
+    if not finite.all():
+        first = batch[int((~finite).nonzero()[0, 0])].candidate_id
+        raise ValueError(
+            f"the latents of {int((~finite).sum())} candidates are not finite, the first: {first!r}; "
+            "half precision overflows in some VAEs: set model.dtype=float32 (and encode.dtype=bfloat16 where the cache should stay small)"
+        )
+    return latents
+
+
+def posterior_seed(seed: int, candidate_id: str) -> int:
+    """Seed (63 bits) of a candidate's posterior sample, of the run's seed and its id alone: no batch or order changes it."""
+    return int.from_bytes(sha256(f"posterior:{seed}:{candidate_id}".encode()).digest()[:8], "big") >> 1
+
+
+def pixel_batch(batch: Sequence[Candidate], size: tuple[int, int]) -> Tensor:
+    """The candidates' pixels (N, 3, H, W), float32 in [−1, 1], at `size` (height, width)."""
+    import torch
+
+    pixels = np.stack([fit(candidate.media.pixels(), size) for candidate in batch])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def fit(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) resized (Lanczos) to cover `size` (height, width), then its centre; as it is where it fits."""
+    import PIL.Image
+
+    height, width = size
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    scale = max(height / pixels.shape[0], width / pixels.shape[1])
+    if scale != 1:
+        resized = (max(width, round(pixels.shape[1] * scale)), max(height, round(pixels.shape[0] * scale)))
+        pixels = np.asarray(PIL.Image.fromarray(pixels).resize(resized, PIL.Image.Resampling.LANCZOS))
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+def latent_shapes(folder: Path, plan: Sequence[Sequence[str]]) -> dict[tuple[int, ...], int]:
+    """How many candidates have each latent shape, from the headers of the shards."""
+    from safetensors import safe_open
+
+    shapes: dict[tuple[int, ...], int] = {}
+    for index, ids in enumerate(plan):
+        with safe_open(folder / f"shard-{index:05d}.safetensors", framework="pt") as file:
+            shape = tuple(file.get_slice("latents").get_shape()[1:])
+        shapes[shape] = shapes.get(shape, 0) + len(ids)
+    return shapes
+
+
+def candidates_path(config: Config) -> Path:
+    """Where the candidates of this run lie: generated, or brought by the importer of `pair`."""
+    return stage_path(config, "generate")
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    return torch.cat(list(parts))

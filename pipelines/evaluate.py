@@ -1,0 +1,319 @@
+"""evaluate: base against aligned models, same prompts, same seeds.
+
+    evaluation/
+      NAME/shard-00000.parquet               samples of the model NAME ("base", "aligned", ...), as candidates
+      NAME/scores/REWARD/shard-00000.parquet   their scores
+      report.json                            means, paired changes with intervals, win-rates, drift, warnings (pipelines/report.py)
+      loss.png, accuracy.png, ...            the training curves
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from pipelines.config import Config, Section, settings_of
+from pipelines.generate import SampleRequest, candidate_seed, sample_requests
+from pipelines.model import load_model
+from pipelines.progress import Progress
+from pipelines.prompts import Prompt, Prompts, load_prompts, refuse_long_prompts
+from pipelines.report import GUARDS, Scored, curves, make_report
+from pipelines.score import check_reward, open_reward, score_media, score_schema
+from pipelines.stage import StageFolder, open_stage, stage_path, write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diffalign.backbones import Backbone
+
+BASE, ALIGNED = "base", "aligned"
+
+
+class Evaluate(Section):
+    """Settings of the stage."""
+
+    prompts: Prompts
+    samples_per_prompt: int = Field(default=1, ge=1)
+    steps: int = Field(default=20, ge=1)
+    guidance: float = Field(default=3.0, ge=0)
+    negative_prompt: str = ""
+    scheduler: str | None = None  # default: the model's own
+    size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] | None = None  # height, width; default: the base's own
+    allow_other_size: bool = False  # compare although models, or training images, have another size
+    long_prompts: Literal["refuse", "truncate"] = "refuse"
+    rewards: dict[str, dict[str, Any]] | None = None  # default: those of the section score
+    trained_on: tuple[str, ...] | None = None  # scores that the pairs were made by; default: pair.by
+    models: dict[str, str] = Field(default_factory=dict)  # name → checkpoint folder, beside the run's own "aligned"
+    batch_size: int = Field(default=64, ge=1)  # speed and memory only
+    prompts_per_shard: int = Field(default=64, ge=1)
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _accept_names_and_null(cls, value: Any) -> Any:
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            return {name: {} for name in value}
+        return {name: {} if settings is None else settings for name, settings in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("rewards", mode="after")
+    @classmethod
+    def _are_known(cls, value: dict[str, dict[str, Any]] | None) -> dict[str, dict[str, Any]] | None:
+        for name, settings in (value or {}).items():
+            check_reward(name, settings)
+        return value
+
+    @field_validator("models", mode="after")
+    @classmethod
+    def _names_are_folders(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name == BASE:
+                raise ValueError(f"model name {name!r} becomes a folder beside {BASE!r}; use letters, digits, . _ - and another name")
+        return value
+
+
+def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
+    """Makes the samples and scores that are missing, then the report."""
+    section = config.evaluate
+    if section is None:
+        raise ValueError("the config has no section evaluate; add one with prompts, for example evaluate: {prompts: {texts: [a red circle]}}")
+    prompts = load_prompts(section.prompts, config.seed)
+    rewards, trained_on, models = rewards_of(config, section), trained_on_of(config, section), models_of(config, section)
+    settings = {
+        **settings_of(section, without=("batch_size",)),
+        "rewards": rewards,
+        "trained_on": trained_on,
+        "seed": config.seed,
+        "prompts_sha256": sha256(json.dumps([prompt.text for prompt in prompts], ensure_ascii=False).encode()).hexdigest(),
+        "model": {"weights": config.model.fingerprint(), "dtype": config.model.dtype},
+        "checkpoints": {name: _fingerprint(config, path) for name, path in models.items() if name in section.models},
+    }
+    inputs = ("train",) if config.train is not None else ()
+    with open_stage(config, "evaluate", settings=settings, inputs=inputs, redo=redo) as stage:
+        if stage.is_complete:
+            progress.say(f"evaluate: complete, report in {stage.path / 'report.json'}; nothing to do")
+            return
+        size = None
+        for name, checkpoint in {BASE: None, **models}.items():
+            size = _sample(config, section, stage, prompts, name, checkpoint, size, progress)
+        for name in (BASE, *models):
+            _score(section, stage, name, rewards, progress)
+        report = report_of(config, section, stage.path, prompts, list(models), trained_on, size)
+        write_atomically(stage.path / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+        metrics = stage_path(config, "train") / "metrics.jsonl"
+        if config.train is not None and metrics.is_file():
+            curves(metrics, stage.path)
+        summary = {name: {score: change["change"] for score, change in model["scores"].items()} for name, model in report["models"].items()}
+        stage.finish({"prompts": len(prompts), "changes": summary})
+    for name, model in report["models"].items():
+        for sentence in model["warnings"]:
+            progress.say(f"evaluate: {name}: {sentence}", style="yellow")
+
+
+def rewards_of(config: Config, section: Evaluate) -> dict[str, dict[str, Any]]:
+    """The rewards to evaluate with: the section's, else those of score, and always the guards against a drift in looks."""
+    chosen = section.rewards if section.rewards is not None else config.score.rewards if config.score is not None else {}
+    used = {settings.get("reward", name) for name, settings in chosen.items()}
+    return {**chosen, **{guard: {} for guard in GUARDS if guard not in used}}
+
+
+def trained_on_of(config: Config, section: Evaluate) -> list[str]:
+    """Names "reward.dimension" of the scores that made the pairs."""
+    if section.trained_on is not None:
+        return list(section.trained_on)
+    by = getattr(config.pair, "by", None)
+    return [by] if isinstance(by, str) else list(by or ())
+
+
+def models_of(config: Config, section: Evaluate) -> dict[str, Path]:
+    """Name → checkpoint folder of what is compared against the base: this run's own training first."""
+    own = {ALIGNED: stage_path(config, "train") / "final"} if config.train is not None and ALIGNED not in section.models else {}
+    models = own | {name: Path(path).expanduser() for name, path in section.models.items()}
+    if not models:
+        raise ValueError("nothing to compare with the base: the config has no section train, and evaluate.models names no checkpoint")
+    for name, path in models.items():
+        if name in section.models and not path.is_dir():
+            raise FileNotFoundError(f"evaluate.models.{name} is {str(path)!r}, which is no folder; give a LoRA, unet/ or pipeline folder")
+    return models
+
+
+def load_aligned(config: Config, checkpoint: Path, base_identity: str | None = None) -> Backbone:
+    """The model of a checkpoint folder: a LoRA on the config's model, a denoiser in its place, or a whole diffusers pipeline.
+
+    ValueError where the checkpoint names another base than the config's, FileNotFoundError where the folder holds none of the three.
+    """
+    record = checkpoint / "reference.json"
+    if record.is_file() and base_identity is not None:
+        reference = json.loads(record.read_text(encoding="utf-8"))
+        if reference.get("base") not in (None, base_identity):
+            raise ValueError(
+                f"{checkpoint} was trained from {reference.get('source')!r} (weights {reference['base']}), "
+                f"the config's model is {config.model.source!r} (weights {base_identity}); set model.source to the former"
+            )
+    if (checkpoint / "model_index.json").is_file():
+        return load_model(config.model, source=str(checkpoint))
+    if (checkpoint / "pytorch_lora_weights.safetensors").is_file():
+        stacked = [config.model.adapter, str(checkpoint)] if config.model.adapter else str(checkpoint)
+        return load_model(config.model, adapter=stacked)
+    if (checkpoint / "unet").is_dir():
+        return load_model(config.model, adapter=None, denoiser=str(checkpoint / "unet"))
+    raise FileNotFoundError(f"{checkpoint} holds neither pytorch_lora_weights.safetensors, unet/ nor model_index.json; is training complete?")
+
+
+def _fingerprint(config: Config, checkpoint: Path) -> str:
+    return config.model.model_copy(update={"source": str(checkpoint.resolve()), "revision": None, "adapter": None}).fingerprint()
+
+
+def requests_of(prompts: Sequence[Prompt], section: Evaluate, seed: int, size: tuple[int, int], name: str) -> list[SampleRequest]:
+    """One request per prompt and seed. Seeds are a function of (run's seed, prompt, k), equal for all models, and not those of generate."""
+    return [
+        SampleRequest(
+            candidate_id=f"{prompt.group_id}-{k:02d}-{name}",
+            group_id=prompt.group_id,
+            prompt=prompt.text,
+            seed=candidate_seed(seed, f"evaluate\0{prompt.group_id}", k),
+            steps=section.steps,
+            guidance=section.guidance,
+            negative_prompt=section.negative_prompt,
+            size=size,
+            scheduler=section.scheduler,
+            tags=prompt.tags,
+        )
+        for prompt in prompts
+        for k in range(section.samples_per_prompt)
+    ]
+
+
+def _sample(config: Config, section: Evaluate, stage: StageFolder, prompts: Sequence[Prompt], name: str, checkpoint: Path | None,
+            size: tuple[int, int] | None, progress: Progress) -> tuple[int, int]:  # fmt: skip
+    """Writes the shards of a model's samples that are missing; returns the size (height, width) that all models share."""
+    from diffalign.data.records import write_candidates
+    from diffalign.data.shards import read_rows
+
+    folder = stage.path / name
+    per_shard = section.prompts_per_shard
+    blocks = [prompts[start : start + per_shard] for start in range(0, len(prompts), per_shard)]
+    paths = [folder / f"shard-{index:05d}.parquet" for index in range(len(blocks))]
+    missing = [index for index, path in enumerate(paths) if not path.is_file()]
+    total = len(prompts) * section.samples_per_prompt
+    if not missing:
+        first = next(read_rows(folder, ["height", "width"]))
+        return first["height"], first["width"]
+    backbone = load_model(config.model) if checkpoint is None else load_aligned(config, checkpoint, _base_identity(stage))
+    if checkpoint is None:
+        _keep_base_identity(stage, backbone.identity())
+        if section.long_prompts == "refuse":
+            refuse_long_prompts([prompt.text for prompt in prompts], backbone)
+    size = _agreed_size(config, section, backbone, name, size)
+    done = total - sum(len(blocks[index]) for index in missing) * section.samples_per_prompt
+    with progress.bar(f"sample {name}", total, done=done) as advance:
+        for index in missing:
+            requests = requests_of(blocks[index], section, config.seed, size, name)
+            candidates = sample_requests(backbone, requests, batch_size=section.batch_size, model=name, advance=advance)
+            write_candidates(paths[index], candidates)
+    return size
+
+
+def _base_identity(stage: StageFolder) -> str | None:
+    return stage.record.get("base_identity")
+
+
+def _keep_base_identity(stage: StageFolder, identity: str) -> None:
+    stage.record["base_identity"] = identity
+
+
+def _agreed_size(config: Config, section: Evaluate, backbone: Backbone, name: str, size: tuple[int, int] | None) -> tuple[int, int]:
+    """The size to sample at; ValueError where the base, the models or the training images differ and nobody allowed it (pain 18)."""
+    own = (int(backbone.size[0]), int(backbone.size[1]))
+    wanted = size or section.size or own
+    if section.allow_other_size:
+        return wanted
+    fix = "set evaluate.size to the size trained at, or evaluate.allow_other_size=true to compare all the same"
+    if section.size is None and own != wanted:
+        raise ValueError(f"model {name!r} makes {own[1]} × {own[0]} pixels, the base {wanted[1]} × {wanted[0]}: nothing to compare; {fix}")
+    trained = _trained_sizes(config) if name == ALIGNED else set()
+    if trained and wanted not in trained:
+        sizes = ", ".join(f"{width} × {height}" for height, width in sorted(trained))
+        raise ValueError(f"evaluation at {wanted[1]} × {wanted[0]} pixels of a model trained on {sizes}: an unfair comparison; {fix}")
+    return wanted
+
+
+def _trained_sizes(config: Config) -> set[tuple[int, int]]:
+    """(height, width) of the images in the latent cache; empty where the run has none."""
+    record = stage_path(config, "encode") / "stage.json"
+    if not record.is_file():
+        return set()
+    sizes = json.loads(record.read_text(encoding="utf-8")).get("summary", {}).get("sizes", [])
+    return {(int(height), int(width)) for height, width in sizes}
+
+
+def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[str, Mapping[str, Any]], progress: Progress) -> None:
+    """Writes the scores of a model's samples that are missing."""
+    from diffalign.data.records import Candidate
+    from diffalign.data.shards import read_file, shard_paths, write_shard
+
+    shards = shard_paths(stage.path / name)
+    work = [(reward, path, stage.path / name / "scores" / reward / path.name) for path in shards for reward in rewards]
+    missing = [(reward, path, target) for reward, path, target in work if not target.is_file()]
+    with progress.bar(f"score {name}", len(work), done=len(work) - len(missing)) as advance:
+        for path in shards:
+            due = [(reward, target) for reward, source, target in missing if source == path]
+            rows = [Candidate.from_row(row) for row in read_file(path)] if due else []
+            for reward_name, target in due:
+                reward = open_reward(reward_name, rewards[reward_name])
+                revisions = stage.record.setdefault("revisions", {})
+                if revisions.setdefault(reward_name, reward.revision) != reward.revision:
+                    raise ValueError(
+                        f"{stage.path} was begun with revision {revisions[reward_name]!r} of reward {reward_name!r}, installed is "
+                        f"{reward.revision!r}; scores of two revisions are never mixed: diffalign evaluate CONFIG --redo"
+                    )
+                found = score_media(
+                    reward, [row.prompt for row in rows], [row.media for row in rows], batch_size=section.batch_size,
+                    groups=[row.group_id for row in rows],
+                )  # fmt: skip
+                table = [
+                    {"candidate_id": row.candidate_id, **{dimension: found[dimension][place] for dimension in reward.dimensions}}
+                    for place, row in enumerate(rows)
+                ]
+                write_shard(target, table, score_schema(reward.dimensions))
+                advance(1)
+
+
+def report_of(config: Config, section: Evaluate, folder: Path, prompts: Sequence[Prompt], models: Sequence[str], trained_on: Sequence[str],
+              size: tuple[int, int] | None) -> dict[str, Any]:  # fmt: skip
+    """report.json from the samples and scores on disk."""
+    scored = {name: Scored(name, read_scored(folder, name, prompts, section.samples_per_prompt)) for name in (BASE, *models)}
+    unknown = [name for name in trained_on if name not in scored[BASE].scores]
+    settings = {
+        "steps": section.steps,
+        "guidance": section.guidance,
+        "negative_prompt": section.negative_prompt,
+        "scheduler": section.scheduler or "the model's own",
+        "size": list(size or ()),
+        "seed": config.seed,
+        "model": config.model.source,
+    }
+    report = make_report(
+        scored[BASE], [scored[name] for name in models], prompts=[prompt.text for prompt in prompts], tags=[prompt.tags for prompt in prompts],
+        trained_on=trained_on, settings=settings, seed=config.seed,
+    )  # fmt: skip
+    for model in report["models"].values():
+        model["warnings"] += [f"{name}, which the pairs were made by, is not among the evaluated rewards." for name in unknown]
+    return report
+
+
+def read_scored(folder: Path, name: str, prompts: Sequence[Prompt], samples_per_prompt: int) -> dict[str, np.ndarray]:
+    """Scores of a model as "reward.dimension" → (P, S), rows in the order of the prompts."""
+    import numpy as np
+
+    from diffalign.data.records import read_scores
+
+    ids = [f"{prompt.group_id}-{k:02d}-{name}" for prompt in prompts for k in range(samples_per_prompt)]
+    return {
+        score: np.array([values.get(candidate, np.nan) for candidate in ids], np.float64).reshape(len(prompts), samples_per_prompt)
+        for score, values in read_scores(folder / name / "scores").items()
+    }
