@@ -80,7 +80,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     """Makes the samples and scores that are missing, then the report."""
     section = config.evaluate
     if section is None:
-        raise ValueError("the config has no section evaluate; add one with prompts, for example evaluate: {prompts: {texts: [a red circle]}}")
+        raise ValueError("the config has no section evaluate; add one with prompts, as evaluate: {prompts: {texts: [a red circle]}}")
     prompts = load_prompts(section.prompts, config.seed)
     rewards, trained_on, models = rewards_of(config, section), trained_on_of(config, section), models_of(config, section)
     settings = {
@@ -141,13 +141,13 @@ def models_of(config: Config, section: Evaluate) -> dict[str, Path]:
     return models
 
 
-def load_aligned(config: Config, checkpoint: Path, base_identity: str | None = None) -> Backbone:
+def load_aligned(config: Config, checkpoint: Path, base_identity: str) -> Backbone:
     """The model of a checkpoint folder: a LoRA on the config's model, a denoiser in its place, or a whole diffusers pipeline.
 
     ValueError where the checkpoint names another base than the config's, FileNotFoundError where the folder holds none of the three.
     """
     record = checkpoint / "reference.json"
-    if record.is_file() and base_identity is not None:
+    if record.is_file():
         reference = json.loads(record.read_text(encoding="utf-8"))
         if reference.get("base") not in (None, base_identity):
             raise ValueError(
@@ -161,7 +161,8 @@ def load_aligned(config: Config, checkpoint: Path, base_identity: str | None = N
         return load_model(config.model, adapter=stacked)
     if (checkpoint / "unet").is_dir():
         return load_model(config.model, adapter=None, denoiser=str(checkpoint / "unet"))
-    raise FileNotFoundError(f"{checkpoint} holds neither pytorch_lora_weights.safetensors, unet/ nor model_index.json; is training complete?")
+    kinds = "pytorch_lora_weights.safetensors, unet/ or model_index.json"
+    raise FileNotFoundError(f"{checkpoint} holds none of {kinds}; is training complete?")
 
 
 def _fingerprint(config: Config, checkpoint: Path) -> str:
@@ -203,9 +204,9 @@ def _sample(config: Config, section: Evaluate, stage: StageFolder, prompts: Sequ
     if not missing:
         first = next(read_rows(folder, ["height", "width"]))
         return first["height"], first["width"]
-    backbone = load_model(config.model) if checkpoint is None else load_aligned(config, checkpoint, _base_identity(stage))
+    backbone = load_model(config.model) if checkpoint is None else load_aligned(config, checkpoint, _base_identity(config, stage))
     if checkpoint is None:
-        _keep_base_identity(stage, backbone.identity())
+        stage.record["base_identity"] = backbone.identity()
         if section.long_prompts == "refuse":
             refuse_long_prompts([prompt.text for prompt in prompts], backbone)
     size = _agreed_size(config, section, backbone, name, size)
@@ -218,12 +219,11 @@ def _sample(config: Config, section: Evaluate, stage: StageFolder, prompts: Sequ
     return size
 
 
-def _base_identity(stage: StageFolder) -> str | None:
-    return stage.record.get("base_identity")
-
-
-def _keep_base_identity(stage: StageFolder, identity: str) -> None:
-    stage.record["base_identity"] = identity
+def _base_identity(config: Config, stage: StageFolder) -> str:
+    """The base's identity; a resumed stage that has the base's samples loads it for this alone."""
+    if "base_identity" not in stage.record:
+        stage.record["base_identity"] = load_model(config.model).identity()
+    return stage.record["base_identity"]
 
 
 def _agreed_size(config: Config, section: Evaluate, backbone: Backbone, name: str, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -298,7 +298,8 @@ def report_of(config: Config, section: Evaluate, folder: Path, prompts: Sequence
         "model": config.model.source,
     }
     report = make_report(
-        scored[BASE], [scored[name] for name in models], prompts=[prompt.text for prompt in prompts], tags=[prompt.tags for prompt in prompts],
+        scored[BASE], [scored[name] for name in models],
+        prompts=[prompt.text for prompt in prompts], tags=[prompt.tags for prompt in prompts],
         trained_on=trained_on, settings=settings, seed=config.seed,
     )  # fmt: skip
     for model in report["models"].values():

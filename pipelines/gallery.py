@@ -1,0 +1,231 @@
+"""gallery: the evaluation, the pairs and the training curves as a static page that opens from disk (diffalign/gallery)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from pipelines.config import Config, Section, settings_of
+from pipelines.encode import candidates_path
+from pipelines.evaluate import BASE
+from pipelines.progress import Progress
+from pipelines.report import read_metrics
+from pipelines.stage import open_stage, stage_path
+
+if TYPE_CHECKING:
+    from diffalign.data.records import Candidate, Preference
+    from diffalign.gallery import Comparison, Curve, PairRow
+
+SATURATION_GAP = 0.1  # of HSV saturation, 0 to 1: a pair that far apart may teach colourfulness
+SHOWN_CURVES = ("loss", "rewards/accuracies", "rewards/margins", "win_adv", "lose_adv", "gradient_factor", "distance", "grad_norm", "lr")
+
+
+class Gallery(Section):
+    """Settings of the stage."""
+
+    thumbnail_size: int = Field(default=256, ge=16, le=4096)  # pixels of the longer side
+    max_pairs: int = Field(default=2000, ge=0)  # of the pair inspector: the first so many
+    title: str | None = None  # default: the model and the objective
+
+
+def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
+    """Writes RUN/gallery from whatever of evaluation, pairs and training this road has."""
+    from diffalign.gallery.write import write_gallery
+
+    section = config.gallery or Gallery()
+    inputs = tuple(stage for stage in ("pair", "train", "evaluate") if getattr(config, stage) is not None)
+    with open_stage(config, "gallery", settings=settings_of(section), inputs=inputs, redo=redo) as stage:
+        index = stage.path / "index.html"
+        if stage.is_complete and index.is_file():
+            progress.say(f"gallery: {index}; nothing to do")
+            return
+        evaluation = stage_path(config, "evaluate") if config.evaluate is not None else None
+        report = json.loads((evaluation / "report.json").read_text(encoding="utf-8")) if evaluation is not None else None
+        preferences = pairs_to_show(stage_path(config, "pair"), section.max_pairs) if config.pair is not None else []
+        samples = report["prompts"] * report["samples_per_prompt"] * (1 + len(report["models"])) if report is not None else 0
+        with progress.bar("gallery", samples + 2 * len(preferences)) as advance:
+            write_gallery(
+                stage.path,
+                comparison_of(evaluation, report) if evaluation is not None and report is not None else None,
+                pair_rows(preferences, candidates_path(config), stage_path(config, "score")),
+                curves_of(stage_path(config, "train") / "metrics.jsonl") if config.train is not None else (),
+                title=section.title or title_of(config),
+                thumbnail_size=section.thumbnail_size,
+                progress=_each(advance),
+            )
+        stage.finish({"index": index.name, "samples": samples, "pairs": len(preferences)})
+    progress.say(f"gallery: open {index}")
+
+
+def title_of(config: Config) -> str:
+    """What the page is called where the config does not say."""
+    objective = getattr(config.train, "objective", None)
+    name = objective.get("name") if isinstance(objective, Mapping) else objective
+    return f"{config.model.source}: {name}" if name else config.model.source
+
+
+def comparison_of(evaluation: Path, report: Mapping[str, Any]) -> Comparison:
+    """Rows of the samples of base and models: one per prompt and seed, read one shard row at a time."""
+    from diffalign.gallery import Column, Comparison, SummaryLine
+
+    names = list(report["models"])
+    summary = [
+        SummaryLine(score, change["base"], change["aligned"], change["change"], change["low"], change["high"], name, change["win_rate"])
+        for name in names
+        for score, change in report["models"][name]["scores"].items()
+    ]
+    settings = {key: _shown(value) for key, value in report["settings"].items() if value not in ("", None, [])}
+    return Comparison(
+        columns=[Column(BASE, str(report["settings"].get("model", ""))), *(Column(name) for name in names)],
+        rows=comparison_rows(evaluation, [BASE, *names]),
+        settings=settings,
+        trained_on=report["trained_on"],
+        summary=summary,
+    )
+
+
+def comparison_rows(evaluation: Path, names: list[str]) -> Iterator[Any]:
+    """Samples of all models side by side. ValueError where they are not the same prompts and seeds in the same order."""
+    from diffalign.data.records import read_candidates, read_scores
+    from diffalign.gallery import Row, Sample
+
+    scores = {name: by_candidate(read_scores(evaluation / name / "scores")) for name in names}
+    for candidates in zip(*(read_candidates(evaluation / name) for name in names), strict=True):
+        base = candidates[0]
+        for name, candidate in zip(names, candidates, strict=True):
+            same = (candidate.group_id, candidate.prompt, candidate.seed) == (base.group_id, base.prompt, base.seed)
+            if not same or candidate.media.size != base.media.size:
+                raise ValueError(
+                    f"sample {candidate.candidate_id!r} of {name!r} and {base.candidate_id!r} of the base differ in prompt, seed or size: "
+                    "they are no comparison; evaluate again with `diffalign evaluate CONFIG --redo`"
+                )
+        yield Row(
+            prompt=base.prompt,
+            seed=base.seed or 0,
+            samples=tuple(
+                Sample(candidate.media, scores[name].get(candidate.candidate_id, {}), candidate.candidate_id)
+                for name, candidate in zip(names, candidates, strict=True)
+            ),
+            tags=base.tags,
+        )
+
+
+def by_candidate(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """"reward.dimension" → id → value, turned around: id → "reward.dimension" → value."""
+    turned: dict[str, dict[str, float]] = {}
+    for name, values in scores.items():
+        for candidate, value in values.items():
+            turned.setdefault(candidate, {})[name] = value
+    return turned
+
+
+def pairs_to_show(folder: Path, limit: int) -> list[Preference]:
+    """The first `limit` preferences that have a better and a worse sample."""
+    from diffalign.data.records import read_preferences
+
+    shown = [preference for preference in read_preferences(folder) if _sides(preference) is not None]
+    return shown[:limit]
+
+
+def _sides(preference: Preference) -> tuple[str, str] | None:
+    """(chosen, rejected): first and last of a pair or list, a wanted and an unwanted sample of labelled ones; None without both."""
+    if preference.labels is None:
+        return preference.samples[0], preference.samples[-1]
+    wanted = [sample for sample, label in zip(preference.samples, preference.labels, strict=True) if label == 1]
+    unwanted = [sample for sample, label in zip(preference.samples, preference.labels, strict=True) if label == 0]
+    return (wanted[0], unwanted[0]) if wanted and unwanted else None
+
+
+def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Path) -> Iterator[PairRow]:
+    """Both sides of each preference with scores and flags, in the order of the preferences."""
+    from diffalign.data.records import read_scores
+    from diffalign.gallery import PairRow, Sample
+
+    preferences = list(preferences)
+    if not preferences:
+        return
+    wanted = {sample for preference in preferences for sample in _sides(preference) or ()}
+    found = find_candidates(candidates, wanted)
+    of = by_candidate(read_scores(scores)) if scores.is_dir() else {}
+    for preference in preferences:
+        sides = _sides(preference)
+        if sides is None:
+            continue
+        chosen, rejected = found[sides[0]], found[sides[1]]
+        yield PairRow(
+            prompt=preference.prompt,
+            chosen=Sample(chosen.media, of.get(sides[0], {}), sides[0]),
+            rejected=Sample(rejected.media, of.get(sides[1], {}), sides[1]),
+            gap=gap_of(preference, sides),
+            flags=flags_of(preference, chosen, rejected),
+            tags=chosen.tags,
+        )
+
+
+def find_candidates(folder: Path, wanted: set[str]) -> dict[str, Candidate]:
+    """The candidates by id, media still encoded. ValueError where some are missing."""
+    from diffalign.data.records import read_candidates
+
+    found = {candidate.candidate_id: candidate for candidate in read_candidates(folder) if candidate.candidate_id in wanted}
+    missing = sorted(wanted - found.keys())
+    if missing:
+        raise ValueError(
+            f"{len(missing)} candidates of the preferences are not in {folder}, the first: {missing[0]!r}; "
+            "make the pairs again with `diffalign pair CONFIG --redo`"
+        )
+    return found
+
+
+def gap_of(preference: Preference, sides: tuple[str, str]) -> float:
+    """Score of chosen − rejected, or the win probability's distance from a tie; NaN where the preference has neither."""
+    if preference.scores is not None:
+        scores = dict(zip(preference.samples, preference.scores, strict=True))
+        return scores[sides[0]] - scores[sides[1]]
+    return preference.win_probability - 0.5 if preference.win_probability is not None else float("nan")
+
+
+def flags_of(preference: Preference, chosen: Candidate, rejected: Candidate) -> list[str]:
+    """What a reader should look at first: tie, identical, size mismatch, saturation gap, different models."""
+    from reward_models.saturation import saturation
+
+    flags = []
+    if preference.win_probability == 0.5 or gap_of(preference, (chosen.candidate_id, rejected.candidate_id)) == 0:
+        flags.append("tie")
+    if chosen.media.size != rejected.media.size:
+        flags.append("size mismatch")
+    elif chosen.media.identity() == rejected.media.identity():
+        flags.append("identical")
+    if abs(saturation(chosen.media.pixels()) - saturation(rejected.media.pixels())) > SATURATION_GAP:
+        flags.append("saturation gap")
+    if chosen.model != rejected.model:
+        flags.append("different models")
+    return flags
+
+
+def curves_of(metrics: Path) -> list[Curve]:
+    """SHOWN_CURVES of a metrics.jsonl, those that were logged; win_adv and lose_adv share a chart."""
+    from diffalign.gallery import Curve
+
+    series = read_metrics(metrics)
+    groups = {"win_adv": "advantage", "lose_adv": "advantage"}
+    return [Curve(name, series[name], groups.get(name, name)) for name in SHOWN_CURVES if name in series]
+
+
+def _each(advance: Callable[[int], None]) -> Callable[[int], None]:
+    """write_gallery reports how many are written in all; a bar wants how many more."""
+    before = 0
+
+    def report(written: int) -> None:
+        nonlocal before
+        advance(written - before)
+        before = written
+
+    return report
+
+
+def _shown(value: Any) -> str:
+    return " × ".join(map(str, reversed(value))) if isinstance(value, list) else str(value)
