@@ -258,19 +258,19 @@ def _check_score(group: Group, name: str) -> None:
 def _nothing_left(summary: PairingSummary, settings: PairingSettings) -> str:
     if not summary.groups_read:
         return "no groups to pair: the stage before gave no candidates; run `diffalign generate CONFIG`, or import a set, first"
-    dropped = {name: f"{count} candidates" for name, count in summary.candidates_dropped.items()}
-    counts = Counter(summary.candidates_dropped)
-    for name, count in summary.pairs_dropped.items():
-        dropped[name] = f"{count} proposed pairs" if name not in dropped else f"{dropped[name]} and {count} proposed pairs"
-        counts[name] += count
+    counts = Counter(summary.pairs_dropped)  # first, so that they are named where the numbers are equal
+    counts.update(summary.candidates_dropped)
     if not counts:
         found = f"rule {settings.rule!r} found no preferences in {summary.groups_read} groups"
         return f"{found}: the data carry none; choose a rule that ranks by a score"
     name, _ = counts.most_common(1)[0]
     gaps = f" Gaps observed: {summary.gap_range[0]:g} … {summary.gap_range[1]:g}." if summary.gap_range else ""
     setting = {"ties": f"ties={settings.ties!r}"}.get(name, f"{name}={getattr(settings, name)!r}" if name in vars(settings) else name)
-    account = ", ".join(f"{key}: {text}" for key, text in dropped.items())
-    return f"all pairs were filtered out; {setting} dropped most.{gaps} {FIXES[name]}. In full: {account} of {summary.groups_read} groups"
+    account = [f"{reason}: {count} candidates" for reason, count in summary.candidates_dropped.items()]
+    account += [f"{reason}: {count} proposed" for reason, count in summary.pairs_dropped.items()]
+    return (
+        f"all pairs were filtered out; {setting} dropped most.{gaps} {FIXES[name]}. Of {summary.groups_read} groups: {', '.join(account)}"
+    )
 
 
 FIXES = {

@@ -92,18 +92,26 @@ class Image:
     def pixels(self) -> np.ndarray:
         """uint8 (H, W, 3), decoded at the first call and kept. Do not write into it: `identity()` is its hash."""
         if self._pixels is None:
-            with self._open() as picture:
-                try:
-                    self._pixels = _to_rgb(picture)
-                except BOMBS as error:
-                    raise self._bomb() from error
-                except Exception as error:
-                    raise ValueError(
-                        f"image {self._name()} is truncated or corrupt ({type(error).__name__}: {error}); "
-                        "fetch the file again or drop the row"
-                    ) from error
-            self._size = (self._pixels.shape[1], self._pixels.shape[0])
+            self._pixels = self._decode()
         return self._pixels
+
+    def check(self) -> None:
+        """Decode and let go: ValueError where it cannot be read to its end. For many images that are not needed yet."""
+        if self._pixels is None:
+            self._decode()
+
+    def _decode(self) -> np.ndarray:
+        with self._open() as picture:
+            try:
+                pixels = _to_rgb(picture)
+            except BOMBS as error:
+                raise self._bomb() from error
+            except Exception as error:
+                raise ValueError(
+                    f"image {self._name()} is truncated or corrupt ({type(error).__name__}: {error}); fetch the file again or drop the row"
+                ) from error
+        self._size = (pixels.shape[1], pixels.shape[0])
+        return pixels
 
     def encoded(self) -> bytes:
         """The bytes it came as (of its file, unchanged), or PNG of its pixels."""

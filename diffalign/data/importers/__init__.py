@@ -1,0 +1,74 @@
+"""The table of importers: preference data in the wild becomes candidates and preferences, one function per layout.
+
+An addition is one file `importers/NAME.py` with a function NAME(source, *, report, …) that yields ImportedGroup, one line in IMPORTERS,
+and a test on files made with exactly the public columns (ties, missing bytes, missing columns).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from diffalign.data.importers.report import ImportedGroup, ImportReport
+
+__all__ = ["IMPORTERS", "Import", "ImportReport", "ImportedGroup", "build_import", "import_defaults", "importer_function"]
+
+IMPORTERS: dict[str, str] = {
+    "pickapic": "Pick-a-Pic v1, v2 or a copy of its columns: Parquet folder, glob, file or hub id; ties kept, URLs never fetched",
+    "two_folders": "chosen/NAME.png and rejected/NAME.png, captions NAME.txt beside them or one file of prompts",
+    "suffix_folder": "NAME_w.png beats NAME_l.png; NAME_e1.png and NAME_e2.png are a tie; captions NAME.txt",
+    "table": "CSV, TSV, JSON, JSONL or Parquet with columns for prompt, chosen, rejected and optionally label (also a hub id)",
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """An import under way: read `groups` to its end; `report` counts along."""
+
+    groups: Iterator[ImportedGroup]
+    report: ImportReport
+
+
+def importer_function(name: str) -> Callable[..., Iterator[ImportedGroup]]:
+    """The function behind a name of IMPORTERS; ValueError names the known ones."""
+    if name not in IMPORTERS:
+        near = get_close_matches(name, IMPORTERS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"unknown importer {name!r}{hint}; choose one of: {', '.join(IMPORTERS)}")
+    return getattr(import_module(f"diffalign.data.importers.{name}"), name)
+
+
+def import_defaults(name: str) -> dict[str, Any]:
+    """The settings an importer takes beside its source, with their defaults."""
+    parameters = inspect.signature(importer_function(name)).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.name not in ("source", "report")}
+
+
+def build_import(name: str, source: str, *, max_broken: int = 100, **settings: Any) -> Import:
+    """Start an import. Nothing is read before the first group is asked for.
+
+    max_broken   rows with broken or missing media that are counted and passed over; one more stops the import with a ValueError
+    settings     the importer's own (import_defaults); ValueError on one it does not take
+    """
+    function, known = importer_function(name), import_defaults(name)
+    for key in settings:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"importer {name!r} has no setting {key!r}{hint}; it takes: max_broken, {', '.join(known)}")
+    report = ImportReport(max_broken=max_broken)
+    return Import(_not_empty(function(source, report=report, **settings), name, source, report), report)
+
+
+def _not_empty(groups: Iterator[ImportedGroup], name: str, source: str, report: ImportReport) -> Iterator[ImportedGroup]:
+    yield from groups
+    if not report.kept:
+        reasons = f", the first: {report.reasons[0]}" if report.reasons else ""
+        raise ValueError(
+            f"importer {name!r} found nothing to keep in {source!r}: {report.read} rows read, {report.skipped} skipped (no label, empty prompt "
+            f"or `where`), {report.broken} broken{reasons}; check source and settings"
+        )

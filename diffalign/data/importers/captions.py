@@ -1,0 +1,60 @@
+"""Captions of images in folders: NAME.txt beside the image, or one file of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from diffalign.data.importers.sources import csv_rows, json_rows, check_columns
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """The images of a folder and its subfolders: name (relative, without suffix, with /) → path, sorted."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder {str(folder)!r} does not exist; check the path")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith("."):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in found:
+                raise ValueError(f"{str(path)!r} and {found[name].name!r} have the same name without suffix; rename one of them")
+            found[name] = path
+    return found
+
+
+def read_caption(paths: Sequence[Path]) -> str | None:
+    """The text of the first of these files that exists, without surrounding space, or None."""
+    for path in paths:
+        if path.is_file():
+            try:
+                return path.read_text(encoding="utf-8-sig").strip()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"caption {str(path)!r} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    return None
+
+
+def read_prompts(path: Path, names: Sequence[str]) -> Mapping[str, str]:
+    """Name → prompt of one file for all: .txt (one line per name, in sorted order), or .csv, .tsv, .json, .jsonl with columns name and prompt."""
+    if not path.is_file():
+        raise FileNotFoundError(f"file of prompts {str(path)!r} does not exist; check the path")
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        if len(lines) != len(names):
+            raise ValueError(
+                f"{str(path)!r} has {len(lines)} prompts for {len(names)} images; give one line per image in sorted order, or a .csv"
+            )
+        return dict(zip(names, lines, strict=True))
+    if suffix in (".csv", ".tsv"):
+        rows = csv_rows(path, ("name", "prompt"), "", "\t" if suffix == ".tsv" else ",")
+    elif suffix in (".json", ".jsonl"):
+        rows = json_rows(path, lines=suffix == ".jsonl")
+    else:
+        raise ValueError(f"file of prompts {str(path)!r} has the suffix {suffix!r}; known are: .txt, .csv, .tsv, .json, .jsonl")
+    prompts: dict[str, str] = {}
+    for row in rows:
+        check_columns(list(row), ("name", "prompt"), repr(str(path)))
+        prompts[Path(str(row["name"])).with_suffix("").as_posix()] = str(row["prompt"]).strip()
+    return prompts

@@ -1,0 +1,48 @@
+"""The media an imported row names: its own bytes, or a file inside the data set's folder. Nothing is fetched, nothing outside is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffalign.data.modalities.image import Image
+
+
+def media_of(value: Any, where: str, folder: Path | None = None) -> Image:
+    """The checked image of a column's value: bytes, {"bytes", "path"}, or a path relative to `folder`.
+
+    Raises ValueError on missing or corrupt media (FileNotFoundError for a missing file), PermissionError on a path that leaves the folder.
+    """
+    if isinstance(value, dict):
+        inner = value.get("bytes")
+        value = inner if inner is not None else value.get("path")
+    if isinstance(value, bytes):
+        image = Image.from_bytes(value, name=where)
+    elif isinstance(value, str) and value:
+        image = Image.from_path(inside(folder, value, where))
+    else:
+        raise ValueError(
+            f"{where}: no media (got {'nothing' if value in (None, '') else type(value).__name__}); expected bytes or a relative path"
+        )
+    image.check()
+    return image
+
+
+def inside(folder: Path | None, name: str, where: str) -> Path:
+    """`folder`/`name`, links resolved. PermissionError where that is absolute, a URL, or outside the folder: data do not choose what we open."""
+    if folder is None:
+        raise PermissionError(f"{where}: names a file {name!r}, and rows from a hub must hold their bytes; use a copy with embedded media")
+    if "://" in name:
+        raise PermissionError(
+            f"{where}: {name!r} is a URL, and URLs are never fetched; download the files and give relative paths, or use bytes"
+        )
+    root = folder.resolve()
+    try:
+        path = (root / name).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise PermissionError(f"{where}: {name!r} is no usable path ({error}); give a path relative to {str(folder)!r}") from error
+    if Path(name).is_absolute() or not path.is_relative_to(root):
+        raise PermissionError(
+            f"{where}: {name!r} lies outside {str(folder)!r} and is refused; keep media beside the table and give relative paths"
+        )
+    return path

@@ -1,0 +1,153 @@
+"""Where the rows of a table come from: a file, a folder or glob of Parquet files, or a hub id through `datasets` (streaming)."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from diffalign.data.shards import open_parquet
+
+BATCH = 32  # rows in memory at once: a Pick-a-Pic row is about 0.6 MB
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A row, where it stands (for messages), and the folder its paths are relative to (None on a hub)."""
+
+    values: Mapping[str, Any]
+    where: str
+    folder: Path | None
+
+
+def stream_rows(
+    source: str,
+    *,
+    required: Sequence[str],
+    optional: Sequence[str] | None = (),
+    split: str = "train",
+    revision: str | None = None,
+    advice: str = "",
+) -> Iterator[SourceRow]:
+    """Rows of `source`, a few at a time, with the required and those of the optional columns that exist (None: every column).
+
+    Raises FileNotFoundError where there is nothing, ValueError naming the missing columns with the expected ones (and `advice`).
+    """
+    wanted = None if optional is None else [*required, *optional]
+    paths = source_paths(source)
+    if not paths:
+        yield from _hub_rows(source, required, wanted, split, revision, advice)
+        return
+    for path in paths:
+        for index, values in enumerate(_file_rows(path, required, wanted, advice)):
+            yield SourceRow(values, f"{path.name} row {index}", path.parent)
+
+
+def source_paths(source: str) -> list[Path]:
+    """The files behind a source in sorted order; none for a hub id. FileNotFoundError where it is neither."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{source!r} has the suffix {path.suffix!r}; known are: {', '.join(SUFFIXES)}")
+        return [path]
+    if path.is_dir():
+        paths = sorted(path.rglob("*.parquet"))
+        if not paths:
+            raise FileNotFoundError(f"folder {source!r} holds no .parquet file; name one file ({', '.join(SUFFIXES)}) or another folder")
+        return paths
+    if any(sign in source for sign in "*?["):
+        paths = sorted(found for found in map(Path, glob.glob(str(path), recursive=True)) if found.is_file())  # noqa: PTH207 (absolute patterns)
+        if not paths:
+            raise FileNotFoundError(f"no file matches {source!r}; check the pattern")
+        return paths
+    if HUB_ID.fullmatch(source):
+        return []
+    raise FileNotFoundError(f"{source!r} is no file, folder, pattern or hub id (owner/name); check the path")
+
+
+def check_columns(found: Sequence[str], required: Sequence[str], where: str, advice: str = "") -> None:
+    """ValueError naming the missing columns, the expected and the found ones."""
+    missing = [name for name in required if name not in found]
+    if missing:
+        raise ValueError(
+            f"{where} lacks the columns {', '.join(missing)}; expected {', '.join(required)}, found {', '.join(map(str, found)) or 'none'}."
+            f"{' ' + advice if advice else ''}"
+        )
+
+
+def _file_rows(path: Path, required: Sequence[str], wanted: Sequence[str] | None, advice: str) -> Iterator[Mapping[str, Any]]:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        yield from _parquet_rows(path, required, wanted, advice)
+    elif suffix in (".csv", ".tsv"):
+        yield from csv_rows(path, required, advice, "\t" if suffix == ".tsv" else ",")
+    else:
+        for values in json_rows(path, lines=suffix == ".jsonl"):
+            check_columns(list(values), required, repr(str(path)), advice)
+            yield values
+
+
+def _parquet_rows(path: Path, required: Sequence[str], wanted: Sequence[str] | None, advice: str) -> Iterator[Mapping[str, Any]]:
+    with open_parquet(path) as file:
+        found = file.schema_arrow.names
+        check_columns(found, required, repr(str(path)), advice)
+        columns = found if wanted is None else [name for name in wanted if name in found]
+        try:
+            for batch in file.iter_batches(batch_size=BATCH, columns=columns):
+                yield from batch.to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{str(path)!r} is damaged ({error}); fetch it again") from error
+
+
+def csv_rows(path: Path, required: Sequence[str], advice: str, delimiter: str) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            check_columns(reader.fieldnames or [], required, repr(str(path)), advice)
+            yield from reader
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{str(path)!r} is no readable CSV in UTF-8 ({error}); save it again as UTF-8 CSV") from error
+
+
+def json_rows(path: Path, *, lines: bool) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        number = 0
+        try:
+            values = enumerate((json.loads(line) for line in file if line.strip()), 1) if lines else enumerate(json.load(file), 1)
+            for number, row in values:
+                if not isinstance(row, dict):
+                    raise TypeError(f"expected an object, got {type(row).__name__}")
+                yield row
+        except (ValueError, TypeError, RecursionError) as error:
+            shape = "one JSON object per line" if lines else "a JSON list of objects"
+            raise ValueError(f"{str(path)!r} after row {number}: {error}; it must be {shape}, in UTF-8") from error
+
+
+def _hub_rows(
+    source: str, required: Sequence[str], wanted: Sequence[str] | None, split: str, revision: str | None, advice: str
+) -> Iterator[SourceRow]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(f"{source!r} is no local path; reading it from the hub needs: pip install 'diffalign[datasets]'") from error
+    rows: Any = datasets.load_dataset(source, split=split, revision=revision, streaming=True)
+    if rows.features is not None:
+        check_columns(list(rows.features), required, repr(source), advice)
+        for name, feature in rows.features.items():
+            if isinstance(feature, datasets.Image):
+                rows = rows.cast_column(name, datasets.Image(decode=False))  # bytes, which our own checks then decode
+        if wanted is not None:
+            rows = rows.select_columns([name for name in wanted if name in rows.features])
+    for index, values in enumerate(rows):
+        if index == 0:
+            check_columns(list(values), required, repr(source), advice)
+        yield SourceRow(values, f"{source} row {index}", None)

@@ -1,0 +1,67 @@
+"""One folder where the end of a name says what an image is: NAME_w preferred, NAME_l dispreferred, NAME_e equal (kohya-ss/sd-scripts#1040)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import combinations, product
+from pathlib import Path
+
+from diffalign.data.importers.captions import image_files, read_caption
+from diffalign.data.importers.media import media_of
+from diffalign.data.importers.report import ImportedGroup, ImportReport
+from diffalign.data.records import Candidate, Preference
+
+NAME = re.compile(r"(?P<name>.+)_(?P<side>[wle])(?P<number>\d*)", re.DOTALL)
+
+
+def suffix_folder(source: str, *, report: ImportReport, max_samples: int | None = None) -> Iterator[ImportedGroup]:
+    """One group per NAME, in sorted order: every _w beats every _l, and the _e of a name are ties of one another.
+
+    Several of a kind are numbered: NAME_w1.png, NAME_w2.png, NAME_e1.png, NAME_e2.png. The caption is NAME.txt, or else the NAME_w.txt
+    beside an image. Images with another ending are skipped; a name without partner or caption counts as broken.
+    max_samples   stop after so many names kept
+    """
+    if max_samples is not None and max_samples < 1:
+        raise ValueError(f"max_samples is {max_samples}; give 1 or more, or null for all")
+    root = Path(source).expanduser()
+    groups: dict[str, dict[str, list[tuple[str, Path]]]] = {}
+    for stem, path in image_files(root).items():
+        match = NAME.fullmatch(stem)
+        if match is None:
+            report.read += 1
+            report.skipped += 1
+            continue
+        groups.setdefault(match["name"], {"w": [], "l": [], "e": []})[match["side"]].append((match["side"] + match["number"], path))
+    for index, name in enumerate(sorted(groups)):
+        if max_samples is not None and report.kept >= max_samples:
+            return
+        report.read += 1
+        try:
+            group = _group(root, name, groups[name], f"suffix_folder-{index:07d}")
+        except ValueError as error:
+            report.count_broken(name, error)
+            continue
+        yield report.count_kept(group)
+
+
+def _group(root: Path, name: str, sides: dict[str, list[tuple[str, Path]]], group_id: str) -> ImportedGroup:
+    if not (sides["w"] and sides["l"]) and len(sides["e"]) < 2:
+        found = ", ".join(path.name for files in sides.values() for _, path in files)
+        raise ValueError(f"no pair among {found}; a name needs _w and _l, or _e1 and _e2")
+    files = [file for side in ("w", "l", "e") for file in sides[side]]
+    text = read_caption([root / f"{name}.txt", *(path.with_suffix(".txt") for _, path in files)])
+    if not text:
+        raise ValueError(f"no caption; write {name}.txt")
+    ids = {ending: f"{group_id}-{ending}" for ending, _ in files}
+    candidates = tuple(
+        Candidate(ids[ending], group_id, text, media_of(path.read_bytes(), f"{name}_{ending}"), tags={"name": name})
+        for ending, path in files
+    )
+    decided = [(first, second, None) for (first, _), (second, _) in product(sides["w"], sides["l"])]
+    tied = [(first, second, 0.5) for (first, _), (second, _) in combinations(sides["e"], 2)]
+    preferences = tuple(
+        Preference(group_id, text, (ids[first], ids[second]), win_probability=probability, source="suffix_folder")
+        for first, second, probability in (*decided, *tied)
+    )
+    return ImportedGroup(group_id, text, candidates, preferences)
