@@ -69,6 +69,6 @@ def _not_empty(groups: Iterator[ImportedGroup], name: str, source: str, report: 
     if not report.kept:
         reasons = f", the first: {report.reasons[0]}" if report.reasons else ""
         raise ValueError(
-            f"importer {name!r} found nothing to keep in {source!r}: {report.read} rows read, {report.skipped} skipped (no label, empty prompt "
-            f"or `where`), {report.broken} broken{reasons}; check source and settings"
+            f"importer {name!r} found nothing to keep in {source!r}: {report.read} rows read, {report.skipped} skipped (no label, empty "
+            f"prompt or `where`), {report.broken} broken{reasons}; check source and settings"
         )

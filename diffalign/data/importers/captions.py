@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diffalign.data.importers.sources import csv_rows, json_rows, check_columns
+from diffalign.data.importers.sources import check_columns, csv_rows, json_rows
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -36,7 +36,7 @@ def read_caption(paths: Sequence[Path]) -> str | None:
 
 
 def read_prompts(path: Path, names: Sequence[str]) -> Mapping[str, str]:
-    """Name → prompt of one file for all: .txt (one line per name, in sorted order), or .csv, .tsv, .json, .jsonl with columns name and prompt."""
+    """Name → prompt, of one file for all: .txt (a line per name, in sorted order), or .csv .tsv .json .jsonl with name and prompt."""
     if not path.is_file():
         raise FileNotFoundError(f"file of prompts {str(path)!r} does not exist; check the path")
     suffix = path.suffix.lower()

@@ -21,7 +21,7 @@ class ImportedGroup:
 
 @dataclass
 class ImportReport:
-    """Counted while an import is read: rows read = kept + skipped + broken; tied is a part of kept. `reasons`: the first few broken ones."""
+    """Counted while an import is read: read = kept + skipped + broken; tied is a part of kept. `reasons`: of the first few broken."""
 
     max_broken: int = 100
     read: int = 0

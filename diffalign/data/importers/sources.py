@@ -123,7 +123,7 @@ def json_rows(path: Path, *, lines: bool) -> Iterator[Mapping[str, Any]]:
         number = 0
         try:
             values = enumerate((json.loads(line) for line in file if line.strip()), 1) if lines else enumerate(json.load(file), 1)
-            for number, row in values:
+            for number, row in values:  # noqa: B007 (the message below reads it)
                 if not isinstance(row, dict):
                     raise TypeError(f"expected an object, got {type(row).__name__}")
                 yield row

@@ -1,4 +1,4 @@
-"""One folder where the end of a name says what an image is: NAME_w preferred, NAME_l dispreferred, NAME_e equal (kohya-ss/sd-scripts#1040)."""
+"""One folder where a name's end says what an image is: NAME_w preferred, NAME_l dispreferred, NAME_e equal (kohya-ss/sd-scripts#1040)."""
 
 from __future__ import annotations
 
