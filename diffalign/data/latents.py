@@ -42,7 +42,7 @@ class CacheDescription:
     size       (height, width) that images were resized and cropped to, or None: each image's own
     flip       whether latents of the mirrored images are kept too
     prompts_truncated              prompts over the encoder's limit that were cut
-    latent_shapes, embed_shapes    "4x8x8" → candidates; embedding key → shape of one row
+    latent_shapes                  "4x8x8" → how many candidates have it
     """
 
     dtype: str
@@ -53,7 +53,6 @@ class CacheDescription:
     flip: bool = False
     prompts_truncated: int = 0
     latent_shapes: dict[str, int] = field(default_factory=dict)
-    embed_shapes: dict[str, list[int]] = field(default_factory=dict)
 
 
 def write_latents_shard(folder: Path, index: int, ids: Sequence[str], latents: Tensor, flipped: Tensor | None = None) -> None:
