@@ -86,12 +86,14 @@ def _train_autoencoder(section: Pretrain, seed: int, pictures, folder: Path, pro
 def _train_denoiser(section: Pretrain, seed: int, autoencoder, pictures, captions: list[str], folder: Path, progress: Progress) -> None:
     import torch
 
+    from diffalign.backbones import load_backbone, quiet_loading
     from diffalign.backbones.miniature import Architecture, build_pipeline, build_tokenizer
     from diffalign.backbones.stable_diffusion import StableDiffusion
     from diffalign.training.denoiser import DenoiserTask
     from diffalign.training.loop import train
     from diffalign.training.randomness import seed_of
 
+    quiet_loading()
     architecture = Architecture(**section.architecture)
     tokenizer = build_tokenizer(captions, folder / "tokenizer", architecture.token_limit)
     torch.manual_seed(seed_of(seed, "denoiser"))
@@ -116,10 +118,10 @@ def _train_denoiser(section: Pretrain, seed: int, autoencoder, pictures, caption
     )  # fmt: skip
     with progress.bar("denoiser", section.denoiser.steps) as advance:
         final = train(task, section.denoiser, folder / "denoiser", advance=lambda count, text: advance(count))
-    from diffusers import StableDiffusionPipeline
-
-    half = StableDiffusionPipeline.from_pretrained(final / "pipeline", torch_dtype=torch.float16, safety_checker=None, requires_safety_checker=False)
-    half.save_pretrained(folder / "pipeline")
+    load_backbone("stable_diffusion", str(final / "pipeline"), dtype=torch.float16).save(folder / "pipeline")
+    # transformers 5 loads the dtype that its config names, diffusers float32: a plain from_pretrained would mix them.
+    path = folder / "pipeline" / "text_encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def measure(section: Pretrain, pipeline: Path, seed: int, progress: Progress) -> dict[str, Any]:

@@ -114,3 +114,20 @@ def resolve_source(source: str) -> str:
     if source.startswith((".", "/", "~")) or source.endswith(".safetensors") or source.count("/") > 1:
         raise FileNotFoundError(f"model source {source!r} does not exist; give a diffusers folder, a .safetensors file, or a hub id like 'owner/name'")
     return source
+
+
+def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """The keyword by which diffusers takes a dtype: `torch_dtype` until 0.41, `dtype` since."""
+    import diffusers
+
+    major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
+    return {"dtype" if (major, minor) >= (0, 42) else "torch_dtype": dtype}
+
+
+def quiet_loading() -> None:
+    """Turns off the libraries' own bars for every file read or written: a run shows one bar per stage."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()

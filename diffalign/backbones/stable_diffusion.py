@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from diffalign.backbones import resolve_source
+from diffalign.backbones import dtype_argument, quiet_loading, resolve_source
 
 SCHEDULERS = {"ddim": "DDIMScheduler", "dpmsolver++": "DPMSolverMultistepScheduler", "euler": "EulerDiscreteScheduler", "pndm": "PNDMScheduler"}
 
@@ -136,7 +136,8 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
          adapter: str | Path | None = None, denoiser: str | Path | None = None) -> StableDiffusion:  # fmt: skip
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is."""
     path = resolve_source(source)
-    options = dict(torch_dtype=dtype, safety_checker=None, requires_safety_checker=False)
+    quiet_loading()
+    options = dict(safety_checker=None, requires_safety_checker=False, **dtype_argument(dtype))
     if path.endswith((".safetensors", ".ckpt")):
         if path.endswith(".ckpt"):
             raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
@@ -145,7 +146,7 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
         pipeline = StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
     if denoiser is not None:
         inner = Path(denoiser) / "unet"
-        pipeline.unet = UNet2DConditionModel.from_pretrained(inner if inner.is_dir() else denoiser, torch_dtype=dtype)
+        pipeline.unet = UNet2DConditionModel.from_pretrained(inner if inner.is_dir() else denoiser, **dtype_argument(dtype))
     if adapter is not None:
         pipeline.load_lora_weights(str(adapter))
         pipeline.fuse_lora()
