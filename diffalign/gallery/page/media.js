@@ -39,6 +39,8 @@
     return renderer ? renderer[size](record, alt) : missing("cannot show " + record.kind);
   };
 
+  gallery.missing = missing;
+
   gallery.preload = function (record) {
     if (record && gallery.media.hasOwnProperty(record.kind)) gallery.media[record.kind].preload(record);
   };

@@ -45,8 +45,8 @@
     gallery.samples(table.name, number, function (samples) {
       buttons.forEach(function (button, at) {
         var sample = samples && samples[at];
-        button.disabled = !sample;
-        gallery.replace(button, [samples ? gallery.draw(sample, row[0], "small") : gallery.draw(null)]);
+        button.disabled = !samples;
+        gallery.replace(button, [samples ? gallery.draw(sample, row[0], "small") : gallery.missing("did not load")]);
       });
     });
     return element("div", { "class": "row", role: "row" }, [
@@ -65,7 +65,7 @@
     ].concat(table.columns.map(function (column, at) {
       return element("div", { "class": "cell", role: "columnheader", title: column.detail || column.name }, [
         element("span", { "class": "column-name", text: column.name }),
-        at === table.base && table.columns.length > 1 ? element("span", { "class": "badge", text: table.baseName }) : null,
+        at === table.base && table.baseName ? element("span", { "class": "badge", text: table.baseName }) : null,
         column.detail ? element("span", { "class": "detail", text: column.detail }) : null
       ]);
     })));

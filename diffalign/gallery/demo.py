@@ -1,0 +1,125 @@
+"""A gallery of invented data, to look at the page while changing it: `python -m diffalign.gallery.demo FOLDER`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from diffalign.gallery import Column, Comparison, Curve, PairRow, Row, Sample, SummaryLine
+from diffalign.gallery.write import write_gallery
+
+COLOURS = {"red": "#d64545", "blue": "#3b6fd4", "green": "#3c9d5d", "yellow": "#e3b536", "purple": "#8a56c2", "orange": "#e2803a"}
+SHAPES = ("circle", "square", "triangle")
+TASKS = {"single": 1, "two": 2, "counting": 3}
+COLUMNS = (Column("base"), Column("dpo", "diffusion_dpo, step 400"), Column("kto", "diffusion_kto, step 400"))
+TRAINED_ON = "shapes.overall"
+GAINS = {"base": 0.0, "dpo": 0.22, "kto": 0.12}  # chance that a model mends a mistake of the base
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture of a few shapes on a pale ground; `mistakes` of them have a wrong colour."""
+
+    shapes: tuple[tuple[str, str], ...]  # (colour, shape)
+    mistakes: int
+    seed: int
+    size: int = 64  # pixels
+
+    def pixels(self) -> np.ndarray:
+        rng = np.random.default_rng(self.seed)
+        scale = 4  # drawn larger and reduced, for soft edges
+        image = Image.new("RGB", (self.size * scale, self.size * scale), tuple(int(c) for c in 236 - rng.integers(0, 14, 3)))
+        draw = ImageDraw.Draw(image)
+        for place, (colour, shape) in enumerate(self.shapes):
+            if place < self.mistakes:
+                colour = list(COLOURS)[(list(COLOURS).index(colour) + 1 + self.seed % 4) % len(COLOURS)]
+            across = self.size * scale / len(self.shapes)
+            radius = min(across * 0.36, self.size * scale * 0.3) * rng.uniform(0.75, 1.0)
+            x, y = across * (place + 0.5), self.size * scale * rng.uniform(0.4, 0.6)
+            if shape == "triangle":
+                draw.regular_polygon((x, y, radius), 3, fill=COLOURS[colour])
+            else:
+                kind = draw.ellipse if shape == "circle" else draw.rectangle
+                kind((x - radius, y - radius, x + radius, y + radius), fill=COLOURS[colour])
+        return np.asarray(image.resize((self.size, self.size), Image.Resampling.LANCZOS))
+
+
+def demo_rows(count: int, size: int = 64, columns: tuple[Column, ...] = COLUMNS) -> Iterator[Row]:
+    """`count` rows, two seeds a prompt, the same on every call."""
+    for index in range(count):
+        rng = np.random.default_rng(index // 2)
+        task = list(TASKS)[int(rng.integers(len(TASKS)))]
+        shapes = tuple((str(rng.choice(list(COLOURS))), str(rng.choice(SHAPES))) for _ in range(TASKS[task]))
+        prompt = " and ".join(f"a {colour} {shape}" for colour, shape in shapes)
+        rng = np.random.default_rng(10_000 + index)
+        mistakes = int(rng.binomial(len(shapes), 0.45))
+        samples = []
+        for place, column in enumerate(columns):
+            left = max(0, mistakes - int(rng.binomial(mistakes, GAINS.get(column.name, 0.1))) + int(rng.random() < 0.04 * place))
+            samples.append(_sample(shapes, min(left, len(shapes)), index, column.name, rng, size))
+        yield Row(prompt, 1000 + index % 2, tuple(samples), {"task": task})
+
+
+def _sample(shapes: tuple[tuple[str, str], ...], mistakes: int, index: int, name: str, rng: np.random.Generator, size: int) -> Sample:
+    right = 1 - mistakes / len(shapes)
+    scores = {
+        "shapes.overall": right,
+        "shapes.colour": 1 - mistakes / len(shapes) * float(rng.uniform(0.7, 1.0)),
+        "sharpness.score": 0.031 + 0.004 * float(rng.normal()) - 0.002 * (name != "base"),
+    }
+    return Sample(Drawing(shapes, mistakes, index, size), scores, candidate_id=f"{name}-{index:05d}")
+
+
+def demo_pairs(count: int) -> Iterator[PairRow]:
+    for row in demo_rows(count):
+        first, second = row.samples[0], row.samples[1]
+        assert first is not None and second is not None  # noqa: S101
+        gap = second.scores[TRAINED_ON] - first.scores[TRAINED_ON] + float(np.random.default_rng(row.seed + len(row.prompt)).normal(0, 0.05))
+        chosen, rejected = (second, first) if gap >= -0.15 else (first, second)
+        gap = gap if gap >= -0.15 else -gap
+        flags = ("tie",) if abs(gap) < 0.02 else ("against the score",) if gap < 0 else ()
+        yield PairRow(row.prompt, chosen, rejected, gap, flags, row.tags)
+
+
+def demo_curves(steps: int = 400) -> list[Curve]:
+    rng = np.random.default_rng(0)
+    at = range(0, steps + 1, 2)
+    shapes = {
+        ("loss", "dpo"): lambda s: math.log(2) * (0.72 + 0.28 * math.exp(-s / 130)) + rng.normal(0, 0.02),
+        ("loss", "kto"): lambda s: math.log(2) * (0.8 + 0.2 * math.exp(-s / 90)) + rng.normal(0, 0.015),
+        ("accuracy", "training"): lambda s: 0.5 + 0.26 * (1 - math.exp(-s / 120)) + rng.normal(0, 0.03),
+        ("accuracy", "held out"): lambda s: 0.5 + 0.18 * (1 - math.exp(-s / 100)) + rng.normal(0, 0.015),
+        ("drift", "winner"): lambda s: 1e-4 * (-0.4 * s / 100 + rng.normal(0, 0.15)),
+        ("drift", "loser"): lambda s: 1e-4 * (0.9 * s / 100 + rng.normal(0, 0.15)),
+        ("gradient norm", "dpo"): lambda s: 10 ** (0.8 - s / 300 + rng.normal(0, 0.12)),
+    }
+    return [Curve(name, [(step, float(value(step))) for step in at], group) for (group, name), value in shapes.items()]
+
+
+def demo_summary() -> list[SummaryLine]:
+    return [
+        SummaryLine("shapes.overall", 0.551, 0.664, 0.113, 0.071, 0.155, "dpo", 0.61),
+        SummaryLine("shapes.colour", 0.618, 0.704, 0.086, 0.049, 0.124, "dpo", 0.60),
+        SummaryLine("sharpness.score", 0.0310, 0.0289, -0.0021, -0.0027, -0.0015, "dpo", 0.38),
+        SummaryLine("shapes.overall", 0.551, 0.609, 0.058, 0.021, 0.094, "kto", 0.55),
+        SummaryLine("shapes.colour", 0.618, 0.639, 0.021, -0.012, 0.055, "kto", 0.52),
+        SummaryLine("sharpness.score", 0.0310, 0.0291, -0.0019, -0.0025, -0.0013, "kto", 0.40),
+    ]
+
+
+def write_demo(folder: Path, rows: int = 200) -> Path:
+    settings = {"scheduler": "DDIM", "steps": "20", "guidance": "3.0", "size": "64×64", "prompts": f"{rows // 2} × 2 seeds"}
+    comparison = Comparison(COLUMNS, demo_rows(rows), settings, (TRAINED_ON,), demo_summary())
+    return write_gallery(folder, comparison, demo_pairs(rows), demo_curves(), title="Invented shapes: base, DPO and KTO")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m diffalign.gallery.demo FOLDER")
+    print(write_demo(Path(sys.argv[1])))

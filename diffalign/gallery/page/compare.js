@@ -1,0 +1,109 @@
+/* The Compare page: rows of (prompt, seed), the base first. A line of the index is [prompt, tags, scores by column, seed]. */
+(function () {
+  "use strict";
+  var element = gallery.element;
+  var numbers = gallery.numbers;
+
+  /* Sorts numbers by key, largest first, unknown last, ties in the order of the data. */
+  gallery.byKey = function (list, key) {
+    return list.map(function (number) { return { number: number, key: key(number) }; }).sort(function (a, b) {
+      if (a.key === null || b.key === null) return (a.key === null) - (b.key === null) || a.number - b.number;
+      return b.key - a.key || a.number - b.number;
+    }).map(function (item) { return item.number; });
+  };
+
+  function difference(row, column, at) {
+    var mine = row[2][column], base = row[2][0];
+    if (!mine || !base || !numbers.isNumber(mine[at]) || !numbers.isNumber(base[at])) return null;
+    return mine[at] - base[at];
+  }
+
+  /* How far one score says better while another says worse, in units of each score's usual change; 0 where all agree. */
+  function disagreements(table, column) {
+    var units = table.scores.map(function (name, at) {
+      return numbers.deviation(table.index.map(function (row) { return difference(row, column, at); })) || 1;
+    });
+    return function (number) {
+      var best = 0, worst = 0;
+      units.forEach(function (unit, at) {
+        var change = difference(table.index[number], column, at) / unit;
+        best = Math.max(best, change);
+        worst = Math.min(worst, change);
+      });
+      return Math.min(best, -worst);
+    };
+  }
+
+  gallery.compare = function (section, header, index) {
+    var names = header.columns.map(function (column) { return column.name; });
+    var aligned = names.slice(1);
+    var trained = header.scores.filter(function (name) { return header.trained_on.indexOf(name) >= 0; });
+    var comparable = aligned.length > 0 && header.scores.length > 0;
+    var table = {
+      name: "compare", label: "Samples by prompt and model", columns: header.columns, base: 0, baseName: "base",
+      scores: header.scores, digits: gallery.digits(header.scores, index), index: index, frame: header,
+      notes: function (row) { return [element("span", { "class": "seed", text: "seed " + row[3] })]; }
+    };
+    var orders = [["prompt", "Prompt order"], ["gain", "Largest gain first"], ["loss", "Largest loss first"]];
+    if (header.scores.length > 1) orders.push(["disagreement", "Scores disagree most"]);
+    var fields = comparable ? {
+      score: { start: trained[0] || header.scores[0], allowed: header.scores },
+      column: { start: aligned[0], allowed: aligned },
+      outcome: { start: "all", allowed: ["up", "same", "down"] },
+      order: { start: "prompt", allowed: orders.map(function (choice) { return choice[0]; }) }
+    } : {};
+    var outcome = null;
+
+    function pairs(list) {
+      return list.map(function (name) { return [name, name]; });
+    }
+
+    function controls(change) {
+      if (!comparable) return { nodes: [], set: function () {} };
+      function setter(name) { return function (value) { change(name, value); }; }
+      var judge = gallery.controls.select("Judged by", pairs(header.scores), setter("score"));
+      var column = gallery.controls.select("Model", pairs(aligned), setter("column"));
+      outcome = gallery.controls.segments("Against the base", [["all", "All"], ["up", ""], ["same", ""], ["down", ""]], setter("outcome"));
+      var order = gallery.controls.select("Order", orders, setter("order"));
+      return {
+        nodes: [judge.node].concat(aligned.length > 1 ? [column.node] : [], order.node, outcome.node),
+        set: function (state) {
+          judge.set(state.score);
+          column.set(state.column);
+          outcome.set(state.outcome);
+          order.set(state.order);
+        }
+      };
+    }
+
+    function choose(state, matching) {
+      if (!comparable) return matching;
+      var column = names.indexOf(state.column);
+      var at = header.scores.indexOf(state.score);
+      function change(number) { return difference(index[number], column, at); }
+      function result(number) { return numbers.sign(change(number), table.digits[at]); }
+      var groups = { up: [], same: [], down: [] };
+      matching.forEach(function (number) {
+        var sign = result(number);
+        if (sign !== null) groups[sign > 0 ? "up" : sign < 0 ? "down" : "same"].push(number);
+      });
+      outcome.caption("up", "\u25b2 Better " + groups.up.length);
+      outcome.caption("same", "= Same " + groups.same.length);
+      outcome.caption("down", "\u25bc Worse " + groups.down.length);
+      var kept = state.outcome === "all" ? matching : groups[state.outcome];
+      if (state.order === "gain") return gallery.byKey(kept, change);
+      if (state.order === "loss") return gallery.byKey(kept, function (number) { var d = change(number); return d === null ? null : -d; });
+      if (state.order === "disagreement") return gallery.byKey(kept, disagreements(table, column));
+      return kept;
+    }
+
+    return gallery.listing({
+      section: section, tab: "compare", table: table, fields: fields, controls: controls, choose: choose,
+      filters: comparable ? ["outcome"] : [], unit: ["row", "rows"],
+      top: [gallery.summary(header.summary, header.columns, header.trained_on)],
+      scoreChoices: header.scores.map(function (name) {
+        return [name, name, header.trained_on.indexOf(name) >= 0 ? "trained on" : "held out"];
+      })
+    });
+  };
+})();

@@ -1,0 +1,217 @@
+/* A searchable, sortable, paged list of rows with a lightbox: what the Compare and Pairs pages have in common. */
+(function () {
+  "use strict";
+  var element = gallery.element;
+  var WIDE = "(min-width: 760px)";
+
+  function tagValues(index) {
+    var values = {};
+    index.forEach(function (row) {
+      Object.keys(row[1]).forEach(function (name) {
+        values["$" + name] = values["$" + name] || {};
+        values["$" + name]["$" + row[1][name]] = true;
+      });
+    });
+    return Object.keys(values).map(function (name) {
+      return { name: name.slice(1), values: Object.keys(values[name]).map(function (value) { return value.slice(1); }).sort() };
+    });
+  }
+
+  /* Decimals for each score, from how much it varies over all samples. */
+  gallery.digits = function (scores, index) {
+    return scores.map(function (name, at) {
+      var values = [];
+      index.forEach(function (row) {
+        row[2].forEach(function (sample) { if (sample) values.push(sample[at]); });
+      });
+      return gallery.numbers.digits(gallery.numbers.deviation(values));
+    });
+  };
+
+  function pager(turn) {
+    var text = element("span", { "class": "place" });
+    var before = element("button", { type: "button", text: "\u2190 Previous", on: { click: function () { turn(-1); } } });
+    var after = element("button", { type: "button", text: "Next \u2192", on: { click: function () { turn(1); } } });
+    return {
+      node: element("nav", { "class": "pager", "aria-label": "Pages of rows" }, [before, text, after]),
+      set: function (page, pages) {
+        this.node.hidden = pages < 2;
+        before.disabled = page <= 1;
+        after.disabled = page >= pages;
+        text.textContent = "Page " + page + " of " + pages;
+      }
+    };
+  }
+
+  /* table: name, label, columns, base, baseName, scores, digits, index, frame, notes(row) -> nodes.
+     options: section, tab, table, top (nodes above), fields (more of the address), controls(change) -> {nodes, set(state)},
+     choose(state, matching) -> row numbers in order, scoreChoices [[name, text, title]], unit [one, many]. */
+  gallery.listing = function (options) {
+    var table = options.table;
+    var state = null;
+    var box = null;
+    var order = [];
+    var prompts = table.index.map(function (row) { return row[0].toLowerCase(); });
+    var tags = tagValues(table.index);
+    var fields = {
+      q: { start: "" },
+      show: { start: null, allowed: table.scores, list: true },
+      page: { start: 1, whole: true },
+      per: { start: "24", allowed: ["12", "24", "48", "96"] },
+      size: { start: "m", allowed: ["s", "m", "l"] },
+      smooth: { start: "", allowed: ["1"] },
+      row: { start: null, whole: true }
+    };
+    tags.forEach(function (tag) { fields["tag." + tag.name] = { start: "", allowed: tag.values }; });
+    Object.keys(options.fields).forEach(function (name) { fields[name] = options.fields[name]; });
+
+    function setter(name) {
+      return function (value) { change(name, value); };
+    }
+
+    function bind(name, control) {
+      return { node: control.node, set: function (now) { control.set(now[name]); } };
+    }
+
+    var controls = gallery.controls;
+    var filters = [bind("q", controls.search("Prompt contains", setter("q")))].concat(tags.map(function (tag) {
+      var choices = [["", "any"]].concat(tag.values.map(function (value) { return [value, value]; }));
+      return bind("tag." + tag.name, controls.select(tag.name, choices, setter("tag." + tag.name)));
+    }));
+    var own = options.controls(change);
+    var looks = [];
+    if (options.scoreChoices.length > 1) looks.push(bind("show", controls.checks("Scores shown", options.scoreChoices, showScores)));
+    looks.push(bind("size", controls.segments("Size", [["s", "S"], ["m", "M"], ["l", "L"]], setter("size"))));
+    if (table.frame.tiny) looks.push(bind("smooth", controls.toggle("Smooth pixels", setter("smooth"), "Small pictures are enlarged: smoothly, or pixel by pixel")));
+    var per = bind("per", controls.select("Rows per page", fields.per.allowed.map(function (n) { return [n, n]; }), setter("per")));
+    var count = element("p", { "class": "count", role: "status" });
+    var clear = element("button", { type: "button", "class": "plain", text: "Clear filters", on: { click: clearFilters } });
+    var rows = gallery.rows(table, open);
+    var above = pager(turn);
+    var below = pager(turn);
+    var anchor = element("div", { "class": "list-top" }, [count, clear, above.node]);
+
+    function nodes(list) {
+      return list.map(function (item) { return item.node; });
+    }
+
+    var panel = element("details", { "class": "filters", open: window.matchMedia(WIDE).matches }, [
+      element("summary", { text: "Filter, sort and show" }),
+      element("div", { "class": "toolbar" }, nodes(filters).concat(own.nodes)),
+      element("div", { "class": "toolbar looks" }, nodes(looks))
+    ]);
+    window.matchMedia(WIDE).addEventListener("change", function (event) { if (event.matches) panel.open = true; });
+    gallery.replace(options.section, options.top.concat([
+      panel, anchor, rows.node, element("div", { "class": "list-end" }, [below.node, per.node])
+    ]));
+
+    function showScores(names) {
+      change("show", names.length === table.scores.length || !names.length ? null : names);
+    }
+
+    function shown() {
+      return state.show === null ? table.scores : table.scores.filter(function (name) { return state.show.indexOf(name) >= 0; });
+    }
+
+    /* No filter changes what a row looks like, so a page, a size or the pixels changes nothing else. */
+    function change(name, value) {
+      state[name] = value;
+      if (name !== "page") state.page = 1;
+      render();
+      save();
+    }
+
+    function save() {
+      gallery.address.write(gallery.address.link(options.tab, fields, state));
+    }
+
+    function turn(by) {
+      change("page", state.page + by);
+      anchor.scrollIntoView({ block: "start" });
+    }
+
+    function clearFilters() {
+      filterNames().forEach(function (name) { state[name] = fields[name].start; });
+      change("q", "");
+    }
+
+    function filterNames() {
+      return ["q"].concat(tags.map(function (tag) { return "tag." + tag.name; }), options.filters);
+    }
+
+    function matching() {
+      var words = state.q.toLowerCase().split(/\s+/);
+      var numbers = [];
+      table.index.forEach(function (row, number) {
+        var fits = words.every(function (word) { return prompts[number].indexOf(word) >= 0; }) && tags.every(function (tag) {
+          return state["tag." + tag.name] === "" || row[1][tag.name] === state["tag." + tag.name];
+        });
+        if (fits) numbers.push(number);
+      });
+      return numbers;
+    }
+
+    function render() {
+      order = options.choose(state, matching());
+      var size = Number(state.per);
+      var pages = Math.max(1, Math.ceil(order.length / size));
+      state.page = Math.max(1, Math.min(pages, state.page));
+      filters.concat(looks, own, per).forEach(function (control) { control.set(state); });
+      options.section.setAttribute("data-size", state.size);
+      options.section.setAttribute("data-smooth", state.smooth);
+      rows.show(order.slice((state.page - 1) * size, state.page * size), shown());
+      [above, below].forEach(function (control) { control.set(state.page, pages); });
+      var all = order.length === table.index.length;
+      count.textContent = (all ? "" : order.length + " of ") + table.index.length + " " + options.unit[table.index.length === 1 ? 0 : 1];
+      clear.hidden = filterNames().every(function (name) { return state[name] === fields[name].start; });
+    }
+
+    function open(number, column) {
+      var at = order.indexOf(number);
+      var list = at >= 0 ? order : [number];
+      var mine = box = gallery.lightbox({
+        table: table, order: list, at: Math.max(0, at), column: column, shown: shown(), smooth: state.smooth === "1",
+        moved: function (now) { state.row = now; save(); },
+        closed: function (place) { if (box === mine) closed(list[place], column); }
+      });
+    }
+
+    /* Closed because the address changed, so the address stays as it is. */
+    function dismiss() {
+      var old = box;
+      box = null;
+      if (old) old.close();
+    }
+
+    /* Back in the list, at the row that was last looked at, wherever the keys led. */
+    function closed(number, column) {
+      box = null;
+      state.row = null;
+      var at = order.indexOf(number);
+      var page = at < 0 ? state.page : Math.floor(at / Number(state.per)) + 1;
+      if (page !== state.page) {
+        state.page = page;
+        render();
+      }
+      save();
+      var item = rows.node.querySelector('.item[data-row="' + number + '"][data-column="' + (column || 0) + '"]');
+      if (!item) return;
+      item.focus({ preventScroll: true });
+      item.scrollIntoView({ block: "nearest" });
+    }
+
+    return {
+      open: function (values) {
+        dismiss();
+        state = gallery.address.parse(fields, values);
+        var row = state.row;
+        state.row = null;
+        render();
+        if (row !== null && row < table.index.length) open(row, null);
+      },
+      leave: dismiss,
+      link: function () { return state ? gallery.address.link(options.tab, fields, state) : "#" + options.tab; },
+      change: change
+    };
+  };
+})();

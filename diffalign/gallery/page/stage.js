@@ -1,0 +1,152 @@
+/* The pictures of one row, large: all columns, one of them, or a slider between two. Zoom and pan are shared, so every
+   view shows the same part of its picture; `base(true)` puts the base into every view (a flicker comparison). */
+(function () {
+  "use strict";
+  var element = gallery.element;
+  var MOST = 24; // times enlarged
+
+  function clamp(value, low, high) {
+    return Math.max(low, Math.min(high, value));
+  }
+
+  function pane(table, column) {
+    var parts = {
+      under: element("div", { "class": "layer under" }),
+      own: element("div", { "class": "layer own" }),
+      scores: element("div", { "class": "pane-scores" })
+    };
+    var view = [parts.own];
+    if (column !== table.base) {
+      view.push(parts.under, element("span", { "class": "badge while-base", text: table.columns[table.base].name }));
+    }
+    parts.node = element("figure", { "class": "pane" }, [
+      element("figcaption", {}, [
+        element("kbd", { text: column + 1 }),
+        element("span", { "class": "column-name", title: table.columns[column].detail || null, text: table.columns[column].name })
+      ]),
+      element("div", { "class": "view" }, view),
+      parts.scores
+    ]);
+    return parts;
+  }
+
+  function slider(table, stage) {
+    function choice(side, label) {
+      var select = element("select", { "aria-label": label }, table.columns.map(function (column, at) {
+        return element("option", { value: at, text: column.name });
+      }));
+      gallery.listen(select, { change: function () { stage[side] = Number(select.value); stage.draw(); } });
+      return select;
+    }
+    var parts = {
+      leftLayer: element("div", { "class": "layer left" }),
+      rightLayer: element("div", { "class": "layer right" }),
+      left: choice("left", "Left of the slider"),
+      right: choice("right", "Right of the slider"),
+      range: element("input", { type: "range", min: 0, max: 100, step: 1, value: 50, "aria-label": "Divider, percent from the left" })
+    };
+    gallery.listen(parts.range, { input: function () { stage.split(Number(parts.range.value)); } });
+    parts.node = element("figure", { "class": "pane slide" }, [
+      element("div", { "class": "view" }, [
+        parts.leftLayer, parts.rightLayer,
+        element("div", { "class": "divider", "aria-hidden": "true" }, [element("span", { text: "\u2194" })])
+      ]),
+      element("figcaption", {}, [parts.left, parts.range, parts.right])
+    ]);
+    return parts;
+  }
+
+  gallery.stage = function (table, turn) {
+    var node = element("div", { "class": "stage", tabindex: -1, role: "group", "aria-label": "Pictures" });
+    var panes = table.columns.map(function (column, at) { return pane(table, at); });
+    var zoom = 1, x = 0, y = 0; // x and y: how far the middle is moved, as a share of the view
+    var percent = 50;
+    var stage = {
+      node: node, mode: "all", column: table.base, left: table.base,
+      right: table.base === 0 ? table.columns.length - 1 : 0,
+      row: null, samples: null, shown: []
+    };
+    var slide = slider(table, stage);
+    panes.concat(slide).forEach(function (parts) { node.appendChild(parts.node); });
+
+    function place() {
+      var room = (zoom - 1) / 2;
+      x = clamp(x, -room, room);
+      y = clamp(y, -room, room);
+      node.style.setProperty("--zoom", zoom);
+      node.style.setProperty("--x", 100 * x + "%");
+      node.style.setProperty("--y", 100 * y + "%");
+      node.classList.toggle("zoomed", zoom > 1);
+    }
+
+    /* Enlarge by `factor`, keeping the point at (u, v), shares of the view from its middle, where it is. */
+    stage.zoom = function (factor, u, v) {
+      var next = clamp(zoom * factor, 1, MOST);
+      x = (u || 0) - ((u || 0) - x) * next / zoom;
+      y = (v || 0) - ((v || 0) - y) * next / zoom;
+      zoom = next;
+      place();
+    };
+    stage.reset = function () { zoom = 1; place(); };
+
+    stage.split = function (value) {
+      percent = clamp(value, 0, 100);
+      slide.range.value = Math.round(percent);
+      node.style.setProperty("--split", percent + "%");
+    };
+
+    stage.base = function (on) { node.classList.toggle("show-base", on); };
+
+    /* As many panes side by side as make the pictures largest. */
+    stage.fit = function () {
+      var count = stage.mode === "all" ? panes.length : 1;
+      var ratio = table.frame.width / table.frame.height;
+      var best = 1, most = 0;
+      for (var across = 1; across <= count; across++) {
+        var down = Math.ceil(count / across);
+        var width = node.clientWidth / across - 16;
+        var text = 40 + 24 * Math.ceil(stage.shown.length * 190 / Math.max(width, 1));
+        var size = Math.min(width, (node.clientHeight / down - text) * ratio);
+        if (size > most * 1.02) { most = size; best = across; }
+      }
+      node.style.setProperty("--across", best);
+      node.style.setProperty("--down", Math.ceil(count / best));
+    };
+
+    function large(column) {
+      return gallery.draw(stage.samples[column], stage.row[0], "large");
+    }
+
+    /* Call after any change of mode, column, left, right, row, samples or shown. */
+    stage.draw = function () {
+      node.setAttribute("data-mode", stage.mode);
+      slide.node.hidden = stage.mode !== "slide";
+      panes.forEach(function (parts, at) {
+        parts.node.hidden = stage.mode === "slide" || (stage.mode === "one" && at !== stage.column);
+      });
+      slide.left.value = String(stage.left);
+      slide.right.value = String(stage.right);
+      stage.fit();
+      if (!stage.samples) return;
+      panes.forEach(function (parts, at) {
+        gallery.replace(parts.own, [large(at)]);
+        gallery.replace(parts.under, at === table.base ? [] : [large(table.base)]);
+        gallery.replace(parts.scores, [gallery.scores(table, stage.row, at, stage.shown)]);
+        var sample = stage.samples[at];
+        parts.node.setAttribute("data-candidate", sample ? sample.id : "");
+        parts.node.title = sample && sample.id ? sample.id : "";
+      });
+      gallery.replace(slide.leftLayer, [large(stage.left)]);
+      gallery.replace(slide.rightLayer, [large(stage.right)]);
+    };
+
+    gallery.pointers(node, stage, {
+      zoomed: function () { return zoom > 1; },
+      pan: function (dx, dy) { x += dx; y += dy; place(); },
+      turn: turn
+    });
+    place();
+    stage.split(50);
+    return stage;
+  };
+})();
