@@ -80,15 +80,21 @@ def _source_fingerprint(source: str, revision: str | None) -> str:
     path = source_path(source)
     if path is None:
         return f"{source}@{revision or 'main'}"
+    return files_fingerprint(path)
+
+
+def files_fingerprint(path: Path, *, contents: bool = True) -> str:
+    """A hash of the names and sizes of a file, or of all files in a folder, and of each one's first and last 256 KiB (contents)."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     digest = sha256()
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(path).as_posix() if file != path else ''}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(1 << 18))
-            stream.seek(max(0, size - (1 << 18)))
-            digest.update(stream.read())
+        if contents:
+            with file.open("rb") as stream:
+                digest.update(stream.read(1 << 18))
+                stream.seek(max(0, size - (1 << 18)))
+                digest.update(stream.read())
     return f"sha256:{digest.hexdigest()[:24]}"
 
 
@@ -137,6 +143,12 @@ class Config(Section):
     evaluate: Evaluate | None = None
     gallery: Gallery | None = None
     pretrain: Pretrain | None = None
+
+    @model_validator(mode="after")
+    def _pair_reads_what_score_makes(self) -> Config:
+        if self.pair is not None and self.score is not None:
+            self.pair.check_scores(self.score)
+        return self
 
     @property
     def road(self) -> tuple[str, ...]:
@@ -254,7 +266,8 @@ def _describe(error: ValidationError, kind: type[BaseModel], prefix: tuple[str, 
                 lines.append(f"{where} is missing; add it")
             case "value_error":
                 message = str(item["ctx"]["error"])
-                lines.append(message if item["loc"] and item["loc"][0] in STAGES and not prefix else f"{where}: {message}")
+                told = not prefix and (not item["loc"] or item["loc"][0] in STAGES)  # the message itself says where
+                lines.append(message if told else f"{where}: {message}")
             case "model_type" | "model_attributes_type":
                 known = ", ".join(_class_at(kind, item["loc"]).model_fields)
                 lines.append(f"{where}: got {_short(item['input'])}, a section (key: value lines) is needed, with keys of: {known}")

@@ -32,8 +32,8 @@ class Progress:
             self.console.print(escape(text), style=style, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def bar(self, description: str, total: int, *, done: int = 0) -> Iterator[Advance]:
-        """A bar of `total` units of which `done` were done before; yields advance(n=1)."""
+    def bar(self, description: str, total: int | None, *, done: int = 0) -> Iterator[Advance]:
+        """A bar of `total` units (None: not known) of which `done` were done before; yields advance(n=1)."""
         if self.silent:
             yield lambda n=1: None
             return
@@ -55,7 +55,8 @@ class Progress:
             if self.console.is_terminal:
                 self._stop()
             else:
-                self.say(f"{description}: {count}/{total} in {time.monotonic() - started:.1f} s")
+                of = "" if total is None else f"/{total}"
+                self.say(f"{description}: {count}{of} in {time.monotonic() - started:.1f} s")
 
     def _start(self) -> RichProgress:
         if self._bars is None:

@@ -7,16 +7,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from pipelines.config import Section
+from reward_models.worlds import WORLDS, load_world
 
 FILES = (".txt", ".jsonl", ".csv", ".parquet")
-WORLDS = ("shapes",)
 
 
 class Prompts(Section):
@@ -56,8 +55,7 @@ class Prompt:
 def load_prompts(prompts: Prompts, seed: int) -> list[Prompt]:
     """The prompts, in order; `seed` is the run's. FileNotFoundError; ValueError on no prompts, a blank one (which), or unreadable text."""
     if prompts.world is not None:
-        world = import_module(f"reward_models.worlds.{prompts.world}")
-        drawn = world.prompts(prompts.split, prompts.count, seed if prompts.seed is None else prompts.seed)
+        drawn = load_world(prompts.world).prompts(prompts.split, prompts.count, seed if prompts.seed is None else prompts.seed)
         rows = [(prompt.text, {"task": prompt.task, "split": prompts.split}) for prompt in drawn]
         origin = f"the world {prompts.world!r}"
     elif prompts.file is not None:

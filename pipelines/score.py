@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from pipelines.config import Section
+from pipelines.pair import import_set
 from pipelines.progress import Progress
 from pipelines.stage import open_stage, require_stage
 
@@ -66,6 +67,14 @@ def check_reward(name: str, settings: Mapping[str, Any]) -> None:
     for key in settings:
         if key != "reward" and key not in known:
             raise ValueError(f"reward {name!r} has no setting {key!r}{hint(key, known)}; it takes: {', '.join(known) or 'none'}")
+
+
+def declared_dimensions(name: str, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The dimensions of a reward where its class declares them; None where they are known only once it is loaded."""
+    from reward_models import reward_class
+
+    dimensions = getattr(reward_class(settings.get("reward", name)), "dimensions", None)
+    return dimensions if isinstance(dimensions, tuple) else None
 
 
 def open_reward(name: str, settings: Mapping[str, Any]) -> Reward:
@@ -139,6 +148,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     score = config.score
     if score is None:
         raise ValueError("the config has no section score; add one, for example score: {rewards: {sharpness: {}}}")
+    import_set(config, redo=redo, progress=progress)
     folder = require_stage(config, "score", "generate")
     for name, settings in score.rewards.items():
         _score_with(config, folder, name, settings, score.batch_size, redo=redo, progress=progress)

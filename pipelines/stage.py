@@ -119,6 +119,8 @@ def open_stage(
             "started": _now(),
         }
         recorded = _read_record(path)
+        if recorded is not None and not recorded.get("complete") and not _outputs(path):
+            recorded = None  # the try before made nothing: other settings are welcome
         if recorded is None:
             if path.is_dir() and any(path.glob("shard-*")):
                 raise ValueError(f"{path} holds shards but no {RECORD}, so nobody knows what made them; move it away, or run with --redo")
@@ -144,6 +146,15 @@ def open_stage(
             if not stage.is_complete:
                 record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - stage._opened, 2)
                 _write_record_if_possible(path, record)
+
+
+def is_changed(config: Config, name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a stage was made with settings other than these (or is not readable). False where it was not made."""
+    try:
+        record = _read_record(stage_path(config, name))
+    except ValueError:
+        return True
+    return record is not None and record.get("settings") != _plain(settings)
 
 
 def require_stage(config: Config, name: str, needed: str) -> Path:

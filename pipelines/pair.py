@@ -1,0 +1,235 @@
+"""pair: scores, or the judgements of a set that exists, → preferences/.
+
+A set that exists enters here: `pair: {source: {importer: pick_a_pic, path: …}}` copies its media to candidates/ and its judgements beside
+them, and from there on the road is the same. With rule `imported` its own judgements become the preferences; with any other rule the
+rewards of the section score rank its candidates anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from diffalign.data.pairing_settings import PairingSettings, RuleName
+from pipelines.config import Section, files_fingerprint, settings_of
+from pipelines.progress import Progress
+from pipelines.stage import is_changed, open_stage, stage_path
+
+if TYPE_CHECKING:
+    from diffalign.data.importers import ImportedGroup
+    from diffalign.data.pairing import PairingSummary
+    from pipelines.config import Config
+    from pipelines.score import Score
+
+PREFERENCES_PER_SHARD = 10_000
+BAR = 40  # characters of the longest bar of the histogram
+
+
+class Source(Section):
+    """A preference set that exists: the importer, where the set is, and the importer's own settings."""
+
+    model_config = ConfigDict(extra="allow")
+
+    importer: str
+    path: str
+    groups_per_shard: int = Field(default=256, ge=1)
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Source:
+        from diffalign.data.importers import build_import
+
+        build_import(self.importer, self.path, **self.settings)  # reads nothing yet; refuses unknown names and settings
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Pair(Section):
+    """How candidates become preferences; what each key means stands in diffalign/data/pairing_settings.py, and the defaults too."""
+
+    source: Source | None = None
+    rule: RuleName = PairingSettings.rule
+    by: str | dict[str, float] | None = PairingSettings.by
+    minimum_gap: float = PairingSettings.minimum_gap
+    maximum_gap: float | None = PairingSettings.maximum_gap
+    minimum_winner: float | None = PairingSettings.minimum_winner
+    agreement: tuple[str, ...] = PairingSettings.agreement
+    ties: Literal["drop", "keep"] = PairingSettings.ties
+    deduplicate: bool = PairingSettings.deduplicate
+    same_source: bool = PairingSettings.same_source
+    same_size: bool = PairingSettings.same_size
+    threshold: float | None = PairingSettings.threshold
+    swap_labels: bool = PairingSettings.swap_labels
+    seed: int | None = None  # of rule "random"; default: the run's seed
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_set_brings_its_order(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("source") is not None and not value.get("by"):
+            return {"rule": "imported", **value}
+        return value
+
+    @model_validator(mode="after")
+    def _settings_are_valid(self) -> Pair:
+        self.pairing(0)
+        if self.rule == "imported" and self.source is None:
+            raise ValueError("rule 'imported' needs a set: source: {importer: …, path: …}; or choose a rule that ranks by a score")
+        return self
+
+    def pairing(self, seed: int) -> PairingSettings:
+        """The settings that pair_groups takes; `seed` is the run's."""
+        values = {field.name: getattr(self, field.name) for field in fields(PairingSettings)}
+        return PairingSettings(**(values | {"seed": seed if self.seed is None else self.seed}))
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The names of the rewards whose scores are read."""
+        names = (*self.pairing(0).weights, *self.agreement)
+        return tuple(dict.fromkeys(name.partition(".")[0] for name in names))
+
+    def check_scores(self, score: Score) -> None:
+        """ValueError where a score that pairing reads is not among those that the config's section score makes."""
+        from pipelines.score import declared_dimensions
+
+        for name in (*self.pairing(0).weights, *self.agreement):
+            reward, _, dimension = name.partition(".")
+            if reward not in score.rewards:
+                raise ValueError(f"pair reads {name!r}, but score.rewards has no {reward!r}; it has: {', '.join(score.rewards)}")
+            known = declared_dimensions(reward, score.rewards[reward])
+            if not dimension or (known is not None and dimension not in known):
+                choices = ", ".join(f"{reward}.{entry}" for entry in known or ("DIMENSION",))
+                raise ValueError(f"pair reads {name!r}, which reward {reward!r} does not give; choose one of: {choices}")
+
+
+def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
+    """Writes preferences/, after candidates/ where the set is imported."""
+    from diffalign.data.pairing import group_candidates, pair_groups
+    from diffalign.data.records import Preference, read_candidates, write_preferences
+    from diffalign.data.shards import read_file
+
+    pair = config.pair
+    if pair is None:
+        raise ValueError("the config has no section pair; add one, for example pair: {rule: best_vs_worst, by: shapes.score}")
+    imported = import_set(config, redo=redo, progress=progress)
+    settings = pair.pairing(config.seed)
+    inputs = ("generate", *(f"score/{reward}" for reward in pair.rewards))
+    with open_stage(
+        config, "pair", settings={**settings_of(pair, without=("source",)), "seed": settings.seed}, inputs=inputs, redo=redo
+    ) as stage:
+        if stage.is_complete:
+            progress.say(f"pair: {stage.summary['pairs_kept']} preferences are in {stage.path}; nothing to do")
+            return
+        judgements = (Preference.from_row(row) for path in imported for row in read_file(path))
+        groups = group_candidates(
+            read_candidates(stage_path(config, "generate")),
+            _scores(config, pair.rewards),
+            judgements if pair.rule == "imported" else (),
+            identities=pair.deduplicate,
+        )
+        result = pair_groups(groups, settings)
+        shards = [
+            result.preferences[start : start + PREFERENCES_PER_SHARD] for start in range(0, len(result.preferences), PREFERENCES_PER_SHARD)
+        ]
+        for index in stage.missing(len(shards)):
+            write_preferences(stage.shard(index), shards[index])
+        stage.finish(asdict(result.summary))
+    for line in describe(result.summary):
+        progress.say(line)
+
+
+def import_set(config: Config, *, redo: bool = False, progress: Progress) -> list[Path]:
+    """Makes candidates/ of the set in `pair.source`, where it is not made yet; the files of its judgements. [] where there is no source.
+
+    redo   read the set again where it, or its settings, changed. An unchanged set is not read again: that can take hours.
+    """
+    from diffalign.data.importers import build_import
+    from diffalign.data.records import write_candidates, write_preferences
+
+    pair = config.pair
+    if pair is None or pair.source is None:
+        return []
+    if config.generate is not None:
+        raise ValueError("the config has both generate and pair.source, and candidates/ can hold one of them; remove one")
+    source = pair.source
+    path = Path(source.path).expanduser()
+    settings = {"import": {**settings_of(source), "files": files_fingerprint(path, contents=False) if path.exists() else None}}
+    with open_stage(config, "generate", settings=settings, redo=redo and is_changed(config, "generate", settings)) as stage:
+        if not stage.is_complete:
+            counts = {"groups": 0, "candidates": 0, "judgements": 0}
+            set_read = build_import(source.importer, source.path, **source.settings)
+            with progress.bar(f"import {source.importer}", None) as advance:
+                for index, block in enumerate(_blocks(set_read.groups, source.groups_per_shard)):
+                    # A set is read in one stream: after an interrupt it is read again, and only what is missing is written.
+                    candidates = [candidate for group in block for candidate in group.candidates]
+                    preferences = [preference for group in block for preference in group.preferences]
+                    if not stage.shard(index).is_file():
+                        write_candidates(stage.shard(index), candidates)
+                    if not judgements_path(stage.path, index).is_file():
+                        write_preferences(judgements_path(stage.path, index), preferences)
+                    for name, rows in (("groups", block), ("candidates", candidates), ("judgements", preferences)):
+                        counts[name] += len(rows)
+                    advance(len(block))
+            report = set_read.report
+            stage.finish(counts | {"report": asdict(report)})
+            progress.say(
+                f"import: {counts['candidates']} candidates, {counts['judgements']} judgements in {stage.path}; "
+                f"of {report.read} rows {report.kept} kept ({report.tied} tied), {report.skipped} skipped, {report.broken} broken"
+            )
+            for reason in report.reasons:
+                progress.say(f"  broken: {reason}", style="yellow")
+        return sorted(stage.path.glob("judgements-*.parquet"))
+
+
+def judgements_path(folder: Path, index: int) -> Path:
+    """The imported preferences of shard `index`, beside its candidates."""
+    return folder / f"judgements-{index:05d}.parquet"
+
+
+def _blocks(groups: Iterator[ImportedGroup], size: int) -> Iterator[list[ImportedGroup]]:
+    block: list[ImportedGroup] = []
+    for group in groups:
+        block.append(group)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _scores(config: Config, rewards: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    from diffalign.data.records import read_scores
+
+    if not rewards:
+        return {}
+    scores = read_scores(stage_path(config, "score"))
+    return {name: values for name, values in scores.items() if name.partition(".")[0] in rewards}
+
+
+def describe(summary: PairingSummary) -> list[str]:
+    """The account of pairing in lines: what was kept, what was dropped by which rule, and a histogram of the gaps."""
+    by = f" by {summary.by}" if summary.by else ""
+    lines = [
+        f"pair: {summary.pairs_kept} preferences ({summary.rule}{by}) in {summary.groups_kept} of {summary.groups_read} groups, "
+        f"{summary.candidates_read} candidates read"
+    ]
+    lines += [f"  dropped by {name}: {count} proposed" for name, count in summary.pairs_dropped.items() if count]
+    lines += [f"  set aside, {name}: {count} candidates" for name, count in summary.candidates_dropped.items() if count]
+    if summary.across_sources:
+        lines.append(f"  {summary.across_sources} preferences compare samples of different models: training on them is less stable")
+    if summary.gap_range is not None:
+        lines.append(f"  gaps from {summary.gap_range[0]:.4g} to {summary.gap_range[1]:.4g}; kept ▇, dropped ░")
+        most = max(*summary.gap_proposed, 1)
+        for index, (kept, proposed) in enumerate(zip(summary.gap_counts, summary.gap_proposed, strict=True)):
+            full = round(BAR * kept / most)
+            rest = round(BAR * proposed / most) - full
+            if proposed:
+                lines.append(
+                    f"  {summary.gap_edges[index]:8.4g} {'▇' * full}{'░' * rest} {kept}" + (f" of {proposed}" if kept < proposed else "")
+                )
+    return lines
