@@ -1,0 +1,300 @@
+"""The command `diffalign`: one subcommand per stage, one for the whole road, and the tables of what can be named in a config.
+
+Nothing heavy is imported before a command needs it: `diffalign --help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines import ROAD, STAGES
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+    from pipelines.progress import Progress
+
+app = typer.Typer(
+    help="Turns preferences into better diffusion models.\n\nThe road: " + " → ".join(ROAD),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or the name of a bundled one (quickstart)")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE …]", help="settings that replace the file's: train.steps=100")]
+Redo = Annotated[bool, typer.Option("--redo", help="make it again; what is there is moved to RUN/replaced")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="show where an error arose (also: DIFFALIGN_TRACEBACK=1)")]
+
+# β in the terms of other projects, for the logistic objectives on the ε error with mean reduction.
+BETA_ELSEWHERE = (
+    ("Diffusion-DPO, Tango 2, TangoFlux, VideoDPO, InPO, SmPO", "β"),
+    ("diffusers' research script for SDXL", "β"),
+    ("diffusers' research script for SD 1.5, align-anything", "β / 2"),
+    ("Diffusion-KTO", "β / 2"),
+    ("flow_grpo (Flow-DPO, on velocity errors)", "β"),
+    ("SimpleTuner (sum over N latent elements)", "β / N"),
+)
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app(prog_name="diffalign")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from diffalign import __version__
+
+        typer.echo(f"diffalign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def diffalign(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    redo: Redo = False,
+    start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help=f"begin at one of: {', '.join(ROAD)}")] = None,
+    traceback: Traceback = False,
+) -> None:
+    """All stages of the config's road; what is complete is not made again. Ends with the comparison and the gallery."""
+    with clear_errors(traceback):
+        from pipelines.config import load_config
+        from pipelines.stage import lock_run
+
+        settings = load_config(config, overrides or ())
+        stages = _stages_from(settings.road, start)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(
+                "accelerate launch is for one stage: accelerate launch -m pipelines.cli train CONFIG; run the others without it"
+            )
+        progress = _progress()
+        with lock_run(settings.run):
+            for stage in stages:
+                _run_stage(stage, settings, redo=redo, progress=progress)
+        _show_result(settings)
+
+
+def _stages_from(road: Sequence[str], start: str | None) -> Sequence[str]:
+    if not road:
+        raise ValueError(f"the config has no stage to run; add a section for at least one of: {', '.join(ROAD)}")
+    if start is None:
+        return road
+    if start not in road:
+        raise ValueError(f"--from {start!r} is no stage of this config; it has: {', '.join(road)}")
+    return road[road.index(start) :]
+
+
+def _add_stage_command(name: str) -> None:
+    def command(config: ConfigPath, overrides: Overrides = None, redo: Redo = False, traceback: Traceback = False) -> None:
+        with clear_errors(traceback):
+            from pipelines.config import load_config
+
+            settings = load_config(config, overrides or ())
+            if getattr(settings, name) is None:
+                sections = ", ".join(stage for stage in STAGES if getattr(settings, stage) is not None)
+                raise ValueError(f"{config} has no section {name}; it has: {sections or 'none'}. Add `{name}:` with its settings")
+            _run_stage(name, settings, redo=redo, progress=_progress())
+            if name == "evaluate":
+                _show_result(settings)
+
+    does = STAGES[name].does
+    app.command(name, help=f"{does[0].upper()}{does[1:]}.")(command)
+
+
+for _stage in STAGES:
+    _add_stage_command(_stage)
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="an objective, for its formula and arguments")] = None,
+    traceback: Traceback = False,
+) -> None:
+    """The objectives, or one of them in full."""
+    with clear_errors(traceback):
+        from diffalign.objectives import OBJECTIVES, defaults, objective_function
+
+        if name is None:
+            rows = [(key, needs.rows, needs.reference or "none", _summary(objective_function(key))) for key, needs in OBJECTIVES.items()]
+            _show_table(("objective", "rows", "reference", "loss"), rows)
+            return
+        function, needs = objective_function(name), OBJECTIVES[name]
+        arguments = ", ".join(f"{key}={value!r}" for key, value in defaults(name).items())
+        print(f"{name}\n\n{inspect.getdoc(function)}\n")
+        print(f"rows                     {needs.rows}")
+        print(f"reference                {needs.reference or 'none'}")
+        print(f"arguments                {arguments or 'none'}")
+        at_reference = "depends on the error" if needs.value_at_reference is None else f"{needs.value_at_reference:.6g}"
+        print(f"loss where policy = reference   {at_reference}")
+        print(f"in a config              train: {{objective: {{{', '.join(['name: ' + name, *_yaml_arguments(name)])}}}}}")
+        if "beta" in defaults(name):
+            print("\nthis β in other projects' terms")
+            for project, theirs in BETA_ELSEWHERE:
+                print(f"  {project:<58} {theirs}")
+
+
+def _summary(function: object) -> str:
+    return (inspect.getdoc(function) or "").split("\n")[0]
+
+
+def _yaml_arguments(name: str) -> list[str]:
+    from diffalign.objectives import defaults
+
+    return [f"{key}: {json.dumps(value)}" for key, value in defaults(name).items()]
+
+
+@app.command()
+def rewards(traceback: Traceback = False) -> None:
+    """The reward models."""
+    with clear_errors(traceback):
+        from reward_models import REWARD_MODELS
+
+        rows = [
+            (name, ", ".join(sorted(entry.modalities)), f"diffalign[{entry.extra}]" if entry.extra else "–", entry.summary)
+            for name, entry in REWARD_MODELS.items()
+        ]
+        _show_table(("reward", "media", "needs", "what it measures"), rows)
+
+
+@app.command()
+def backbones(traceback: Traceback = False) -> None:
+    """The model families."""
+    with clear_errors(traceback):
+        from diffalign.backbones import BACKBONES
+
+        _show_table(("backbone", "models"), list(BACKBONES.items()))
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="step: a training step against its floor")] = "step",
+    overrides: Overrides = None,
+    traceback: Traceback = False,
+) -> None:
+    """Measure on this machine."""
+    with clear_errors(traceback):
+        import_module("pipelines.bench").run(what, overrides or [])
+
+
+def _run_stage(name: str, config: Config, *, redo: bool, progress: Progress) -> None:
+    _quiet_libraries()
+    import_module(f"pipelines.{name}").run(config, redo=redo, progress=progress)
+    if int(os.environ.get("RANK", "0")) == 0:
+        from pipelines.stage import write_atomically
+
+        write_atomically(config.run / "config.yaml", config.to_yaml().encode())
+
+
+def _quiet_libraries() -> None:
+    """No bars of theirs between ours. The user's own choice of verbosity stays."""
+    for name, value in {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}.items():
+        os.environ.setdefault(name, value)
+
+
+def _progress() -> Progress:
+    from pipelines.progress import Progress
+
+    return Progress(silent=int(os.environ.get("RANK", "0")) > 0)
+
+
+def _show_result(config: Config) -> None:
+    from pipelines.stage import stage_path
+
+    report = stage_path(config, "evaluate") / "report.json"
+    if config.evaluate is not None and report.is_file():
+        from pipelines.report import result_table
+
+        Console().print(result_table(json.loads(report.read_text(encoding="utf-8"))))
+    page = stage_path(config, "gallery") / "index.html"
+    if config.gallery is not None and page.is_file():
+        print(f"gallery: {page.resolve()}")
+
+
+def _show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, column in enumerate(columns):
+        table.add_column(column, no_wrap=place == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console()
+    # A pipe or file gets whole lines, however long: grep must find them.
+    console.width = console.width if console.is_terminal else 400
+    console.print(table)
+
+
+@contextmanager
+def clear_errors(traceback: bool) -> Iterator[None]:
+    """A user's mistake or misfortune becomes one message in red and exit status 1; Ctrl-C says how to resume, exit status 130.
+
+    Errors of other kinds are ours, and keep their traceback.
+    """
+    traceback = traceback or os.environ.get("DIFFALIGN_TRACEBACK", "") not in ("", "0")
+    previous = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _complain("stopped; what is finished is kept: resume with the same command")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; keep Python from complaining again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except Exception as error:
+        message = _message(error)
+        if message is None or traceback:
+            raise
+        _complain(f"error: {message}")
+        raise typer.Exit(1) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True).print(escape(text), style="bold red", highlight=False, soft_wrap=True)
+
+
+def _message(error: Exception) -> str | None:
+    """What to tell the user, or None where the error is a bug."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's: naming it must not import torch
+        detail = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        return f"out of memory{detail}; lower batch_size of the stage (train: micro_batch_size), what is finished is kept"
+    if isinstance(error, PermissionError):
+        return f"no permission for {error.filename!r} ({error.strerror}); change its rights, or choose another folder with run=..."
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename!r}; check the path"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return error.strerror or str(error)
+    if isinstance(error, OSError | ValueError | ImportError) or type(error).__name__ == "DivergedError":
+        return str(error) or type(error).__name__
+    return None
+
+
+if __name__ == "__main__":
+    main()
