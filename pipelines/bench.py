@@ -1,0 +1,203 @@
+"""bench: what a training step costs beside its floor, and what encoding once saves. Ratios of medians, both sides in turn in one process."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffalign.backbones import Backbone
+    from diffalign.training.alignment import AlignmentTask
+    from diffalign.training.groups import GroupBatch
+
+BENCHES = {
+    "step": "a whole training step against the bare policy forward and backward plus the bare reference forward on the same tensors",
+    "encode": "a training step that runs the VAE and the text encoder on its batch, against one on cached latents and embeds",
+}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Medians in seconds of two things measured in turn, and their ratio."""
+
+    name: str
+    seconds: float
+    against: float
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / self.against
+
+    def __str__(self) -> str:
+        return f"{self.name}: {1000 * self.seconds:.1f} ms against {1000 * self.against:.1f} ms, ratio {self.ratio:.3f}"
+
+
+def run(name: str, *, source: str = "bundled:shapes", backbone: str = "stable_diffusion", lora: bool = False, objective: str = "diffusion_dpo",
+        batch_size: int = 32, steps: int = 30, threads: int | None = None) -> Ratio:  # fmt: skip
+    """One of BENCHES on random pictures and prompts; ValueError for another name. `threads` sets torch's."""
+    import torch
+
+    if name not in BENCHES:
+        raise ValueError(f"unknown bench {name!r}; choose one of: {', '.join(BENCHES)}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory(prefix="diffalign-bench-") as folder:
+        build = lambda encode: _task(Path(folder), source, backbone, lora, objective, batch_size, encode_in_step=encode)  # noqa: E731
+        if name == "step":
+            task = build(False)
+            return _in_turn("training step / floor", task, _floor(task, batch_size), Path(folder) / "train", batch_size, steps)
+        import copy
+
+        cached = build(False)
+        other = _step_of(copy.copy(cached), batch_size)
+        return _in_turn("step that encodes / step on cached latents", build(True), other, Path(folder) / "train", batch_size, steps)
+
+
+def _in_turn(name: str, task: AlignmentTask, other: Callable[[], None], folder: Path, batch_size: int, steps: int) -> Ratio:
+    """Trains with the real loop, and calls `other` after every step; the first fifth is warm-up."""
+    import json
+
+    from diffalign.training.loop import train
+    from diffalign.training.settings import Settings
+
+    beside: list[float] = []
+
+    def advance(count: int, text: str) -> None:
+        started = time.perf_counter()
+        other()
+        _wait()
+        beside.append(time.perf_counter() - started)
+
+    settings = Settings(steps=steps, batch_size=batch_size, learning_rate=1e-6, checkpoint_every=steps, tracker=None)
+    train(task, settings, folder, advance=advance)
+    taken = [json.loads(line)["seconds"] for line in (folder / "speed.jsonl").read_text().splitlines()]
+    skip = max(1, steps // 5)
+    return Ratio(name, median(taken[skip:]), median(beside[-(steps - skip) :]))
+
+
+def _floor(task: AlignmentTask, batch_size: int) -> Callable[[], None]:
+    """The forwards and the backward that no implementation can do without, on the tensors of one drawn batch."""
+    import torch
+
+    from diffalign.training.loop import Visit
+
+    batch, noised, timestep = task.draw([Visit(index % task.group_count, 0) for index in range(batch_size)])
+    device = next(task.backbone.denoiser.parameters()).device
+    count = batch.latents.shape[1]
+    sample, every = noised.sample.flatten(0, 1).to(device), timestep.repeat_interleave(count).to(device)
+    embeds = {key: value.repeat_interleave(count, 0).to(device) for key, value in batch.embeds.items()}
+    target = torch.zeros_like(sample)
+
+    def floor() -> None:
+        if task.reference is not None:
+            with task.reference.use() as denoiser:
+                task.backbone.predict(denoiser, sample, every, embeds)
+        prediction = task.backbone.predict(task.modules["denoiser"], sample, every, embeds)
+        torch.nn.functional.mse_loss(prediction, target).backward()
+        for parameter in task.backbone.denoiser.parameters():
+            parameter.grad = None
+
+    return floor
+
+
+def _step_of(task: AlignmentTask, batch_size: int) -> Callable[[], None]:
+    """A step on cached latents with its own optimiser state, outside the loop: forwards, loss, backward, clipping, update."""
+    import itertools
+
+    import torch
+
+    from diffalign.training.loop import Visit
+
+    parameters = [parameter for parameter in task.backbone.denoiser.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6)
+    draws = itertools.count()
+
+    def step() -> None:
+        draw = next(draws)
+        measured = task.measure([Visit(index % task.group_count, draw) for index in range(batch_size)])
+        measured.value.mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _wait() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class _EncodingGroups:
+    """Groups that encode their pictures and prompts each time they are fetched, as scripts without a cache do."""
+
+    def __init__(self, backbone: Backbone, cached: Any, pixels: Any):
+        self.backbone, self.cached, self.pixels = backbone, cached, pixels
+
+    def __len__(self) -> int:
+        return len(self.cached)
+
+    def describe(self, group: int) -> str:
+        return self.cached.describe(group)
+
+    def fetch(self, groups: Sequence[int], *, dropped: Sequence[bool], flipped: Sequence[bool]) -> GroupBatch:
+        from dataclasses import replace
+
+        import torch
+
+        batch = self.cached.fetch(groups, dropped=dropped, flipped=flipped)
+        count = batch.latents.shape[1]
+        rows = [count * group + sample for group in groups for sample in range(count)]
+        latents = self.backbone.encode(torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1, seeds=rows)
+        embeds = self.backbone.embed([self.cached.preferences[group].prompt for group in groups])
+        return replace(batch, latents=latents.view_as(batch.latents), embeds=embeds)
+
+
+def _task(folder: Path, source: str, name: str, lora: bool, objective: str, batch_size: int, *, encode_in_step: bool) -> AlignmentTask:
+    """An alignment task on random pictures, with its cache written to folder once."""
+    import numpy as np
+    import torch
+
+    from diffalign.backbones import load_backbone
+    from diffalign.data.latents import CacheDescription, LatentCache, write_cache_description, write_dropout_embeds, write_embeds_shard, write_latents_shard
+    from diffalign.data.records import Preference
+    from diffalign.noising import load_noising
+    from diffalign.objectives import OBJECTIVES, build_objective
+    from diffalign.training.alignment import AlignmentTask, Sampling
+    from diffalign.training.groups import CachedGroups
+    from diffalign.training.lora import Lora, add_lora
+    from diffalign.training.reference import AdapterOff, FrozenCopy
+
+    backbone = load_backbone(name, source, device="cuda" if torch.cuda.is_available() else "cpu")
+    groups = 2 * batch_size
+    height, width = backbone.size
+    pixels = np.random.default_rng(0).integers(0, 256, (2 * groups, height, width, 3), dtype=np.uint8)
+    cache = folder / "latents"
+    ids, prompts = [f"c{index}" for index in range(2 * groups)], [f"a picture {index}" for index in range(groups)]
+    if not cache.exists():
+        latents = backbone.encode(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1, seeds=list(range(2 * groups)))
+        write_latents_shard(cache, 0, ids, latents)
+        write_embeds_shard(cache, 0, prompts, backbone.embed(prompts))
+        write_dropout_embeds(cache, backbone.embed([""]))
+        write_cache_description(cache, CacheDescription(dtype="float32", posterior="sample", backbone=name))
+    preferences = [Preference(f"g{index}", prompts[index], (ids[2 * index], ids[2 * index + 1])) for index in range(groups)]
+    needs = OBJECTIVES[objective]
+    if lora:
+        add_lora(backbone.denoiser, Lora(), seed=0)
+    reference = None
+    if needs.reference:
+        reference = AdapterOff(backbone.denoiser) if lora else FrozenCopy(backbone.denoiser)
+    if not lora:
+        backbone.denoiser.requires_grad_(True)
+    cached = CachedGroups(LatentCache(cache), preferences, needs.rows)
+    return AlignmentTask(
+        backbone, _EncodingGroups(backbone, cached, pixels) if encode_in_step else cached, build_objective(objective), needs,  # type: ignore[arg-type]
+        load_noising("shared"), reference, sampling=Sampling(), seed=0, identity={}, write_weights=lambda denoiser, path: None,
+    )  # fmt: skip
