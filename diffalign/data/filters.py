@@ -58,11 +58,8 @@ def split_group(group: Group, values: Sequence[float], settings: PairingSettings
     """
     dropped: dict[str, int] = {}
     order = sorted(range(len(group.ids)), key=lambda index: group.ids[index])
-    scored = [
-        index
-        for index in order
-        if math.isfinite(values[index]) and all(math.isfinite(group.scores[name][index]) for name in settings.agreement)
-    ]
+    read = [values, *(group.scores[name] for name in settings.agreement)]
+    scored = [index for index in order if all(column[index] is not None and math.isfinite(column[index]) for column in read)]
     _count(dropped, "unscored", len(order) - len(scored))
     distinct = _distinct(group, scored) if settings.deduplicate else scored
     _count(dropped, "deduplicate", len(scored) - len(distinct))

@@ -29,7 +29,7 @@ def media_of(value: Any, where: str, folder: Path | None = None) -> Image:
 
 
 def inside(folder: Path | None, name: str, where: str) -> Path:
-    """`folder`/`name`, links resolved. PermissionError on an absolute path, a URL, or a way out of the folder: data choose no path of ours."""
+    """`folder`/`name`, links resolved. PermissionError on an absolute path, a URL, or a way out of the folder: data open nothing else."""
     if folder is None:
         raise PermissionError(f"{where}: names a file {name!r}, and rows from a hub must hold their bytes; use a copy with embedded media")
     if "://" in name:

@@ -1,0 +1,440 @@
+"""Pairing: every rule and filter by hand, and what holds whatever the scores are."""
+
+import random
+from dataclasses import replace
+from math import inf, nan
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffalign.data.filters import PAIR_FILTERS
+from diffalign.data.modalities.image import Image
+from diffalign.data.pairing import FIXES, RULES, Group, PairingSettings, group_candidates, pair_groups
+from diffalign.data.records import Candidate, Preference
+
+SCORED = [name for name in RULES if name != "imported"]
+
+
+def group(scores, group_id="g", *, other=None, sources=None, identities=None, sizes=None, preferences=()) -> Group:
+    """A group of candidates a, b, c, … with scores r.d (and r.other)."""
+    count = len(scores)
+    columns = {"r.d": scores} if other is None else {"r.d": scores, "r.other": other}
+    ids = [f"{group_id}{letter}" for letter in "abcdefgh"[:count]]
+    return Group(
+        group_id,
+        f"prompt of {group_id}",
+        ids,
+        columns,
+        sources or ["m"] * count,
+        identities or [""] * count,
+        sizes or [(8, 8)] * count,
+        preferences,
+    )
+
+
+def pair(groups, **values):
+    """(samples joined by >, scores) of each preference."""
+    return [(">".join(row.samples), row.scores) for row in pair_groups(groups, PairingSettings(**{"by": "r.d", **values})).preferences]
+
+
+def summary(groups, **values):
+    return pair_groups(groups, PairingSettings(**{"by": "r.d", **values})).summary
+
+
+FOUR = group([0.25, 1.0, 0.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("best_vs_worst", [("gb>gc", (1.0, 0.0))]),
+        ("best_vs_rest", [("gb>gd", (1.0, 0.5)), ("gb>ga", (1.0, 0.25)), ("gb>gc", (1.0, 0.0))]),
+        (
+            "all_pairs",
+            [
+                *[("gb>gd", (1.0, 0.5)), ("gb>ga", (1.0, 0.25)), ("gb>gc", (1.0, 0.0))],
+                *[("gd>ga", (0.5, 0.25)), ("gd>gc", (0.5, 0.0)), ("ga>gc", (0.25, 0.0))],
+            ],
+        ),
+        ("ranked_list", [("gb>gd>ga>gc", (1.0, 0.5, 0.25, 0.0))]),
+        ("labelled", [("gb", (1.0,)), ("gd", (0.5,)), ("ga", (0.25,)), ("gc", (0.0,))]),
+    ],
+)
+def test_each_rule_by_hand(rule, expected):
+    assert pair([FOUR], rule=rule, threshold=0.5 if rule == "labelled" else None) == expected
+
+
+def test_what_a_preference_says():
+    (row,) = pair_groups([FOUR], PairingSettings(by="r.d")).preferences
+    assert row == Preference("g", "prompt of g", ("gb", "gc"), "pair", scores=(1.0, 0.0), source="r.d")
+    assert row.win_probability is None, "a score gap is no log-odds"
+    assert pair_groups([FOUR], PairingSettings("ranked_list", "r.d")).preferences[0].kind == "list"
+
+
+def test_labelled_gives_one_at_or_above_the_threshold():
+    rows = pair_groups([FOUR], PairingSettings("labelled", "r.d", threshold=0.5)).preferences
+    assert {row.samples[0]: row.labels for row in rows} == {"gb": (1,), "gd": (1,), "ga": (0,), "gc": (0,)}
+    far = pair_groups([FOUR], PairingSettings("labelled", "r.d", threshold=0.5, minimum_gap=0.3)).preferences
+    assert {row.samples[0]: row.labels for row in far} == {"gb": (1,), "gc": (0,)}
+    good = pair_groups([FOUR], PairingSettings("labelled", "r.d", threshold=0.5, minimum_winner=0.8)).preferences
+    assert {row.samples[0]: row.labels for row in good} == {"gb": (1,), "ga": (0,), "gc": (0,)}
+    assert pair_groups([group([1.0])], PairingSettings("labelled", "r.d", threshold=0.5)).summary.pairs_kept == 1, "no partner is needed"
+
+
+def test_random_takes_the_pairs_of_best_vs_worst_and_a_fair_coin():
+    groups = [group([1.0, 0.0], f"g{index:03d}") for index in range(400)]
+    rows = pair_groups(groups, PairingSettings("random", "r.d", seed=1)).preferences
+    flipped = [row.samples[0].endswith("b") for row in rows]
+    assert {frozenset(row.samples) for row in rows} == {frozenset(row.ids) for row in groups}
+    assert 160 <= sum(flipped) <= 240
+    assert rows == pair_groups(reversed(groups), PairingSettings("random", "r.d", seed=1)).preferences
+    assert rows[:100] == pair_groups(groups[:100], PairingSettings("random", "r.d", seed=1)).preferences, "of (seed, group) alone"
+    other = [row.samples[0].endswith("b") for row in pair_groups(groups, PairingSettings("random", "r.d", seed=2)).preferences]
+    assert 120 <= sum(one != two for one, two in zip(flipped, other, strict=True)) <= 280
+    assert {row.scores for row in rows} == {(1.0, 0.0)}, "the verdict is random too: a method that reads scores must not see the truth"
+
+
+def test_several_scores_are_summed_with_weights():
+    both = group([1.0, 0.0], other=[0.0, 3.0])
+    assert pair([both], by={"r.d": 1.0, "r.other": 0.5}) == [("gb>ga", (1.5, 1.0))]
+    assert pair([both], by={"r.d": 1.0, "r.other": -1.0}) == [("ga>gb", (1.0, -3.0))]
+    assert pair_groups([both], PairingSettings(by={"r.d": 1.0, "r.other": 0.5})).preferences[0].source == "1·r.d + 0.5·r.other"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("minimum_gap", {"minimum_gap": 0.5}, ["gb>gd", "gb>ga", "gb>gc", "gd>gc"]),
+        ("maximum_gap", {"maximum_gap": 0.5}, ["gb>gd", "gd>ga", "gd>gc", "ga>gc"]),
+        ("minimum_winner", {"minimum_winner": 0.5}, ["gb>gd", "gb>ga", "gb>gc", "gd>ga", "gd>gc"]),
+        # r.other of b and a is equal, which is no disagreement; d has more than b
+        ("agreement", {"agreement": ("r.other",)}, ["gb>ga", "gb>gc", "gd>ga", "gd>gc", "ga>gc"]),
+    ],
+)
+def test_each_pair_filter_by_hand(name, values, expected):
+    four = group([0.25, 1.0, 0.0, 0.5], other=[2.0, 2.0, 1.0, 3.0])
+    result = pair_groups([four], PairingSettings("all_pairs", "r.d", **values))
+    assert [">".join(row.samples) for row in result.preferences] == expected
+    assert result.summary.pairs_dropped == {name: 6 - len(expected)}
+
+
+def test_ties_are_dropped_or_kept_with_even_odds():
+    tied = group([1.0, 1.0, 0.0])
+    assert pair([tied], rule="all_pairs") == [("ga>gc", (1.0, 0.0)), ("gb>gc", (1.0, 0.0))]
+    kept = pair_groups([tied], PairingSettings("all_pairs", "r.d", ties="keep"))
+    assert [(row.samples, row.win_probability) for row in kept.preferences] == [
+        (("ga", "gb"), 0.5),
+        (("ga", "gc"), None),
+        (("gb", "gc"), None),
+    ]
+    assert kept.summary.ties == 1
+    assert summary([tied], rule="all_pairs").pairs_dropped == {"ties": 1}
+
+
+def test_a_ranked_list_is_thinned_of_ties_or_keeps_them():
+    tied = group([1.0, 1.0, 0.0, 0.5])
+    assert pair([tied], rule="ranked_list") == [("ga>gd>gc", (1.0, 0.5, 0.0))]
+    assert pair([tied], rule="ranked_list", ties="keep") == [("ga>gb>gd>gc", (1.0, 1.0, 0.5, 0.0))]
+    assert summary([tied, group([1.0, 1.0, 1.0], "h")], rule="ranked_list").pairs_dropped == {"ties": 1}
+    assert pair([group([1.0, 1.0, 0.0])], rule="ranked_list") == [("ga>gc", (1.0, 0.0))]
+
+
+def test_identical_media_are_paired_once():
+    twins = group([1.0, 0.0, 1.0, 0.5], identities=["x", "y", "x", "z"])
+    assert pair([twins], rule="all_pairs") == [("ga>gd", (1.0, 0.5)), ("ga>gb", (1.0, 0.0)), ("gd>gb", (0.5, 0.0))]
+    assert summary([twins]).candidates_dropped == {"deduplicate": 1}
+    assert summary([twins], deduplicate=False).candidates_dropped == {}
+    unknown = group([1.0, 0.0], identities=["", ""])
+    assert summary([unknown]).candidates_dropped == {}
+
+
+def test_only_samples_of_one_source_and_one_size_meet():
+    mixed = group([1.0, 0.0, 0.75, 0.5], sources=["m", "n", "n", "m"])
+    assert pair([mixed]) == [("ga>gd", (1.0, 0.5)), ("gc>gb", (0.75, 0.0))]
+    assert pair([mixed], same_source=False) == [("ga>gb", (1.0, 0.0))]
+    assert summary([mixed]).across_sources == 0
+    assert summary([mixed], same_source=False).across_sources == 1
+    sized = group([1.0, 0.0, 0.5], sizes=[(8, 8), (8, 16), (8, 8)])
+    assert pair([sized]) == [("ga>gc", (1.0, 0.5))]
+    assert summary([sized]).candidates_dropped == {"same_size": 1}
+    assert pair([sized], same_size=False) == [("ga>gb", (1.0, 0.0))]
+
+
+@pytest.mark.parametrize("hole", [nan, inf, None])
+def test_candidates_without_a_score_are_set_aside(hole):
+    assert pair([group([1.0, hole, 0.0])], rule="all_pairs") == [("ga>gc", (1.0, 0.0))]
+    assert summary([group([1.0, hole, 0.0])]).candidates_dropped == {"unscored": 1}
+    assert pair([group([1.0, 0.5, 0.0], other=[1.0, 1.0, hole])], agreement=("r.other",)) == [("ga>gb", (1.0, 0.5))]
+
+
+def test_the_summary_counts_everything():
+    groups = [FOUR, group([1.0, 0.9], "h"), group([2.0], "i"), group([1.0, 1.0], "j")]
+    found = summary(groups, rule="all_pairs", minimum_gap=0.5)
+    assert (found.groups_read, found.groups_kept, found.candidates_read, found.pairs_kept, found.ties) == (4, 1, 9, 4, 1)
+    assert found.pairs_dropped == {"minimum_gap": 3, "ties": 1}
+    assert found.candidates_dropped == {"alone": 1}
+    assert found.gap_range == (0.0, 1.0)
+    np.testing.assert_allclose(found.gap_edges, np.linspace(0, 1, 21))
+    assert (sum(found.gap_counts), sum(found.gap_proposed)) == (4, 8)
+    assert found.gap_counts[10:12] == (2, 0)
+    assert found.gap_counts[15] == 1
+    assert found.gap_counts[19] == 1
+
+
+@pytest.mark.parametrize(
+    ("groups", "values", "message"),
+    [
+        ([FOUR], {"minimum_gap": 2.0}, r"minimum_gap=2\.0 dropped most\. Gaps observed: 1 … 1\. Lower minimum_gap"),
+        ([FOUR], {"maximum_gap": 0.1}, r"maximum_gap=0\.1 dropped most\. Gaps observed: 1 … 1\. Raise maximum_gap"),
+        ([FOUR], {"minimum_winner": 3.0}, r"minimum_winner=3\.0 dropped most"),
+        (
+            [group([1.0, 1.0, 1.0]), group([0.0, 2.0], "h")],
+            {"minimum_gap": 5, "rule": "all_pairs"},
+            r"ties='drop' dropped most\. Gaps observed: 0 … 2",
+        ),
+        ([group([1.0, 1.0])], {}, "ties='drop' dropped most"),
+        ([group([1.0, 0.0], sources=["m", "n"])], {}, "same_source=True dropped most.*set same_source to false"),
+        ([group([1.0, 0.0], sizes=[(8, 8), (9, 9)])], {}, "same_size=True dropped most.*same_size to false"),
+        ([group([1.0, 0.0], identities=["x", "x"])], {}, "deduplicate"),
+        ([group([1.0])], {}, "Generate at least 2 samples per prompt"),
+        ([group([nan, nan])], {}, "Run the stage `score`"),
+        ([group([1.0, 0.0], other=[0.0, 1.0])], {"agreement": ["r.other"]}, r"agreement=\('r\.other',\) dropped most"),
+        ([], {}, "no groups to pair"),
+    ],
+)
+def test_nothing_left_names_what_dropped_most(groups, values, message):
+    with pytest.raises(ValueError, match=message):
+        pair(groups, **values)
+
+
+def test_every_reason_has_its_fix():
+    assert set(PAIR_FILTERS) | {"unscored", "deduplicate", "alone", "same_source", "same_size"} == set(FIXES)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rule": "best"}, "unknown pairing rule 'best'; choose one of: best_vs_worst"),
+        ({"by": None}, "set `by` to a reward.dimension"),
+        ({"by": {"r.d": 0.0}}, "weight of 'r.d' in `by` is 0.0"),
+        ({"minimum_gap": -1}, "minimum_gap is -1"),
+        ({"minimum_gap": nan}, "minimum_gap is nan"),
+        ({"minimum_gap": 1.0, "maximum_gap": 0.5}, "maximum_gap 0.5 lies below minimum_gap 1.0"),
+        ({"ties": "maybe"}, "ties is 'maybe'; choose one of: drop, keep"),
+        ({"ties": "keep", "minimum_gap": 0.1}, "a tie has gap 0"),
+        ({"rule": "labelled"}, "needs a finite threshold"),
+        ({"rule": "labelled", "threshold": 0.5, "agreement": ["r.other"]}, "judges samples singly"),
+        ({"threshold": 0.5}, "belongs to rule 'labelled'"),
+        ({"agreement": "r.other"}, "write agreement: \\[r.other\\]"),
+        ({"rule": "imported"}, "remove by='r.d'"),
+    ],
+)
+def test_impossible_settings_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        PairingSettings(**{"by": "r.d", **values})
+
+
+def test_bad_groups_are_refused():
+    with pytest.raises(ValueError, match=r"no score 'r\.x' for group 'g'; scores made so far: r\.d"):
+        pair([FOUR], by="r.x")
+    with pytest.raises(ValueError, match="group 'g' occurs twice"):
+        pair([FOUR, FOUR])
+    with pytest.raises(ValueError, match="sources has 1 entries for 4 candidates"):
+        replace(FOUR, sources=["m"])
+    with pytest.raises(ValueError, match="candidate 'a' occurs twice"):
+        replace(FOUR, ids=["a", "a", "b", "c"])
+
+
+# What came with the data
+
+
+def votes(*rows, **columns) -> Group:
+    return group([0.0, 0.0, 0.0], preferences=rows, **columns)
+
+
+def test_imported_preferences_are_kept_filtered_and_swapped():
+    clear, tie = Preference("g", "p", ("ga", "gb"), source="people"), Preference("g", "p", ("gb", "gc"), win_probability=0.5)
+    soft = Preference("g", "p", ("gc", "ga"), win_probability=0.9, scores=(3.0, 1.0))
+    rule = PairingSettings("imported")
+    assert pair_groups([votes(clear, tie)], rule).preferences == [clear]
+    assert pair_groups([votes(clear, tie)], rule).summary.ties == 1
+    assert pair_groups([votes(clear, tie)], replace(rule, ties="keep")).preferences == [clear, tie]
+    assert pair_groups([votes(soft)], replace(rule, minimum_gap=2.0)).preferences == [soft]
+    (swapped,) = pair_groups([votes(soft)], replace(rule, swap_labels=True)).preferences
+    assert (swapped.samples, swapped.scores, swapped.win_probability) == (("ga", "gc"), (3.0, 1.0), 0.9)
+    with pytest.raises(ValueError, match="same_source=True dropped most"):
+        pair_groups([votes(clear, sources=["m", "n", "n"])], rule)
+    with pytest.raises(ValueError, match="deduplicate=True dropped most"):
+        pair_groups([votes(clear, identities=["x", "x", "y"])], rule)
+    with pytest.raises(ValueError, match="minimum_gap is set, but these preferences came without scores"):
+        pair_groups([votes(clear)], replace(rule, minimum_gap=0.1))
+    with pytest.raises(ValueError, match=r"names \['gz'\], which the group lacks"):
+        pair_groups([votes(Preference("g", "p", ("ga", "gz")))], rule)
+    with pytest.raises(ValueError, match="the data carry none"):
+        pair_groups([votes()], rule)
+
+
+def test_a_reward_may_have_to_agree_with_people():
+    row = Preference("g", "p", ("ga", "gb"))
+    rule = PairingSettings("imported", agreement=("r.d",))
+    assert pair_groups([group([1.0, 0.0], preferences=[row])], rule).preferences == [row]
+    with pytest.raises(ValueError, match="agreement"):
+        pair_groups([group([0.0, 1.0], preferences=[row])], rule)
+
+
+def test_groups_come_from_candidates_in_any_order():
+    def make(name, group_id, colour):
+        pixels = np.full((4, 6, 3), colour, np.uint8)
+        return Candidate(name, group_id, f"prompt {group_id}", Image.from_pixels(pixels), model="m")
+
+    candidates = [make("d", "2", 1), make("a", "1", 1), make("c", "2", 2), make("b", "1", 1)]
+    first, second = group_candidates(candidates, {"r.d": {"a": 1.0, "b": 0.5, "c": 2.0}})
+    assert (first.group_id, first.ids, first.scores, first.sources, first.sizes) == (
+        "1",
+        ["a", "b"],
+        {"r.d": [1.0, 0.5]},
+        ["m"] * 2,
+        [(6, 4)] * 2,
+    )
+    assert first.identities[0] == first.identities[1] != second.identities[0]
+    assert (second.ids, second.scores["r.d"][0]) == (["c", "d"], 2.0)
+    assert np.isnan(second.scores["r.d"][1])
+    assert group_candidates(candidates, {}, identities=False)[0].identities == ["", ""]
+    with pytest.raises(ValueError, match="group '1' has two prompts"):
+        group_candidates([candidates[1], replace(candidates[3], prompt="another")], {})
+
+
+# What holds whatever the scores are
+
+values = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6))
+
+
+@st.composite
+def group_lists(draw):
+    groups = []
+    for index in range(draw(st.integers(1, 4))):
+        count = draw(st.integers(1, 5))
+        column = st.lists(values, min_size=count, max_size=count)
+        groups.append(
+            group(
+                draw(column),
+                f"g{index}",
+                other=draw(column),
+                sources=draw(st.lists(st.sampled_from("mn"), min_size=count, max_size=count)),
+                identities=draw(st.lists(st.sampled_from(["", "x", "y", "z"]), min_size=count, max_size=count)),
+                sizes=draw(st.lists(st.sampled_from([(8, 8), (8, 16)]), min_size=count, max_size=count)),
+            )
+        )
+    return groups
+
+
+@st.composite
+def all_settings(draw):
+    rule = draw(st.sampled_from(SCORED))
+    ties = draw(st.sampled_from(["drop", "keep"]))
+    minimum_gap = 0.0 if ties == "keep" else draw(st.sampled_from([0.0, 0.5, 2.0]))
+    return PairingSettings(
+        rule=rule,
+        by=draw(st.sampled_from(["r.d", "r.other"])),
+        minimum_gap=minimum_gap,
+        maximum_gap=draw(st.sampled_from([None, 3.0])),
+        minimum_winner=draw(st.sampled_from([None, 0.0])),
+        agreement=() if rule == "labelled" else draw(st.sampled_from([(), ("r.other",)])),
+        ties=ties,
+        deduplicate=draw(st.booleans()),
+        same_source=draw(st.booleans()),
+        same_size=draw(st.booleans()),
+        threshold=0.5 if rule == "labelled" else None,
+        seed=draw(st.integers(0, 3)),
+    )
+
+
+def outcome(groups, chosen):
+    """The result, or the text of the error where nothing is left."""
+    try:
+        return pair_groups(groups, chosen)
+    except ValueError as error:
+        return str(error)
+
+
+def shuffled(groups: list[Group], seed: int) -> list[Group]:
+    """The same groups in another order, their candidates in another order."""
+    generator = random.Random(seed)
+    result = []
+    for each in groups:
+        order = generator.sample(range(len(each.ids)), len(each.ids))
+        result.append(
+            Group(
+                each.group_id,
+                each.prompt,
+                [each.ids[index] for index in order],
+                {name: [column[index] for index in order] for name, column in each.scores.items()},
+                *([column[index] for index in order] for column in (each.sources, each.identities, each.sizes)),
+            )
+        )
+    return generator.sample(result, len(result))
+
+
+@settings(deadline=None, max_examples=200)
+@given(group_lists(), all_settings())
+def test_kept_pairs_obey_every_filter(groups, chosen):
+    result = outcome(groups, chosen)
+    if isinstance(result, str):
+        return
+    by_id = {name: (each, index) for each in groups for index, name in enumerate(each.ids)}
+    for row in result.preferences:
+        places = [by_id[name] for name in row.samples]
+        scores = [each.scores[chosen.by][index] for each, index in places]
+        assert {each.group_id for each, _ in places} == {row.group_id}
+        ranked = sorted(scores, reverse=True)
+        assert list(row.scores) == ranked
+        if chosen.rule != "random":
+            assert scores == ranked, "winner ≥ loser"
+        gap = ranked[0] - ranked[-1] if chosen.threshold is None else abs(ranked[0] - chosen.threshold)
+        assert gap >= chosen.minimum_gap
+        assert chosen.maximum_gap is None or gap <= chosen.maximum_gap
+        if chosen.threshold is None:
+            assert chosen.minimum_winner is None or ranked[0] >= chosen.minimum_winner
+            assert gap > 0 or chosen.ties == "keep"
+            assert not chosen.same_source or len({each.sources[index] for each, index in places}) == 1
+            assert not chosen.same_size or len({each.sizes[index] for each, index in places}) == 1
+            known = [each.identities[index] for each, index in places if each.identities[index]]
+            assert not chosen.deduplicate or len(set(known)) == len(known)
+            assert row.win_probability == (0.5 if gap == 0 and row.kind == "pair" else None)
+        if chosen.agreement and chosen.rule != "random":
+            (best, one), (worst, other) = places[0], places[-1]
+            assert best.scores["r.other"][one] >= worst.scores["r.other"][other]
+    account = result.summary
+    assert account.pairs_kept == len(result.preferences) == sum(account.gap_counts)
+    assert sum(account.gap_proposed) == account.pairs_kept + sum(account.pairs_dropped.values())
+
+
+@settings(deadline=None, max_examples=100)
+@given(group_lists(), all_settings(), st.integers(0, 9))
+def test_the_order_of_the_input_changes_nothing(groups, chosen, seed):
+    one, two = outcome(groups, chosen), outcome(iter(shuffled(groups, seed)), chosen)
+    assert one == two
+    if not isinstance(one, str):
+        assert [row.group_id for row in one.preferences] == sorted(row.group_id for row in one.preferences)
+
+
+@settings(deadline=None, max_examples=100)
+@given(group_lists(), all_settings())
+def test_swapping_turns_every_judgement_around(groups, chosen):
+    straight, swapped = outcome(groups, chosen), outcome(groups, replace(chosen, swap_labels=True))
+    if isinstance(straight, str):
+        assert straight == swapped
+        return
+    assert not isinstance(swapped, str)
+    assert len(straight.preferences) == len(swapped.preferences)
+    for before, after in zip(straight.preferences, swapped.preferences, strict=True):
+        assert after.scores == before.scores, "the verdict keeps its place"
+        assert after.source == f"{before.source} (labels swapped)"
+        if before.labels is not None:
+            assert after.samples == before.samples
+            assert after.labels == tuple(1 - label for label in before.labels)
+        else:
+            assert after.samples == before.samples[::-1]
+    assert swapped.summary == straight.summary
