@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from typing import ClassVar
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -31,15 +30,15 @@ class JpegSize:
 
     quality: int = 75
 
-    name: ClassVar[str] = "jpeg_size"
-    modalities: ClassVar[frozenset[str]] = frozenset({"image"})
-    dimensions: ClassVar[tuple[str, ...]] = ("score",)
-    needs_prompt: ClassVar[bool] = False
-    groupwise: ClassVar[bool] = False
-    scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    name = "jpeg_size"
+    modalities = frozenset({"image"})
+    dimensions = ("score",)
+    needs_prompt = False
+    groupwise = False
+    scale = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.quality, int) or not 1 <= self.quality <= 95:
+        if type(self.quality) is not int or not 1 <= self.quality <= 95:
             raise ValueError(f"jpeg_size got quality = {self.quality!r}; give a whole number from 1 to 95 (default 75)")
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -23,13 +22,13 @@ def saturation(pixels: np.ndarray) -> float:
 class Saturation:
     """Mean HSV saturation, 0 to 1; no prompt, no weights."""
 
-    name: ClassVar[str] = "saturation"
-    revision: ClassVar[str] = "1"
-    modalities: ClassVar[frozenset[str]] = frozenset({"image"})
-    dimensions: ClassVar[tuple[str, ...]] = ("score",)
-    needs_prompt: ClassVar[bool] = False
-    groupwise: ClassVar[bool] = False
-    scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    name = "saturation"
+    revision = "1"
+    modalities = frozenset({"image"})
+    dimensions = ("score",)
+    needs_prompt = False
+    groupwise = False
+    scale = (0.0, 1.0)
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         return score_pixels(self, saturation, prompts, media)

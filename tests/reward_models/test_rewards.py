@@ -1,0 +1,163 @@
+"""What every reward in the table is asked: the contract of reward_models.contract.Reward."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffalign.data.modalities.image import Image
+from reward_models import REWARD_MODELS, load_reward, settings_of
+from reward_models.contract import Reward
+
+NAMES = list(REWARD_MODELS)
+PROMPTS = ["a red circle", "two blue squares", "a green star", "a red circle", "three yellow triangles"]
+
+
+@pytest.fixture(scope="module")
+def rewards(tiny_clip: Path) -> dict[str, Reward]:
+    """Every reward of the table, each with the smallest settings it works with."""
+    needed = {"clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"}}
+    return {name: load_reward(name, **needed.get(name, {})) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image]:
+    noise = np.random.default_rng(0)
+    return [Image.from_pixels(noise.integers(0, 256, (64, 64, 3), dtype=np.uint8) // (index + 1)) for index in range(len(PROMPTS))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_describes_itself(rewards, name) -> None:
+    reward = rewards[name]
+    assert reward.name == name
+    assert isinstance(reward.revision, str) and reward.revision
+    assert reward.modalities == REWARD_MODELS[name].modalities
+    assert reward.dimensions and len(set(reward.dimensions)) == len(reward.dimensions)
+    assert all(dimension.isidentifier() for dimension in reward.dimensions), (
+        "a dimension is a Parquet column, addressed as reward.dimension"
+    )
+    assert isinstance(reward.needs_prompt, bool) and isinstance(reward.groupwise, bool)
+    low, high = reward.scale
+    assert low < high
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gives_one_finite_float_per_item_and_dimension(rewards, images, name) -> None:
+    scores = rewards[name](PROMPTS, images)
+    assert tuple(scores) == rewards[name].dimensions
+    for values in scores.values():
+        assert len(values) == len(images)
+        assert all(type(value) is float and math.isfinite(value) for value in values)
+    json.dumps(scores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_equals_singles(rewards, images, name) -> None:
+    reward = rewards[name]
+    if reward.groupwise:
+        pytest.skip("a groupwise reward compares the items of a call")
+    together = reward(PROMPTS, images)
+    for index, (prompt, image) in enumerate(zip(PROMPTS, images, strict=True)):
+        for dimension, values in reward([prompt], [image]).items():
+            assert values[0] == pytest.approx(together[dimension][index], rel=1e-4, abs=1e-5 * (reward.scale[1] - reward.scale[0]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_does_not_depend_on_the_order(rewards, images, name) -> None:
+    order = list(range(len(PROMPTS)))
+    random.Random(0).shuffle(order)
+    forward = rewards[name](PROMPTS, images)
+    shuffled = rewards[name]([PROMPTS[index] for index in order], [images[index] for index in order])
+    for dimension, values in shuffled.items():
+        assert values == pytest.approx([forward[dimension][index] for index in order], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ignores_the_prompt_where_it_says_so(rewards, images, name) -> None:
+    if rewards[name].needs_prompt:
+        pytest.skip("needs the prompt")
+    assert rewards[name](PROMPTS, images) == rewards[name]([""] * len(images), images)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_leaves_the_pictures_alone(rewards, images, name) -> None:
+    before = [image.identity() for image in images]
+    rewards[name](PROMPTS, images)
+    assert [image.identity() for image in images] == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_items_give_no_scores(rewards, name) -> None:
+    assert rewards[name]([], []) == {dimension: [] for dimension in rewards[name].dimensions}
+
+
+class Audio:
+    """A handle of a modality that no image reward can look at."""
+
+    def encoded(self) -> bytes:
+        return b""
+
+    def identity(self) -> str:
+        return ""
+
+    def to_row(self) -> dict:
+        return {}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "audio" not in REWARD_MODELS[name].modalities])
+def test_refuses_another_modality_and_lists_what_fits(rewards, images, name, monkeypatch) -> None:
+    from diffalign.data.modalities import MODALITIES
+
+    monkeypatch.setitem(MODALITIES, "audio", "Audio")
+    with pytest.raises(ValueError, match=rf"'{name}' scores image, but item 1 is audio; rewards for audio: none yet"):
+        rewards[name](PROMPTS[:2], [images[0], Audio()])
+    with pytest.raises(ValueError, match="item 0 is ndarray"):
+        rewards[name](PROMPTS[:1], [images[0].pixels()])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refuses_unequal_lengths(rewards, images, name) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' got 1 prompts and 5 media; give one prompt for each item"):
+        rewards[name](PROMPTS[:1], images)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_setting_is_an_error_that_lists_the_known(name) -> None:
+    known = ", ".join(settings_of(name)) or "none"
+    with pytest.raises(ValueError, match=f"reward '{name}' has no setting 'sharpen'.*; it takes: {known}"):
+        load_reward(name, sharpen=1)
+
+
+def test_an_unknown_reward_is_an_error_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"unknown reward 'clipscore' \(did you mean 'clip_score'\?\); choose one of: shapes, clip_score"):
+        load_reward("clipscore")
+    with pytest.raises(ValueError, match=r"unknown reward '../../x'; choose one of"):
+        load_reward("../../x")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if REWARD_MODELS[name].extra])
+def test_a_missing_extra_is_named(name, monkeypatch) -> None:
+    extra = REWARD_MODELS[name].extra
+    library = {"clip": "open_clip"}[extra]
+    for module in [module for module in sys.modules if module.split(".")[0] == library]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(
+        ModuleNotFoundError, match=rf"reward '{name}' needs {library}, which is not installed: pip install 'diffalign\[{extra}\]'"
+    ):
+        load_reward(name, **{"checkpoint": "random"} if name == "clip_score" else {})
+
+
+def test_the_table_imports_nothing_heavy() -> None:
+    """`diffalign rewards` lists the table: it must not wait for torch, numpy or open_clip."""
+    code = "import sys, reward_models; print([m for m in ('torch', 'numpy', 'PIL', 'open_clip', 'pyarrow') if m in sys.modules])"
+    root = Path(__file__).parents[2]
+    answer = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert (answer.stdout.strip(), answer.stderr) == ("[]", "")
