@@ -159,5 +159,5 @@ def test_the_table_imports_nothing_heavy() -> None:
     """`diffalign rewards` lists the table: it must not wait for torch, numpy or open_clip."""
     code = "import sys, reward_models; print([m for m in ('torch', 'numpy', 'PIL', 'open_clip', 'pyarrow') if m in sys.modules])"
     root = Path(__file__).parents[2]
-    answer = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=False)
     assert (answer.stdout.strip(), answer.stderr) == ("[]", "")
