@@ -140,7 +140,7 @@ def test_table_fits_80_columns_and_marks_what_was_trained_on() -> None:
 def metrics(path: Path, lines: int = 60, tail: str = "") -> Path:
     rows = [
         {"step": step + 1, "loss": 0.69 - 0.001 * step, "rewards/accuracies": 0.6, "win_adv": 1e-4, "lose_adv": -1e-4, "grad_norm": 1.0,
-         "note": "x"} for step in range(lines)  # fmt: skip
+         "note": "x"} for step in range(lines)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + tail)
     return path

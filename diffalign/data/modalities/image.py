@@ -82,11 +82,15 @@ class Image:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) as shown, EXIF orientation applied; reads the header only."""
+        """(width, height) as shown, EXIF orientation applied; reads the header only (a PNG without EXIF there is read to its end)."""
         if self._size is None:
             with self._open() as picture:
                 width, height = picture.size
-                self._size = (height, width) if picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8) else (width, height)
+                try:
+                    orientation = picture.getexif().get(ORIENTATION, 1)
+                except Exception as error:
+                    raise self._corrupt(error) from error
+                self._size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
         return self._size
 
     def pixels(self) -> np.ndarray:
@@ -107,9 +111,7 @@ class Image:
             except BOMBS as error:
                 raise self._bomb() from error
             except Exception as error:
-                raise ValueError(
-                    f"image {self._name()} is truncated or corrupt ({type(error).__name__}: {error}); fetch the file again or drop the row"
-                ) from error
+                raise self._corrupt(error) from error
         self._size = (pixels.shape[1], pixels.shape[0])
         return pixels
 
@@ -135,6 +137,11 @@ class Image:
 
     def _name(self) -> str:
         return repr(self.name) if self.name else "(from pixels)" if self._bytes is None else "(from bytes)"
+
+    def _corrupt(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"image {self._name()} is truncated or corrupt ({type(error).__name__}: {error}); fetch the file again or drop the row"
+        )
 
     def _bomb(self) -> ValueError:
         return ValueError(
