@@ -7,6 +7,7 @@ Made for pictures that a model drew: soft edges, specks, colours that are slight
 import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import cast
 
 import numpy as np
 from scipy import ndimage
@@ -86,7 +87,7 @@ def read(pixels: np.ndarray) -> Reading:
     ink = np.clip((length - _INK_FLOOR) / _INK_SPAN, 0, 1)
     labels, count = _label_cores(offset, background)
     if count:
-        distance, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
+        distance, nearest = cast("tuple[np.ndarray, np.ndarray]", ndimage.distance_transform_edt(labels == 0, return_indices=True))
         owner = labels[nearest[0], nearest[1]] * (distance <= _REGION)
     else:
         owner = labels
@@ -123,7 +124,7 @@ def _label_cores(offset: np.ndarray, background: np.ndarray) -> tuple[np.ndarray
     is_core = np.take_along_axis(opacity, classes[..., None], axis=2)[..., 0] > _CORE
     labels, count = np.zeros((SIZE, SIZE), dtype=np.int32), 0
     for index in np.flatnonzero(np.bincount(classes[is_core], minlength=len(COLOURS)) >= _MIN_AREA):
-        parts, _ = ndimage.label(is_core & (classes == index))
+        parts, _ = cast("tuple[np.ndarray, int]", ndimage.label(is_core & (classes == index)))
         areas = np.bincount(parts.ravel())
         # Where two colours touch, their mixture may look like a third: a seam, too thin to survive erosion.
         survivors = np.unique(parts[ndimage.binary_erosion(parts > 0)])
@@ -220,7 +221,8 @@ def _perimeter(shape: str) -> float:
     """The length of the outline of a shape, in equivalent radii."""
     steps = (np.arange(400) + 0.5) / 100 - 2
     drawn = coverage(shape, *np.meshgrid(steps * 100, steps * 100), 100)
-    slope = np.hypot(*np.gradient(ndimage.gaussian_filter(drawn, 2)))
+    down, across = np.gradient(ndimage.gaussian_filter(drawn, 2))
+    slope = np.hypot(down, across)
     return float(slope.sum()) / 100 / math.sqrt(_unit_area(shape) / math.pi)
 
 

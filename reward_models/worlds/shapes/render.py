@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .captions import COLOURS, Item, Scene, parse
+from .captions import COLOURS, Scene, parse
 from .geometry import PALETTE, REACH, SIZE, coverage
 
 MIN_GAP = 3.0  # pixels between any two objects
@@ -60,8 +60,8 @@ def layout(scene: Scene | str, seed: int) -> Layout:
     scene = parse(scene) if isinstance(scene, str) else scene
     rng = np.random.default_rng([seed, 0x5A])
     background = rng.uniform(226, 246) + rng.uniform(-5, 5, size=3)
-    items = [_with_colour(item, rng) for item in scene.items]
-    objects = [(item.shape, item.colour) for item in items for _ in range(item.count)]
+    colours = [item.colour or COLOURS[int(rng.integers(len(COLOURS)))] for item in scene.items]
+    objects = [(item.shape, colour) for item, colour in zip(scene.items, colours, strict=True) for _ in range(item.count)]
     radii, centres = _place([shape for shape, _ in objects], scene.relation, rng)
     placed = tuple(
         Placed(shape, _jittered(colour, rng), float(x), float(y), float(radius))
@@ -86,7 +86,7 @@ def render_objects(placed: Sequence[Placed], background: tuple[float, float, flo
         rows, columns = _window(one.y, one.radius), _window(one.x, one.radius)
         dx = np.arange(columns.start, columns.stop) + 0.5 - one.x
         dy = np.arange(rows.start, rows.stop) + 0.5 - one.y
-        alpha = coverage(one.shape, *np.meshgrid(dx, dy), one.radius)[..., None]
+        alpha = coverage(one.shape, dx[None, :], dy[:, None], one.radius)[..., None]
         colour = np.asarray(PALETTE[one.colour] if isinstance(one.colour, str) else one.colour, dtype=float)
         picture[rows, columns] += alpha * (colour - picture[rows, columns])
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
@@ -96,11 +96,6 @@ def _window(centre: float, radius: float) -> slice:
     """The pixels of one axis that an object may touch."""
     reach = radius * max(REACH.values()) + 1
     return slice(min(SIZE, max(0, math.floor(centre - reach))), max(0, min(SIZE, math.ceil(centre + reach))))
-
-
-def _with_colour(item: Item, rng: np.random.Generator) -> Item:
-    colour = item.colour or COLOURS[int(rng.integers(len(COLOURS)))]
-    return Item(item.shape, colour, item.count)
 
 
 def _jittered(colour: str, rng: np.random.Generator) -> tuple[float, float, float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from PIL import Image
+import PIL.Image
 
 from diffalign.data.modalities import Media
 from reward_models.contract import check_call
@@ -16,18 +16,21 @@ from .captions import parse
 from .geometry import SIZE
 from .verify import DIMENSIONS, verify
 
+if TYPE_CHECKING:
+    from diffalign.data.modalities.image import Image
+
 
 @dataclass(frozen=True)
 class Shapes:
     """Scores pictures against captions of the shapes world, exactly and without weights. The dimensions: see `verify`."""
 
-    name: ClassVar[str] = "shapes"
-    revision: ClassVar[str] = "1"
-    modalities: ClassVar[frozenset[str]] = frozenset({"image"})
-    dimensions: ClassVar[tuple[str, ...]] = DIMENSIONS
-    needs_prompt: ClassVar[bool] = True
-    groupwise: ClassVar[bool] = False
-    scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    name = "shapes"
+    revision = "1"
+    modalities = frozenset({"image"})
+    dimensions = DIMENSIONS
+    needs_prompt = True
+    groupwise = False
+    scale = (0.0, 1.0)
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """One list per dimension, one float in [0, 1] per item, in order.
@@ -37,11 +40,12 @@ class Shapes:
         """
         check_call(self, prompts, media)
         scenes = [parse(prompt) for prompt in prompts]
-        results = [verify(scene, _resized(one.pixels())) for scene, one in zip(scenes, media, strict=True)]
+        images = cast("Sequence[Image]", media)
+        results = [verify(scene, _resized(image.pixels())) for scene, image in zip(scenes, images, strict=True)]
         return {dimension: [result[dimension] for result in results] for dimension in self.dimensions}
 
 
 def _resized(pixels: np.ndarray) -> np.ndarray:
     if pixels.shape[:2] == (SIZE, SIZE):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BOX))
+    return np.asarray(PIL.Image.fromarray(pixels).resize((SIZE, SIZE), PIL.Image.Resampling.BOX))
