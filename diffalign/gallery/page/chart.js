@@ -4,7 +4,7 @@
   var svg = gallery.svg;
   var element = gallery.element;
   var isNumber = gallery.numbers.isNumber;
-  var HEIGHT = 240, LEFT = 56, RIGHT = 14, TOP = 10, BOTTOM = 26; // pixels
+  var HEIGHT = 240, RIGHT = 14, TOP = 10, BOTTOM = 26; // pixels
   var COLOURS = 6; // in style.css; the seventh curve takes the first colour with a dash
 
   /* An average that forgets: over about 5 % of the points, at least 5, without the lag of a start at zero. */
@@ -112,7 +112,7 @@
       return element("li", {}, [swatch(at), element("span", { text: curve.name }), element("b", { title: "last value", text: gallery.numbers.short(last) })]);
     }));
     var settings = { smooth: false, log: false };
-    var smoothed = null, marks = null, toX = null, toY = null, span = null, at = null;
+    var left = 0, smoothed = null, marks = null, toX = null, toY = null, span = null, at = null;
     plot.style.height = HEIGHT + "px";
 
     function usable(point) {
@@ -129,11 +129,11 @@
       }).join("");
     }
 
-    function axes(width, rangeY) {
+    function axes(width, ticks) {
       var lines = [];
-      (settings.log ? logTicks(rangeY) : linearTicks(rangeY, 5)).forEach(function (value) {
-        lines.push(svg("line", { "class": "grid", x1: LEFT, x2: width - RIGHT, y1: toY(value), y2: toY(value) }));
-        lines.push(svg("text", { x: LEFT - 8, y: toY(value) + 4, "text-anchor": "end", text: gallery.numbers.short(value) }));
+      ticks.forEach(function (value) {
+        lines.push(svg("line", { "class": "grid", x1: left, x2: width - RIGHT, y1: toY(value), y2: toY(value) }));
+        lines.push(svg("text", { x: left - 8, y: toY(value) + 4, "text-anchor": "end", text: gallery.numbers.short(value) }));
       });
       linearTicks(span, Math.max(2, Math.floor(width / 110))).forEach(function (value) {
         lines.push(svg("text", { x: toX(value), y: HEIGHT - 6, "text-anchor": "middle", text: gallery.numbers.short(value) }));
@@ -149,8 +149,10 @@
       if (!rangeX) return gallery.replace(plot, [element("p", { "class": "notice", text: "No value to draw." })]);
       span = rangeX.low < rangeX.high ? rangeX : { low: rangeX.low - 1, high: rangeX.high + 1 };
       var range = padded(rangeY, settings.log);
+      var ticks = settings.log ? logTicks(range) : linearTicks(range, 5);
+      left = 14 + 8 * Math.max.apply(null, ticks.map(function (value) { return gallery.numbers.short(value).length; }));
       var scale = settings.log ? function (value) { return Math.log(value); } : function (value) { return value; };
-      toX = function (step) { return LEFT + (step - span.low) / (span.high - span.low) * (width - LEFT - RIGHT); };
+      toX = function (step) { return left + (step - span.low) / (span.high - span.low) * (width - left - RIGHT); };
       toY = function (value) {
         return HEIGHT - BOTTOM - (scale(value) - scale(range.low)) / (scale(range.high) - scale(range.low)) * (HEIGHT - TOP - BOTTOM);
       };
@@ -163,7 +165,7 @@
       });
       marks = svg("g", { "class": "marks" });
       gallery.replace(plot, [
-        svg("svg", { width: width, height: HEIGHT, "aria-hidden": "true" }, axes(width, range).concat(lines, marks)), tip
+        svg("svg", { width: width, height: HEIGHT, "aria-hidden": "true" }, axes(width, ticks).concat(lines, marks)), tip
       ]);
       point(at);
     }
@@ -189,7 +191,7 @@
 
     /* The step of any curve nearest to a place across the chart. */
     function stepAt(x) {
-      var wanted = span.low + (x - LEFT) / (plot.clientWidth - LEFT - RIGHT) * (span.high - span.low);
+      var wanted = span.low + (x - left) / (plot.clientWidth - left - RIGHT) * (span.high - span.low);
       var best = null;
       curves.forEach(function (curve) {
         if (!curve.points.length) return;

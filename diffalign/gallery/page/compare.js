@@ -59,14 +59,15 @@
     }
 
     function controls(change) {
-      if (!comparable) return { nodes: [], set: function () {} };
+      if (!comparable) return { filters: [], looks: [], set: function () {} };
       function setter(name) { return function (value) { change(name, value); }; }
       var judge = gallery.controls.select("Judged by", pairs(header.scores), setter("score"));
       var column = gallery.controls.select("Model", pairs(aligned), setter("column"));
       outcome = gallery.controls.segments("Against the base", [["all", "All"], ["up", ""], ["same", ""], ["down", ""]], setter("outcome"));
       var order = gallery.controls.select("Order", orders, setter("order"));
       return {
-        nodes: [judge.node].concat(aligned.length > 1 ? [column.node] : [], order.node, outcome.node),
+        filters: [judge.node].concat(aligned.length > 1 ? [column.node] : [], outcome.node),
+        looks: [order.node],
         set: function (state) {
           judge.set(state.score);
           column.set(state.column);

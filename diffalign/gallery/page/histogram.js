@@ -21,6 +21,7 @@
     var first = Math.floor(low / step + 1e-9);
     var count = Math.floor(high / step + 1e-9) - first + 1;
     return {
+      first: first,
       count: count,
       edge: function (bin) { return Number(((first + bin) * step).toPrecision(12)); },
       of: function (value) {
@@ -53,7 +54,8 @@
     });
     var ticks = [];
     var every = Math.max(1, Math.ceil(bins.count / 6));
-    for (var edge = 0; edge <= bins.count; edge += every) {
+    for (var edge = 0; edge <= bins.count; edge++) {
+      if ((bins.first + edge) % every !== 0) continue; // so that zero has a tick
       var tick = gallery.element("span", { text: gallery.numbers.short(bins.edge(edge)) });
       tick.style.left = 100 * edge / bins.count + "%";
       ticks.push(tick);

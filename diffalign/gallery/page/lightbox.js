@@ -149,7 +149,7 @@
     }
 
     function closed() {
-      window.removeEventListener("resize", stage.fit);
+      window.removeEventListener("resize", stage.refit);
       window.removeEventListener("blur", release);
       document.documentElement.classList.remove("has-lightbox");
       document.body.removeChild(dialog);
@@ -160,7 +160,7 @@
       keydown: key, click: clicked, close: closed,
       keyup: function (event) { if (event.key === " " || event.key === "b" || event.key === "B") release(); }
     });
-    window.addEventListener("resize", stage.fit);
+    window.addEventListener("resize", stage.refit);
     window.addEventListener("blur", release);
     stage.shown = options.shown;
     document.body.appendChild(dialog);

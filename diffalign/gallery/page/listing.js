@@ -44,7 +44,7 @@
   }
 
   /* table: name, label, columns, base, baseName, scores, digits, index, frame, notes(row) -> nodes.
-     options: section, tab, table, top (nodes above), fields (more of the address), controls(change) -> {nodes, set(state)},
+     options: section, tab, table, top (nodes above), fields (more of the address), controls(change) -> {filters, looks, set(state)},
      choose(state, matching) -> row numbers in order, scoreChoices [[name, text, title]], unit [one, many]. */
   gallery.listing = function (options) {
     var table = options.table;
@@ -97,8 +97,8 @@
 
     var panel = element("details", { "class": "filters", open: window.matchMedia(WIDE).matches }, [
       element("summary", { text: "Filter, sort and show" }),
-      element("div", { "class": "toolbar" }, nodes(filters).concat(own.nodes)),
-      element("div", { "class": "toolbar looks" }, nodes(looks))
+      element("div", { "class": "toolbar" }, nodes(filters).concat(own.filters)),
+      element("div", { "class": "toolbar" }, own.looks.concat(nodes(looks)))
     ]);
     window.matchMedia(WIDE).addEventListener("change", function (event) { if (event.matches) panel.open = true; });
     gallery.replace(options.section, options.top.concat([

@@ -44,8 +44,11 @@
   function short(value) {
     if (!isNumber(value)) return DASH;
     var size = Math.abs(value);
-    var text = size !== 0 && (size < 1e-3 || size >= 1e6) ? size.toExponential(2).replace("e-", "e" + MINUS).replace("e+", "e")
-      : String(Number(size.toPrecision(4)));
+    var text = String(Number(size.toPrecision(4)));
+    if (size !== 0 && (size < 1e-3 || size >= 1e6)) {
+      var parts = size.toExponential(2).split("e");
+      text = Number(parts[0]) + "e" + parts[1].replace("-", MINUS).replace("+", "");
+    }
     return (value < 0 ? MINUS : "") + text;
   }
 

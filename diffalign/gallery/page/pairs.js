@@ -63,7 +63,8 @@
         return ["is." + item.name, item.name + " (" + item.count + ")"];
       })), function (value) { change("flag", value); });
       return {
-        nodes: (flags.length ? [flag.node] : []).concat(order.node),
+        filters: flags.length ? [flag.node] : [],
+        looks: [order.node],
         set: function (state) { order.set(state.order); flag.set(state.flag); }
       };
     }

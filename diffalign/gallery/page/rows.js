@@ -65,7 +65,7 @@
     ].concat(table.columns.map(function (column, at) {
       return element("div", { "class": "cell", role: "columnheader", title: column.detail || column.name }, [
         element("span", { "class": "column-name", text: column.name }),
-        at === table.base && table.baseName ? element("span", { "class": "badge", text: table.baseName }) : null,
+        at === table.base && table.baseName && table.baseName !== column.name ? element("span", { "class": "badge", text: table.baseName }) : null,
         column.detail ? element("span", { "class": "detail", text: column.detail }) : null
       ]);
     })));

@@ -4,6 +4,7 @@
   "use strict";
   var element = gallery.element;
   var MOST = 24; // times enlarged
+  var GAP = 16; // pixels between panes, as in lightbox.css
 
   function clamp(value, low, high) {
     return Math.max(low, Math.min(high, value));
@@ -15,16 +16,15 @@
       own: element("div", { "class": "layer own" }),
       scores: element("div", { "class": "pane-scores" })
     };
-    var view = [parts.own];
-    if (column !== table.base) {
-      view.push(parts.under, element("span", { "class": "badge while-base", text: table.columns[table.base].name }));
-    }
+    parts.view = element("div", { "class": "view" }, [parts.own].concat(column === table.base ? [] : [
+      parts.under, element("span", { "class": "badge while-base", text: table.columns[table.base].name })
+    ]));
     parts.node = element("figure", { "class": "pane" }, [
       element("figcaption", {}, [
         element("kbd", { text: column + 1 }),
         element("span", { "class": "column-name", title: table.columns[column].detail || null, text: table.columns[column].name })
       ]),
-      element("div", { "class": "view" }, view),
+      parts.view,
       parts.scores
     ]);
     return parts;
@@ -46,11 +46,12 @@
       range: element("input", { type: "range", min: 0, max: 100, step: 1, value: 50, "aria-label": "Divider, percent from the left" })
     };
     gallery.listen(parts.range, { input: function () { stage.split(Number(parts.range.value)); } });
+    parts.view = element("div", { "class": "view" }, [
+      parts.leftLayer, parts.rightLayer,
+      element("div", { "class": "divider", "aria-hidden": "true" }, [element("span", { text: "\u2194" })])
+    ]);
     parts.node = element("figure", { "class": "pane slide" }, [
-      element("div", { "class": "view" }, [
-        parts.leftLayer, parts.rightLayer,
-        element("div", { "class": "divider", "aria-hidden": "true" }, [element("span", { text: "\u2194" })])
-      ]),
+      parts.view,
       element("figcaption", {}, [parts.left, parts.range, parts.right])
     ]);
     return parts;
@@ -61,6 +62,7 @@
     var panes = table.columns.map(function (column, at) { return pane(table, at); });
     var zoom = 1, x = 0, y = 0; // x and y: how far the middle is moved, as a share of the view
     var percent = 50;
+    var text = 0; // pixels that caption and scores take; only ever grows, so that pictures keep their size from row to row
     var stage = {
       node: node, mode: "all", column: table.base, left: table.base,
       right: table.base === 0 ? table.columns.length - 1 : 0,
@@ -97,21 +99,25 @@
 
     stage.base = function (on) { node.classList.toggle("show-base", on); };
 
-    /* As many panes side by side as make the pictures largest. */
+    /* As many panes side by side as make the pictures largest; then the views as large as the text below leaves room. */
     stage.fit = function () {
-      var count = stage.mode === "all" ? panes.length : 1;
+      var visible = panes.concat(slide).filter(function (parts) { return !parts.node.hidden; });
       var ratio = table.frame.width / table.frame.height;
       var best = 1, most = 0;
-      for (var across = 1; across <= count; across++) {
-        var down = Math.ceil(count / across);
-        var width = node.clientWidth / across - 16;
-        var text = 40 + 24 * Math.ceil(stage.shown.length * 190 / Math.max(width, 1));
-        var size = Math.min(width, (node.clientHeight / down - text) * ratio);
-        if (size > most * 1.02) { most = size; best = across; }
+      function size(across, text) {
+        var down = Math.ceil(visible.length / across);
+        var width = (node.clientWidth + GAP) / across - GAP;
+        return Math.floor(Math.min(width, ((node.clientHeight + GAP) / down - GAP - text) * ratio));
+      }
+      for (var across = 1; across <= visible.length; across++) {
+        var width = size(across, 48 + 22 * Math.ceil(stage.shown.length * 190 * across / node.clientWidth));
+        if (width > most * 1.02) { most = width; best = across; }
       }
       node.style.setProperty("--across", best);
-      node.style.setProperty("--down", Math.ceil(count / best));
+      text = visible.reduce(function (tallest, parts) { return Math.max(tallest, parts.node.offsetHeight - parts.view.offsetHeight); }, text);
+      node.style.setProperty("--view", Math.max(64, size(best, text)) + "px");
     };
+    stage.refit = function () { text = 0; stage.fit(); };
 
     function large(column) {
       return gallery.draw(stage.samples[column], stage.row[0], "large");
@@ -126,8 +132,7 @@
       });
       slide.left.value = String(stage.left);
       slide.right.value = String(stage.right);
-      stage.fit();
-      if (!stage.samples) return;
+      if (!stage.samples) return stage.fit();
       panes.forEach(function (parts, at) {
         gallery.replace(parts.own, [large(at)]);
         gallery.replace(parts.under, at === table.base ? [] : [large(table.base)]);
@@ -138,6 +143,7 @@
       });
       gallery.replace(slide.leftLayer, [large(stage.left)]);
       gallery.replace(slide.rightLayer, [large(stage.right)]);
+      stage.fit();
     };
 
     gallery.pointers(node, stage, {
@@ -145,6 +151,7 @@
       pan: function (dx, dy) { x += dx; y += dy; place(); },
       turn: turn
     });
+    node.style.setProperty("--ratio", table.frame.width + " / " + table.frame.height);
     place();
     stage.split(50);
     return stage;

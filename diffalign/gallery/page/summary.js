@@ -29,47 +29,48 @@
     return Math.max.apply(null, [line.change, line.low, line.high].map(function (value) { return Math.abs(value || 0); }));
   }
 
-  function drawLine(line, reach, trained, wins) {
+  /* The block of one score: its name and base once, then a line per model. */
+  function drawScore(lines, trained, wins) {
+    var reach = Math.max.apply(null, lines.map(size)) || 1;
     var decimals = numbers.digits(reach / 3);
-    var range = numbers.isNumber(line.low) && numbers.isNumber(line.high)
-      ? "[" + numbers.signed(line.low, decimals) + ", " + numbers.signed(line.high, decimals) + "]" : "";
-    return element("tr", {}, [
-      element("th", { scope: "row" }, [
-        element("span", { "class": "score-name", text: line.score }),
-        element("span", { "class": trained ? "badge trained" : "badge", text: trained ? "trained on" : "held out" })
-      ]),
-      element("td", { "data-label": "base", text: numbers.show(line.base, decimals) }),
-      element("td", { "data-label": "aligned", text: numbers.show(line.aligned, decimals) }),
-      element("td", { "class": "summary-change", "data-label": "change" }, [
-        numbers.change(line.change, decimals) || numbers.show(null), " ", element("span", { "class": "range", text: range })
-      ]),
-      element("td", { "class": "plot" }, [interval(line, reach)]),
-      wins ? element("td", { "data-label": "wins", text: numbers.isNumber(line.win_rate) ? Math.round(100 * line.win_rate) + " %" : numbers.show(null) }) : null
-    ]);
+    return element("tbody", {}, lines.map(function (line, at) {
+      var known = numbers.isNumber(line.low) && numbers.isNumber(line.high);
+      var win = numbers.isNumber(line.win_rate) ? Math.round(100 * line.win_rate) + " %" : numbers.show(null);
+      return element("tr", {}, [
+        at > 0 ? null : element("th", { scope: "rowgroup", rowspan: lines.length }, [
+          element("span", { "class": "score-name", text: line.score }),
+          element("span", { "class": trained ? "badge trained" : "badge", text: trained ? "trained on" : "held out" })
+        ]),
+        at > 0 ? null : element("td", { "class": "base", rowspan: lines.length, text: numbers.show(line.base, decimals) }),
+        element("td", { "class": "model", text: line.column }),
+        element("td", { "class": "aligned", text: numbers.show(line.aligned, decimals) }),
+        element("td", { "class": "difference" }, [numbers.change(line.change, decimals) || numbers.show(null)]),
+        element("td", { "class": "range", text: known ? "[" + numbers.signed(line.low, decimals) + ", " + numbers.signed(line.high, decimals) + "]" : "" }),
+        element("td", { "class": "plot" }, [interval(line, reach)]),
+        wins ? element("td", { "class": "wins", text: win }) : null
+      ]);
+    }));
   }
 
-  /* A card, or null where there is no summary. `columns` are in the order of the page; one block for each. */
+  /* A card that folds, or null where there is no summary. Lines keep the order of their scores and of the columns. */
   gallery.summary = function (lines, columns, trainedOn) {
     if (!lines.length) return null;
     var wins = lines.some(function (line) { return numbers.isNumber(line.win_rate); });
-    var reach = {};
-    lines.forEach(function (line) { reach["$" + line.score] = Math.max(reach["$" + line.score] || 0, size(line)) || 1; });
-    var named = columns.filter(function (column) { return lines.some(function (line) { return line.column === column.name; }); });
-    var heads = ["Score", "Base", "Aligned", "Change", ""].concat(wins ? ["Win rate"] : []);
-    var bodies = named.map(function (column) {
-      var mine = lines.filter(function (line) { return line.column === column.name; });
-      return element("tbody", {}, [
-        named.length > 1 ? element("tr", { "class": "group" }, [element("th", { colspan: heads.length, scope: "rowgroup", text: column.name })]) : null
-      ].concat(mine.map(function (line) {
-        return drawLine(line, reach["$" + line.score], trainedOn.indexOf(line.score) >= 0, wins);
-      })));
+    var scores = [];
+    lines.forEach(function (line) { if (scores.indexOf(line.score) < 0) scores.push(line.score); });
+    var heads = ["Score", "Base", "Model", "Aligned", "Change", "Interval", ""].concat(wins ? ["Win rate"] : []);
+    var bodies = scores.map(function (score) {
+      var mine = [];
+      columns.forEach(function (column) {
+        mine = mine.concat(lines.filter(function (line) { return line.score === score && line.column === column.name; }));
+      });
+      return drawScore(mine, trainedOn.indexOf(score) >= 0, wins);
     });
-    return element("div", { "class": "card summary" }, [
-      element("h2", { text: "Aligned against base" }),
-      element("table", {}, [
+    return element("details", { "class": "card summary", open: true }, [
+      element("summary", {}, [element("h2", { text: "Aligned against base" })]),
+      element("table", { title: "Means over the same prompts and seeds; the bar is the interval of the change, on a scale of its own for each score" }, [
         element("thead", {}, [element("tr", {}, heads.map(function (text) { return element("th", { scope: "col", text: text }); }))])
-      ].concat(bodies)),
-      element("p", { "class": "hint", text: "Means over the same prompts and seeds. Brackets and bars: the interval of the change; each score has its own scale." })
+      ].concat(bodies))
     ]);
   };
 })();

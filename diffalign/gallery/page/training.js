@@ -19,7 +19,10 @@
     var smooth = gallery.controls.toggle("Smooth", function (value) { change("smooth", value); }, "A moving average over about 5 % of the points");
     var log = gallery.controls.toggle("Log scale", function (value) { change("log", value); }, "Logarithmic vertical axis");
     gallery.replace(section, [
-      gallery.element("div", { "class": "toolbar card" }, [gallery.element("div", { "class": "chips" }, [smooth.node, log.node])]),
+      gallery.element("div", { "class": "toolbar chart-controls" }, [
+        gallery.element("div", { "class": "chips" }, [smooth.node, log.node]),
+        gallery.element("p", { "class": "hint", text: "Point at a chart to read every chart at that step." })
+      ]),
       gallery.element("div", { "class": "charts" }, charts.map(function (chart) { return chart.node; }))
     ]);
 
