@@ -24,6 +24,7 @@ class Train(Section, Settings):
     reference_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the frozen copy in full fine-tuning")
     prompt_dropout: float = Field(0.0, ge=0, le=1, description="share of groups trained with the empty prompt")
     flip: float = Field(0.0, ge=0, le=1, description="share of groups mirrored as a whole; needs encode.flip")
+    seed: int | None = Field(None, ge=0, description="of order, noise, timesteps and LoRA; None: the run's seed")  # type: ignore[assignment]
     timesteps: tuple[float, float] = Field((0.0, 1.0), description="range of the scheduler's timesteps to train on, in [0, 1]")
 
     @field_validator("objective", mode="before")
@@ -55,9 +56,9 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     """Trains, or resumes, into RUN/train; RUN/train/final holds the weights as plain diffusers loads them."""
     from accelerate import PartialState
 
-    section = config.train or Train()
+    section = section_of(config)
     is_main = PartialState().is_main_process
-    settings = {"train": section.model_dump(mode="json", exclude=FREE), "seed": config.seed, "model": config.model.fingerprint()}
+    settings = {"train": section.model_dump(mode="json", exclude=FREE), "model": config.model.fingerprint()}
     with open_stage(config, "train", settings=settings, inputs=("pair", "encode"), redo=redo, is_main=is_main) as stage:
         if stage.is_complete and (stage.path / "final").is_dir():
             progress.say("train: nothing to do, it is complete")
@@ -75,6 +76,12 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
             stage.finish({"groups": len(task.groups), **_last_metrics(stage.path / "metrics.jsonl")})
 
 
+def section_of(config: Config) -> Train:
+    """The section with its seed resolved."""
+    section = config.train or Train()
+    return section if section.seed is not None else section.model_copy(update={"seed": config.seed})
+
+
 def build_task(config: Config, preferences: Path, latents: Path):
     """The alignment task of a config, over a preference set and its latent cache."""
     import torch
@@ -90,7 +97,7 @@ def build_task(config: Config, preferences: Path, latents: Path):
     from diffalign.training.reference import AdapterOff, FrozenCopy
     from pipelines.generate import load_model
 
-    section = config.train or Train()
+    section = section_of(config)
     needs = OBJECTIVES[section.objective["name"]]
     groups = CachedGroups(LatentCache(latents), list(read_preferences(preferences)), needs.rows)
     if section.lora is None and config.model.dtype != "float32":
