@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -81,11 +82,11 @@ class Backbone(Protocol):
 
 
 def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
-                  adapter: str | Path | None = None, denoiser: str | Path | None = None) -> Backbone:  # fmt: skip
+                  adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Backbone:  # fmt: skip
     """Loads a model of the family `name`.
 
     source    `bundled:NAME`, a local diffusers folder, one .safetensors file, or a hub id
-    adapter   a LoRA folder in the diffusers layout, fused into the weights
+    adapter   a LoRA folder in the diffusers layout, fused into the weights; of several each is fused onto the last
     denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
     Raises ValueError for an unknown family, FileNotFoundError where the source is not found.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ class StableDiffusion:
 
 
 def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
-         adapter: str | Path | None = None, denoiser: str | Path | None = None) -> StableDiffusion:  # fmt: skip
+         adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> StableDiffusion:  # fmt: skip
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is."""
     path = resolve_source(source)
     quiet_loading()
@@ -147,8 +148,8 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
     if denoiser is not None:
         inner = Path(denoiser) / "unet"
         pipeline.unet = UNet2DConditionModel.from_pretrained(inner if inner.is_dir() else denoiser, **dtype_argument(dtype))
-    if adapter is not None:
-        pipeline.load_lora_weights(str(adapter))
+    for folder in [adapter] if isinstance(adapter, str | Path) else adapter or ():
+        pipeline.load_lora_weights(str(folder))
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()
     return StableDiffusion(pipeline.to(device), source)

@@ -22,8 +22,8 @@ def save_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     architecture = Architecture(
-        picture_size=16, autoencoder_channels=(8, 8), denoiser_channels=(16, 16), denoiser_heads=2, text_width=16, text_layers=1, text_heads=2,
-        token_limit=8,
+        picture_size=16, autoencoder_channels=(8, 8), denoiser_channels=(16, 16), denoiser_heads=2,
+        text_width=16, text_layers=1, text_heads=2, token_limit=8,
     )  # fmt: skip
     tokenizer = build_tokenizer([f"a {colour} circle" for colour in COLOURS] * 3, folder / "words", architecture.token_limit)
     build_pipeline(architecture, tokenizer, build_autoencoder(architecture)).save_pretrained(folder)
