@@ -190,13 +190,23 @@ def backbones(traceback: Traceback = False) -> None:
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="step: a training step against its floor")] = "step",
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="step (against its floor) or encode (in the step against once)")] = "step",
     overrides: Overrides = None,
     traceback: Traceback = False,
 ) -> None:
-    """Measure on this machine."""
+    """Measure what a training step costs on this machine."""
     with clear_errors(traceback):
-        import_module("pipelines.bench").run(what, overrides or [])
+        from pipelines.bench import run as run_bench
+        from pipelines.config import read_override
+
+        known = list(inspect.signature(run_bench).parameters)[1:]
+        arguments = {}
+        for override in overrides or ():
+            (key, *rest), value = read_override(override)
+            if rest or key not in known:
+                raise ValueError(f"bench has no setting {override.partition('=')[0]!r}; it takes: {', '.join(known)}")
+            arguments[key] = value
+        print(run_bench(what, **arguments))
 
 
 def _run_stage(name: str, config: Config, *, redo: bool, progress: Progress) -> None:

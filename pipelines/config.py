@@ -235,19 +235,24 @@ def read_yaml(text: bytes | str, where: str) -> Any:
 _REMOVED = object()
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def read_override(override: str) -> tuple[list[str], Any]:
+    """The parts of the key and the YAML-typed value of `section.key=value`; ValueError where it cannot be read."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise ValueError(f"cannot read the override {override!r}; write key=value or section.key=value, for example train.steps=100")
-    value = read_yaml(text, f"the value of {key!r}")
+    return parts, read_yaml(text, f"the value of {key!r}")
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    parts, value = read_override(override)
     target = values
     for index, part in enumerate(parts[:-1]):
         if target.get(part) is None:
             target[part] = {}
         target = target[part]
         if not isinstance(target, dict):
-            raise ValueError(f"cannot set {key!r}: {'.'.join(parts[: index + 1])} is {target!r}, not a section")
+            raise ValueError(f"cannot set {'.'.join(parts)!r}: {'.'.join(parts[: index + 1])} is {target!r}, not a section")
     target[parts[-1]] = _REMOVED if value is None and target is values and parts[0] in STAGES else value
 
 

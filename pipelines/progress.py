@@ -54,9 +54,9 @@ class Progress:
         finally:
             if self.console.is_terminal:
                 self._stop()
-            else:
-                of = "" if total is None else f"/{total}"
-                self.say(f"{description}: {count}{of} in {time.monotonic() - started:.1f} s")
+        if not self.console.is_terminal:
+            of = "" if total is None else f"/{total}"
+            self.say(f"{description}: {count}{of} in {time.monotonic() - started:.1f} s")
 
     def _start(self) -> RichProgress:
         if self._bars is None:

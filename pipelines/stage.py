@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import diffalign
 from pipelines import STAGES
 from pipelines.config import Config
 
@@ -293,8 +294,8 @@ def _now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("diffalign", "torch", "diffusers", "transformers", "peft", "pyarrow"):
+    versions = {"python": platform.python_version(), "diffalign": diffalign.__version__}
+    for package in ("torch", "diffusers", "transformers", "peft", "pyarrow"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
