@@ -9,6 +9,7 @@ from .captions import Item, Scene, parse
 from .read import Detection, Reading, read
 
 FIDELITY_THRESHOLD = 0.4  # `overall` needs more than this
+MIN_CONFIDENCE = 0.3  # `overall` needs this in every shape and colour asked for: a grey star is not green, two merged discs are no disc
 CONTINUOUS = ("objects", "count", "colour", "shape", "position", "fidelity")
 DIMENSIONS = (*CONTINUOUS, "overall", "score")
 
@@ -40,7 +41,8 @@ def verify(scene: Scene | str, pixels: np.ndarray) -> dict[str, float]:
     position  1/2 where the relation begins to hold, smooth from 0 to 1 in the displacement along its axis, times the
               certainty of the two objects; 1 if the caption names no relation
     fidelity  how cleanly the objects asked for are drawn, on a light flat background with nothing else in the picture
-    overall   1 if N = D, every shape, colour and relation is as asked and fidelity > FIDELITY_THRESHOLD, else 0
+    overall   1 if N = D, every shape and colour asked for is the likeliest and at least MIN_CONFIDENCE certain, the relation
+              holds and fidelity > FIDELITY_THRESHOLD, else 0
     score     the mean of the six before `overall`, for ranking
 
     "A left of B" holds if A's centroid is more than 8 px to the left of B's, and farther to the left than above or below.
@@ -102,7 +104,8 @@ def _certainty(item: Item, one: Detection) -> float:
 
 
 def _is(item: Item, one: Detection) -> bool:
-    return one.shape == item.shape and item.colour in (None, one.colour)
+    has_shape = one.shape == item.shape and one.shape_confidence >= MIN_CONFIDENCE
+    return has_shape and (item.colour is None or (one.colour == item.colour and one.colour_confidence >= MIN_CONFIDENCE))
 
 
 def _relation_margin(relation: str, one: Detection, other: Detection) -> float:

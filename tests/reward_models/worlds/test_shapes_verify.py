@@ -280,6 +280,17 @@ def test_colour_falls_smoothly_between_two_colours():
     assert all(after <= before + 1e-3 for before, after in pairwise(values))
 
 
+@pytest.mark.parametrize("colour", [(90, 90, 90), (10, 10, 10), (240, 120, 30), (120, 70, 40), (230, 170, 170)])
+def test_other_colours_are_none_of_the_six(colour):
+    pixels = render_objects([Placed("star", colour, 32, 32, 9)], LIGHT)
+    assert not any(verify(f"a {name} star", pixels)["overall"] for name in COLOURS)
+
+
+def test_two_merged_discs_are_not_one():
+    pixels = render_objects([Placed("circle", "red", 24, 32, 8), Placed("circle", "red", 38, 32, 8)], LIGHT)
+    assert not any(verify(f"a red {shape}", pixels)["overall"] for shape in SHAPES)
+
+
 def test_count_falls_with_the_difference():
     pictures = [render(text, 2) for text in ("a red circle", "two red circles", "three red circles", "four red circles")]
     one = [verify("a red circle", pixels)["count"] for pixels in pictures]
