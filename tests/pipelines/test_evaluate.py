@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_road import make_config, save_tiny_pipeline
+
+from diffalign.data.records import read_candidates, read_scores
+from diffalign.training.lora import Lora, add_lora
+from pipelines.config import Config
+from pipelines.evaluate import load_aligned, models_of, rewards_of, run, trained_on_of
+from pipelines.model import load_model
+from pipelines.progress import Progress
+from pipelines.stage import open_stage
+
+QUIET = Progress(silent=True)
+PROMPTS = ["a red circle", "a green circle", "a blue circle", "a red circle", "a white circle"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def with_evaluate(tmp_path: Path, model: Path, *, name: str = "run", train: bool = True, **evaluate: object) -> Config:
+    section = {"prompts": {"texts": PROMPTS}, "steps": 2, "guidance": 2.0, "prompts_per_shard": 2, "batch_size": 3}
+    sections = {"evaluate": section | {"trained_on": ["contrast.score"]} | evaluate} | ({"train": {"steps": 1}} if train else {})
+    return make_config(tmp_path / name, model, **sections)
+
+
+def write_lora(config: Config, folder: Path, *, seed: int = 0, base: str | None = None) -> None:
+    """A LoRA with random second factors, as training leaves it."""
+    backbone = load_model(config.model)
+    identity = backbone.identity()
+    add_lora(backbone.denoiser, Lora(rank=2), seed)
+    torch.manual_seed(seed)
+    for name, parameter in backbone.denoiser.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    folder.mkdir(parents=True)
+    backbone.save_trained(folder)
+    (folder / "reference.json").write_text(json.dumps({"kind": "lora", "base": base or identity, "source": "elsewhere"}))
+
+
+def finish_training(config: Config, *, full: bool = False, base: str | None = None) -> None:
+    with open_stage(config, "train", settings={}) as stage:
+        final = stage.path / "final"
+        if full:
+            backbone = load_model(config.model)
+            with torch.no_grad():
+                for parameter in backbone.denoiser.parameters():
+                    parameter.mul_(1.3)
+            backbone.save_trained(final)
+        else:
+            write_lora(config, final, base=base)
+        lines = [{"step": step, "loss": 0.69, "rewards/accuracies": 0.5, "grad_norm": 1.0} for step in range(1, 4)]
+        (stage.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        stage.finish({})
+
+
+def pixels(folder: Path) -> np.ndarray:
+    return np.stack([candidate.media.pixels() for candidate in read_candidates(folder)])
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_base_and_aligned_on_the_same_prompts_and_seeds(tmp_path: Path, model: Path, full: bool) -> None:
+    config = with_evaluate(tmp_path, model, samples_per_prompt=2)
+    finish_training(config, full=full)
+    run(config, progress=QUIET)
+    folder = config.run / "evaluation"
+    base, aligned = list(read_candidates(folder / "base")), list(read_candidates(folder / "aligned"))
+    facts = [[(c.prompt, c.seed, c.steps, c.guidance, c.media.size) for c in side] for side in (base, aligned)]
+    assert facts[0] == facts[1] and len(base) == 10 and len({c.seed for c in base}) == 10  # equal texts are two prompts
+    assert [c.prompt for c in base[::2]] == PROMPTS
+    report = json.loads((folder / "report.json").read_text())
+    assert report["prompts"] == 5 and report["samples_per_prompt"] == 2 and report["trained_on"] == ["contrast.score"]
+    scores = report["models"]["aligned"]["scores"]
+    assert set(scores) == {"saturation.score", "contrast.score", "sharpness.score"}  # the guards, always
+    assert scores["contrast.score"]["role"] == "trained"
+    by_hand = {name: np.mean([np.std(c.media.pixels() @ np.array([0.299, 0.587, 0.114])) / 255 for c in side])
+               for name, side in (("base", base), ("aligned", aligned))}  # fmt: skip
+    found = scores["contrast.score"]
+    assert (found["base"], found["aligned"]) == pytest.approx((by_hand["base"], by_hand["aligned"]), abs=1e-3)
+    assert found["change"] == pytest.approx(found["aligned"] - found["base"])
+    assert not np.array_equal(pixels(folder / "base"), pixels(folder / "aligned"))
+    assert (folder / "loss.png").is_file() and (folder / "accuracy.png").is_file()
+    assert set(read_scores(folder / "base" / "scores")["contrast.score"]) == {c.candidate_id for c in base}
+
+
+def test_the_aligned_pictures_are_those_of_plain_diffusers(tmp_path: Path, model: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    config = with_evaluate(tmp_path, model)
+    finish_training(config)
+    run(config, progress=QUIET)
+    pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(str(config.run / "train" / "final"))
+    for candidate in read_candidates(config.run / "evaluation" / "aligned"):
+        generator = torch.Generator().manual_seed(candidate.seed or 0)
+        image = pipeline(candidate.prompt, num_inference_steps=2, guidance_scale=2.0, generator=generator, output_type="np").images[0]
+        difference = np.abs(np.rint(image * 255) - candidate.media.pixels().astype(float))
+        assert difference.max() <= 1  # fused weights round otherwise than an adapter beside them
+
+
+def test_a_lora_on_a_lora(tmp_path: Path, model: Path) -> None:
+    first = with_evaluate(tmp_path, model, name="first")
+    write_lora(first, tmp_path / "style", seed=1)
+    styled = first.model.model_copy(update={"adapter": str(tmp_path / "style")})
+    config = first.model_copy(update={"run": tmp_path / "second", "model": styled})
+    finish_training(config)
+    run(config, progress=QUIET)
+    stacked = load_model(first.model, adapter=[str(tmp_path / "style"), str(tmp_path / "second" / "train" / "final")])
+    alone = load_model(first.model, adapter=str(tmp_path / "second" / "train" / "final"))
+    found = load_aligned(config, tmp_path / "second" / "train" / "final", load_model(config.model).identity())
+    assert found.identity() == stacked.identity() != alone.identity()
+
+
+def test_no_change_where_the_models_are_equal(tmp_path: Path, model: Path) -> None:
+    config = with_evaluate(tmp_path, model, train=False, models={"copy": str(model)})
+    run(config, progress=QUIET)
+    for change in json.loads((config.run / "evaluation" / "report.json").read_text())["models"]["copy"]["scores"].values():
+        assert (change["change"], change["low"], change["high"], change["win_rate"]) == (0, 0, 0, 0.5)
+
+
+def test_interrupted_and_again(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pipelines.evaluate as evaluate
+
+    whole, config = with_evaluate(tmp_path, model, name="whole"), with_evaluate(tmp_path, model)
+    for each in (whole, config):
+        finish_training(each)
+    run(whole, progress=QUIET)
+    sample, score, calls = evaluate.sample_requests, evaluate.score_media, []
+
+    def interrupted(*arguments: object, **keywords: object) -> object:
+        calls.append(keywords["model"])
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return sample(*arguments, **keywords)  # type: ignore[arg-type]
+
+    def failing(*arguments: object, **keywords: object) -> object:
+        calls.append("score")
+        if calls.count("score") == 4:
+            raise RuntimeError("killed here")
+        return score(*arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluate, "sample_requests", interrupted)
+    monkeypatch.setattr(evaluate, "score_media", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, progress=QUIET)
+    with pytest.raises(RuntimeError, match="killed here"):
+        run(config, progress=QUIET)
+    run(config, progress=QUIET)
+    assert calls.count("base") == 3 and calls.count("aligned") == 4 and calls.count("score") == 19  # 3 + 3 shards, 18 scores, once each
+    for path in sorted((whole.run / "evaluation").rglob("*")):
+        if path.suffix == ".parquet" or path.name == "report.json":
+            assert path.read_bytes() == (config.run / "evaluation" / path.relative_to(whole.run / "evaluation")).read_bytes(), path
+    run(config, progress=QUIET)
+    assert calls.count("base") == 3
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, model: Path) -> None:
+    config = with_evaluate(tmp_path, model)
+    finish_training(config, base="0123456789abcdef")
+    with pytest.raises(ValueError, match=r"was trained from 'elsewhere' \(weights 0123456789abcdef\).*set model\.source"):
+        run(config, progress=QUIET)
+
+
+def test_another_size_is_refused_unless_allowed(tmp_path: Path, model: Path) -> None:
+    config = with_evaluate(tmp_path, model)
+    finish_training(config)
+    with open_stage(config, "encode", settings={}) as stage:
+        stage.finish({"sizes": [[32, 32]]})
+    with pytest.raises(ValueError, match=r"16 × 16 pixels of a model trained on 32 × 32.*allow_other_size"):
+        run(config, progress=QUIET)
+    allowed = with_evaluate(tmp_path, model, name="allowed", allow_other_size=True)
+    finish_training(allowed)
+    with open_stage(allowed, "encode", settings={}) as stage:
+        stage.finish({"sizes": [[32, 32]]})
+    run(allowed, progress=QUIET)
+    large = with_evaluate(tmp_path, model, name="large", size=[32, 24])
+    finish_training(large)
+    run(large, progress=QUIET)
+    assert next(read_candidates(large.run / "evaluation" / "aligned")).media.size == (24, 32)
+
+
+def test_bad_input_is_named(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(ValueError, match=r"evaluate needs .*train has not run.*diffalign train"):
+        run(with_evaluate(tmp_path, model, name="early"), progress=QUIET)
+    with pytest.raises(ValueError, match=r"names no checkpoint"):
+        run(with_evaluate(tmp_path, model, name="alone", train=False), progress=QUIET)
+    with pytest.raises(FileNotFoundError, match=r"evaluate\.models\.mine is '/nowhere'"):
+        run(with_evaluate(tmp_path, model, name="none", train=False, models={"mine": "/nowhere"}), progress=QUIET)
+    for name in ("base", "../up", "", "a b"):
+        with pytest.raises(ValueError, match="becomes a folder"):
+            with_evaluate(tmp_path, model, models={name: str(model)})
+    with pytest.raises(ValueError, match=r"unknown reward 'sharpnes'.*did you mean 'sharpness'"):
+        with_evaluate(tmp_path, model, rewards=["sharpnes"])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds none of pytorch_lora_weights\.safetensors, unet/ or model_index\.json"):
+        run(with_evaluate(tmp_path, model, name="empty_run", train=False, models={"mine": str(empty)}), progress=QUIET)
+    with pytest.raises(ValueError, match="1 of 5 prompts are longer than the 8 tokens"):
+        texts = {"texts": [*PROMPTS[:4], "a red " * 9]}
+        run(with_evaluate(tmp_path, model, name="long", train=False, models={"m": str(model)}, prompts=texts), progress=QUIET)
+
+
+def test_defaults_come_from_the_other_sections(tmp_path: Path, model: Path) -> None:
+    config = make_config(
+        tmp_path, model, score={"rewards": {"brightness": {}, "saturation": {}}}, train={"steps": 1},
+        pair={"by": {"brightness.score": 1.0, "saturation.score": 0.5}}, evaluate={"prompts": {"texts": ["a red circle"]}},
+    )  # fmt: skip
+    section = config.evaluate
+    assert section is not None
+    assert list(rewards_of(config, section)) == ["brightness", "saturation", "contrast", "sharpness"]
+    assert trained_on_of(config, section) == ["brightness.score", "saturation.score"]
+    assert models_of(config, section) == {"aligned": tmp_path / "train" / "final"}
