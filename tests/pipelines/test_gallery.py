@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_road import finish_until_pair, make_candidates, make_config, pairs_of
+
+from diffalign.data.modalities.image import Image
+from diffalign.data.records import Candidate, Preference, write_candidates
+from diffalign.data.shards import write_shard
+from pipelines.config import Config
+from pipelines.gallery import comparison_of, curves_of, flags_of, gap_of, pair_rows, run
+from pipelines.progress import Progress
+from pipelines.report import Scored, make_report
+from pipelines.score import score_schema
+from pipelines.stage import open_stage
+
+QUIET = Progress(silent=True)
+PROMPT = "a red circle <script>alert(1)</script>"
+
+
+def write_evaluation(folder: Path, count: int = 5, *, seed_of_aligned: int = 0) -> None:
+    """Samples, scores and report of a base and one model."""
+    draw, values = np.random.default_rng(0), {}
+    for name in ("base", "aligned"):
+        offset = seed_of_aligned if name == "aligned" else 0
+        rows = [
+            Candidate(f"g{row}-00-{name}", f"g{row}", PROMPT, Image.from_pixels(draw.integers(0, 256, (16, 16, 3), np.uint8)), name,
+                      seed=2**62 + row + offset, tags={"task": "colour"})
+            for row in range(count)
+        ]  # fmt: skip
+        values[name] = draw.random((count, 1))
+        write_candidates(folder / name / "shard-00000.parquet", rows)
+        table = [{"candidate_id": row.candidate_id, "overall": float(value)} for row, [value] in zip(rows, values[name], strict=True)]
+        write_shard(folder / name / "scores" / "shapes" / "shard-00000.parquet", table, score_schema(["overall"]))
+    scored = [Scored(name, {"shapes.overall": scores}) for name, scores in values.items()]
+    settings = {"steps": 20, "size": [16, 24]}
+    report = make_report(scored[0], scored[1:], prompts=[PROMPT] * count, trained_on=["shapes.overall"], settings=settings)
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+def whole_run(tmp_path: Path, **gallery: object) -> Config:
+    config = make_config(
+        tmp_path / "run", Path("nobody/nothing"), pair={"by": "shapes.overall"}, train={"steps": 3, "objective": "ipo"},
+        evaluate={"prompts": {"texts": [PROMPT]}}, gallery=gallery,
+    )  # fmt: skip
+    candidates = make_candidates(12)
+    finish_until_pair(config, candidates, pairs_of(candidates))
+    with open_stage(config, "train", settings={}) as stage:
+        lines = [{"step": step, "loss": 0.7, "win_adv": 0.1, "lose_adv": 0.2, "loss/t_bucket_0": 1.0} for step in (1, 2, 3)]
+        (stage.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        stage.finish({})
+    with open_stage(config, "evaluate", settings={}) as stage:
+        write_evaluation(stage.path)
+        stage.finish({})
+    return config
+
+
+def script(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_whole_run(tmp_path: Path) -> None:
+    config = whole_run(tmp_path, max_pairs=4, title="A <b>title</b>")
+    run(config, progress=QUIET)
+    folder = config.run / "gallery"
+    assert (folder / "index.html").is_file() and (folder / "stage.json").is_file()
+    header = json.loads(script(folder / "data" / "gallery.js").removeprefix('galleryData("gallery",').rstrip("\n);"))
+    compare = header["compare"]
+    assert header["title"] == "A <b>title</b>" and compare["count"] == 5 and header["pairs"]["count"] == 4 and header["curves"]["count"] == 3
+    assert [column["name"] for column in compare["columns"]] == ["base", "aligned"] and compare["trained_on"] == ["shapes.overall"]
+    assert dict(compare["settings"]) == {"steps": "20", "size": "24 × 16"}
+    assert len(list((folder / "media").rglob("*.webp"))) == 5 * 2 + 4 * 2
+    everything = "".join(script(path) for path in folder.rglob("*.js") if path.parent.name == "data" or path.parent.parent.name == "data")
+    assert "<script>alert" not in everything
+    written = (folder / "index.html").stat().st_mtime_ns
+    run(config, progress=QUIET)
+    assert (folder / "index.html").stat().st_mtime_ns == written
+
+
+def test_rows_pair_base_and_model_by_prompt_and_seed(tmp_path: Path) -> None:
+    write_evaluation(tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    comparison = comparison_of(tmp_path, report)
+    rows = list(comparison.rows)
+    assert [column.name for column in comparison.columns] == ["base", "aligned"]
+    assert [row.seed for row in rows] == [2**62 + row for row in range(5)] and rows[0].tags == {"task": "colour"}
+    for row in rows:
+        assert [sample.candidate_id.rpartition("-")[2] for sample in row.samples if sample] == ["base", "aligned"]
+        assert all(set(sample.scores) == {"shapes.overall"} for sample in row.samples if sample)
+    mean = np.mean([row.samples[1].scores["shapes.overall"] - row.samples[0].scores["shapes.overall"] for row in rows])  # type: ignore[union-attr]
+    [line] = comparison.summary
+    assert line.change == pytest.approx(mean) and line.column == "aligned" and comparison.trained_on == ["shapes.overall"]
+
+
+def test_samples_that_do_not_match_are_no_comparison(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, seed_of_aligned=1)
+    report = json.loads((tmp_path / "report.json").read_text())
+    with pytest.raises(ValueError, match=r"'g0-00-aligned' of 'aligned' and 'g0-00-base' of the base differ in prompt, seed or size"):
+        list(comparison_of(tmp_path, report).rows)
+
+
+def test_pairs_follow_the_preferences(tmp_path: Path) -> None:
+    candidates = make_candidates(6)
+    write_candidates(tmp_path / "candidates" / "shard-00000.parquet", candidates)
+    labelled = Preference("g2", candidates[4].prompt, ("g2-0", "g2-1"), "labelled", labels=(0, 1))
+    rows = list(pair_rows([*pairs_of(candidates)[:2], labelled], tmp_path / "candidates", tmp_path / "scores"))
+    assert [(row.chosen.candidate_id, row.rejected.candidate_id) for row in rows] == [("g0-0", "g0-1"), ("g1-0", "g1-1"), ("g2-1", "g2-0")]
+    assert rows[0].gap == 0.75 and np.isnan(rows[2].gap)
+    with pytest.raises(ValueError, match=r"1 candidates of the preferences are not in .*'gone'"):
+        list(pair_rows([Preference("g0", "p", ("g0-0", "gone"))], tmp_path / "candidates", tmp_path / "scores"))
+
+
+def picture(value: tuple[int, int, int], *, height: int = 8, model: str = "m", name: str = "c") -> Candidate:
+    return Candidate(name, "g", "p", Image.from_pixels(np.full((height, 8, 3), value, np.uint8)), model)
+
+
+def test_flags() -> None:
+    pair = Preference("g", "p", ("a", "b"), scores=(1.0, 0.0))
+    grey, red = picture((90, 90, 90), name="a"), picture((200, 20, 20), name="b")
+    assert flags_of(pair, grey, red) == ["saturation gap"]
+    assert flags_of(pair, grey, dataclasses.replace(grey, candidate_id="b")) == ["identical"]
+    assert flags_of(pair, grey, picture((90, 90, 90), height=9, name="b", model="n")) == ["size mismatch", "different models"]
+    tied = Preference("g", "p", ("a", "b"), win_probability=0.5)
+    assert flags_of(tied, grey, picture((80, 80, 80), name="b")) == ["tie"] and gap_of(tied, ("a", "b")) == 0
+    assert np.isnan(gap_of(Preference("g", "p", ("a", "b")), ("a", "b")))  # nothing is known
+
+
+def test_curves_share_a_chart_where_they_belong_together(tmp_path: Path) -> None:
+    config = whole_run(tmp_path)
+    curves = {curve.name: curve for curve in curves_of(config.run / "train" / "metrics.jsonl")}
+    assert list(curves) == ["loss", "win_adv", "lose_adv"]
+    assert curves["win_adv"].group == curves["lose_adv"].group != curves["loss"].group
+    assert curves["loss"].points == [(1, 0.7), (2, 0.7), (3, 0.7)]
+
+
+def test_a_road_without_evaluation_has_pairs_alone(tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run", Path("nobody/nothing"), pair={"by": "shapes.overall"}, gallery={})
+    candidates = make_candidates(4)
+    finish_until_pair(config, candidates, pairs_of(candidates))
+    run(config, progress=QUIET)
+    assert (config.run / "gallery" / "index.html").is_file()
