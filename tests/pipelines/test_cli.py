@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_backbone import Loader, loader  # noqa: F401 (a fixture)
+from typer.testing import CliRunner
+
+import pipelines.cli
+import pipelines.generate
+from diffalign import __version__
+from diffalign.objectives import OBJECTIVES
+from pipelines import STAGES
+from pipelines.cli import app
+from reward_models import REWARD_MODELS
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+run: {run}
+model: {{source: fake/model}}
+generate: {{prompts: {{texts: [one, two, three]}}}}
+score: {{rewards: {{sharpness: {{}}}}}}
+pair: {{by: sharpness.score}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, loader: Loader) -> str:  # noqa: F811
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.format(run=tmp_path / "run"), encoding="utf-8")
+    return str(path)
+
+
+def call(*arguments: str, status: int = 0) -> Any:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == status, (result.output, result.exception)
+    return result
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys; sys.argv = ['diffalign', '--help']\nfrom pipelines.cli import main\ntry: main()\nexcept SystemExit: pass\n" + (
+        "found = {'torch', 'diffusers', 'transformers', 'numpy', 'pyarrow'} & set(sys.modules); assert not found, found"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True).stdout
+    assert "generate → score → pair → encode → train → evaluate → gallery" in told
+    assert all(f"  {name} " in told for name in STAGES)
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"diffalign {__version__}\n"
+
+
+def test_run_takes_the_road_and_a_second_run_does_nothing(config: str, tmp_path: Path, loader: Loader) -> None:  # noqa: F811
+    told = call("run", config).stderr
+    assert "generate: 12 candidates for 3 prompts" in told and "pair: 3 preferences" in told
+    told = call("run", config).stderr
+    assert told.count("nothing to do") == 3 and len(loader.loaded) == 1
+
+
+def test_the_resolved_config_reruns_the_run(config: str, tmp_path: Path, loader: Loader) -> None:  # noqa: F811
+    call("run", config, "generate.steps=7", "seed=3")
+    assert call("run", str(tmp_path / "run" / "config.yaml")).stderr.count("nothing to do") == 3
+
+
+def test_stages_one_by_one(config: str, tmp_path: Path) -> None:
+    assert "first: diffalign generate CONFIG" in call("score", config, status=1).stderr
+    for stage in ("generate", "score", "pair"):
+        call(stage, config)
+    assert (tmp_path / "run" / "preferences" / "shard-00000.parquet").is_file()
+    assert "has no section train; it has: generate, score, pair" in call("train", config, status=1).stderr
+
+
+def test_redo_from_a_stage(config: str, tmp_path: Path, loader: Loader) -> None:  # noqa: F811
+    call("run", config)
+    assert "rule: was" in call("run", config, "pair.rule=all_pairs", status=1).stderr
+    told = call("run", config, "pair.rule=all_pairs", "--redo", "--from", "pair").stderr
+    assert "pair: 18 preferences" in told and len(loader.loaded) == 1
+    assert "it has: generate, score, pair" in call("run", config, "--from", "train", status=1).stderr
+    call("run", config, "generate.steps=3", "--redo")
+    assert (tmp_path / "run" / "replaced" / "scores" / "sharpness.1").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("beta is -1; it is positive [0, 1]"), "error: beta is -1; it is positive [0, 1]"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.png"), "No such file or directory: 'x.png'; check the path"),
+        (FileNotFoundError("no model 'x'; give y"), "error: no model 'x'; give y"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "no permission for '/root/x'"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (ModuleNotFoundError("reward 'clip_score' needs open_clip: pip install 'diffalign[clip]'"), "pip install 'diffalign[clip]'"),
+        (MemoryError("12 GiB"), "out of memory (12 GiB); lower batch_size"),
+    ],
+)
+def test_errors_of_the_user_are_one_message(config: str, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str) -> None:
+    def fail(*arguments: Any, **settings: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(pipelines.generate, "load_model", fail)
+    output = call("generate", config, status=1).stderr
+    assert told in output and "Traceback" not in output
+    assert isinstance(CliRunner().invoke(app, ["generate", config, "--traceback"]).exception, type(error))
+    assert isinstance(CliRunner(env={"DIFFALIGN_TRACEBACK": "1"}).invoke(app, ["generate", config]).exception, type(error))
+
+
+def test_bugs_keep_their_traceback(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **settings: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(pipelines.generate, "load_model", fail)
+    assert isinstance(CliRunner().invoke(app, ["generate", config]).exception, KeyError)
+
+
+def test_unknown_keys_and_files_in_the_command(config: str) -> None:
+    assert "unknown key 'generate.step' (did you mean 'steps'?)" in call("run", config, "generate.step=3", status=1).stderr
+    assert "no config 'quikstart' (did you mean 'quickstart'?)" in call("run", "quikstart", status=1).stderr
+    assert "cannot read the override 'steps'" in call("run", config, "steps", status=1).stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_says_how_to_resume(config: str, tmp_path: Path, number: int, loader: Loader) -> None:  # noqa: F811
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import pipelines.generate; from fake_backbone import Loader; from pipelines.cli import main\n"
+        f"pipelines.generate.load_model = Loader(seconds=0.3); sys.argv = ['diffalign', 'generate', {config!r}, 'generate.batch_size=1', "
+        "'generate.prompts_per_shard=1']\nmain()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "run").glob("candidates/shard-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130 and "resume with the same command" in told and "Traceback" not in told
+    call("generate", config, "generate.prompts_per_shard=1")
+    assert sum(batch for batch, *_ in loader.loaded[-1].calls) in (4, 8)
+
+
+def test_two_runs_at_once(config: str, tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from pipelines.stage import lock_run\n" + (
+        "with lock_run(Path(sys.argv[1])):\n    print(flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, cwd=ROOT)
+    assert other.stdout is not None
+    try:
+        other.stdout.readline()
+        assert f"another run works in {tmp_path / 'run'} (pid {other.pid}" in call("run", config, status=1).stderr
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+
+
+def test_run_under_accelerate_launch_is_refused(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "accelerate launch -m pipelines.cli train CONFIG" in call("run", config, status=1).stderr
+
+
+def test_tables() -> None:
+    assert all(name in call("methods").stdout for name in OBJECTIVES)
+    assert all(name in call("rewards").stdout for name in REWARD_MODELS)
+    assert "stable_diffusion" in call("backbones").stdout
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_each_method_in_full(name: str) -> None:
+    told = call("methods", name).stdout
+    at_reference = OBJECTIVES[name].value_at_reference
+    assert told.startswith(f"{name}\n") and (at_reference is None or f"{at_reference:.6g}" in told)
+
+
+def test_a_method_gives_its_formula_and_beta() -> None:
+    told = call("methods", "diffusion_dpo").stdout
+    assert "arXiv:2311.12908" in told and "beta=5000.0" in told and "0.693147" in told and "β / 2" in told
+    assert "choose one of: diffusion_dpo" in call("methods", "dpoo", status=1).stderr
+
+
+def test_bench_settings_are_checked() -> None:
+    assert "bench has no setting 'stepz'; it takes: source" in call("bench", "step", "stepz=3", status=1).stderr
+    assert "unknown bench 'stride'; choose one of: step" in call("bench", "stride", status=1).stderr
+
+
+def test_nothing_is_printed_to_a_closed_pipe(config: str) -> None:
+    if os.name == "nt":
+        pytest.skip("pipes differ")
+    command = f"{sys.executable} -m pipelines.cli rewards | true"
+    told = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Traceback" not in told.stderr

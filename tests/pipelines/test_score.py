@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from fake_backbone import Loader, fake_config, loader  # noqa: F401 (a fixture)
+from test_generate import kill_once
+
+import pipelines.score
+from diffalign.data.modalities.image import Image
+from diffalign.data.records import read_candidates, read_scores
+from pipelines.config import Config
+from pipelines.generate import run as generate
+from pipelines.progress import Progress
+from pipelines.score import Score, check_reward, open_reward, run, score_media
+
+QUIET = Progress(silent=True)
+REWARDS = {"rewards": {"sharpness": {}, "contrast": {}}}
+
+
+class Fake:
+    """Gives what it is told; remembers its calls."""
+
+    name: ClassVar[str] = "fake"
+    revision: str = "1"
+    modalities: ClassVar[frozenset[str]] = frozenset({"image"})
+    dimensions: tuple[str, ...] = ("first", "second")
+    needs_prompt = True
+    groupwise = False
+    scale = (0.0, 1.0)
+
+    def __init__(self, **changes: Any) -> None:
+        self.answer: Any = None
+        self.calls: list[list[str]] = []
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+    def __call__(self, prompts: Sequence[str], media: Sequence[Image]) -> dict[str, list[float]]:
+        self.calls.append(list(prompts))
+        if self.answer is not None:
+            return self.answer
+        means = [float(item.pixels().mean()) for item in media]
+        return {"first": means, "second": [-mean for mean in means]}
+
+
+@pytest.fixture
+def config(tmp_path: Path, loader: Loader) -> Config:  # noqa: F811
+    found = fake_config(tmp_path / "run", score=REWARDS)
+    generate(found, progress=QUIET)
+    return found
+
+
+def pictures(count: int) -> list[Image]:
+    return [Image.from_pixels(np.full((8, 8, 3), index, np.uint8)) for index in range(count)]
+
+
+def test_scores_are_those_of_the_reward_alone(config: Config) -> None:
+    run(config, progress=QUIET)
+    scores = read_scores(config.run / "scores")
+    assert set(scores) == {"sharpness.score", "contrast.score"}
+    candidates = list(read_candidates(config.run / "candidates"))
+    assert set(scores["contrast.score"]) == {row.candidate_id for row in candidates}
+    alone = open_reward("contrast", {})([candidates[9].prompt], [candidates[9].media])["score"][0]
+    assert scores["contrast.score"][candidates[9].candidate_id] == alone
+
+
+def test_a_second_run_loads_no_reward_and_a_new_reward_rewrites_nothing(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(config, progress=QUIET)
+    before = {path: path.stat().st_mtime_ns for path in (config.run / "scores").rglob("*.*")}
+    more = fake_config(config.run, score={"rewards": {**REWARDS["rewards"], "saturation": {}}})
+    loaded: list[str] = []
+    monkeypatch.setattr(pipelines.score, "open_reward", lambda name, settings: (loaded.append(name), open_reward(name, settings))[1])
+    run(config, progress=QUIET)
+    assert loaded == []
+    run(more, progress=QUIET)
+    assert loaded == ["saturation"] and all(path.stat().st_mtime_ns == mtime for path, mtime in before.items())
+
+
+def test_one_reward_twice_under_two_names(tmp_path: Path, loader: Loader) -> None:  # noqa: F811
+    config = fake_config(tmp_path, score={"rewards": {"a": {"reward": "contrast"}, "b": {"reward": "sharpness"}}})
+    generate(config, progress=QUIET)
+    run(config, progress=QUIET)
+    assert set(read_scores(tmp_path / "scores")) == {"a.score", "b.score"}
+
+
+def test_scoring_before_generating_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"score needs .*candidates.*first: diffalign generate CONFIG"):
+        run(fake_config(tmp_path, score=REWARDS), progress=QUIET)
+
+
+def test_changed_settings_of_a_reward_are_refused(config: Config) -> None:
+    run(fake_config(config.run, score={"rewards": {"mine": {"reward": "contrast"}}}), progress=QUIET)
+    with pytest.raises(ValueError, match='reward: was "contrast", is now "sharpness"'):
+        run(fake_config(config.run, score={"rewards": {"mine": {"reward": "sharpness"}}}), progress=QUIET)
+
+
+def test_two_revisions_are_not_mixed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    reward = Fake()
+    monkeypatch.setattr(pipelines.score, "open_reward", lambda name, settings: reward)
+    mine = fake_config(config.run, score={"rewards": {"mine": {"reward": "contrast"}}})
+    run(mine, progress=QUIET)
+    (config.run / "scores" / "mine" / "shard-00001.parquet").unlink()
+    reward.revision = "2"
+    with pytest.raises(ValueError, match=r"begun with revision '1' .* installed is '2'.*--redo"):
+        run(mine, progress=QUIET)
+    run(mine, redo=True, progress=QUIET)
+    assert json.loads((config.run / "scores" / "mine" / "stage.json").read_text())["summary"]["revision"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"first": [1.0, math.nan, 1.0], "second": [1.0] * 3}, "reward 'fake' gave first = nan for 'b'"),
+        ({"first": [1.0, 2.0, 1.0], "second": [1.0, math.inf, 0.0]}, "second = inf for 'b'"),
+        ({"first": [1.0, 2.0], "second": [1.0] * 3}, "gave 2 scores of 'first' for 3 items"),
+        ({"first": [1.0] * 3}, "gave first; it declares the dimensions first, second"),
+        ([1.0] * 3, "gave list; it declares"),
+    ],
+)
+def test_wrong_answers_are_refused_by_name(answer: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        score_media(Fake(answer=answer), ["a", "b", "c"], pictures(3))
+    with pytest.raises(ValueError, match="got 2 prompts for 3 media"):
+        score_media(Fake(), ["a", "b"], pictures(3))
+
+
+def test_batches_change_no_score() -> None:
+    prompts, media = [str(index) for index in range(7)], pictures(7)
+    results = [score_media(Fake(), prompts, media, batch_size=size) for size in (1, 3, 64)]
+    assert results[0] == results[1] == results[2]
+    assert results[0]["first"] == [float(index) for index in range(7)]
+
+
+def test_a_groupwise_reward_sees_whole_groups() -> None:
+    reward = Fake(groupwise=True)
+    found = score_media(reward, ["a", "b", "a", "b"], pictures(4), batch_size=1, groups=["1", "2", "3", "2"])
+    assert reward.calls == [["a"], ["b", "b"], ["a"]] and found["first"] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_groupwise_reward_sees_groups_that_span_shards(tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    config = fake_config(tmp_path, generate={"models": ["fake/model", "fake/other"]}, score={"rewards": {"mine": {"reward": "contrast"}}})
+    generate(config, progress=QUIET)
+    reward = Fake(groupwise=True)
+    monkeypatch.setattr(pipelines.score, "open_reward", lambda name, settings: reward)
+    run(config, progress=QUIET)
+    assert [len(call) for call in reward.calls] == [4] * 6
+    assert len(read_scores(tmp_path / "scores")["mine.first"]) == 24
+
+
+def test_rewards_may_be_a_list_of_names() -> None:
+    assert Score(rewards=["sharpness", "contrast"]).rewards == REWARDS["rewards"]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown reward 'sharp'"):
+        check_reward("sharp", {})
+
+
+def test_a_reward_is_loaded_once_in_a_process() -> None:
+    assert open_reward("sharpness", {}) is open_reward("mine", {"reward": "sharpness"})
+
+
+def test_a_killed_run_resumes(config: Config, tmp_path: Path) -> None:
+    whole = config.model_copy(update={"run": tmp_path / "whole"})
+    generate(whole, progress=QUIET)
+    run(whole, progress=QUIET)
+    assert kill_once(config.run, ["score"], 0.3, "scores/sharpness/shard-*.parquet", 0.1)
+    assert 1 <= len(list((config.run / "scores").glob("*/shard-*.parquet"))) < 6
+    run(config, progress=QUIET)
+    assert read_scores(config.run / "scores") == read_scores(whole.run / "scores")
+
+
+@pytest.mark.long
+def test_a_run_killed_at_random_moments_resumes(tmp_path: Path, loader: Loader) -> None:  # noqa: F811
+    whole = fake_config(tmp_path / "whole", score=REWARDS)
+    generate(whole, progress=QUIET)
+    run(whole, progress=QUIET)
+    draw = random.Random(1)
+    for number in range(20):
+        config = fake_config(tmp_path / str(number), score=REWARDS)
+        kill_once(config.run, ["generate", "score"], 0.05, "candidates", draw.uniform(0, 0.8))
+        generate(config, progress=QUIET)
+        run(config, progress=QUIET)
+        assert read_scores(config.run / "scores") == read_scores(whole.run / "scores")
