@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,9 @@ from diffalign.training.settings import Settings
 from pipelines.config import Config, Section
 from pipelines.progress import Progress
 from pipelines.stage import open_stage, require_stage
+
+if TYPE_CHECKING:
+    from diffalign.training.alignment import AlignmentTask
 
 
 class Train(Section, Settings):
@@ -55,12 +58,18 @@ FREE = {"log_every", "tracker", "micro_batch_size"}
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     """Trains, or resumes, into RUN/train; RUN/train/final holds the weights as plain diffusers loads them."""
     from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    from pipelines.model import device_of
 
     section = section_of(config)
-    is_main = PartialState().is_main_process
+    is_main = PartialState(cpu=device_of(config.model) == "cpu").is_main_process  # before the model: it says which GPU is this process's
+    progress = progress if is_main else Progress(silent=True)
     settings = {"train": section.model_dump(mode="json", exclude=FREE), "model": config.model.fingerprint()}
     with open_stage(config, "train", settings=settings, inputs=("pair", "encode"), redo=redo, is_main=is_main) as stage:
-        if stage.is_complete and (stage.path / "final").is_dir():
+        # The others wait here until the first process has opened the stage, and do what it found.
+        [is_done] = broadcast_object_list([stage.is_complete and (stage.path / "final").is_dir()])
+        if is_done:
             progress.say("train: nothing to do, it is complete")
             return
         logger = _console_logger(progress)
@@ -82,7 +91,7 @@ def section_of(config: Config) -> Train:
     return section if section.seed is not None else section.model_copy(update={"seed": config.seed})
 
 
-def build_task(config: Config, preferences: Path, latents: Path):
+def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTask:
     """The alignment task of a config, over a preference set and its latent cache."""
     import torch
 
@@ -95,7 +104,7 @@ def build_task(config: Config, preferences: Path, latents: Path):
     from diffalign.training.lora import add_lora
     from diffalign.training.randomness import seed_of
     from diffalign.training.reference import AdapterOff, FrozenCopy
-    from pipelines.generate import load_model
+    from pipelines.model import load_model
 
     section = section_of(config)
     needs = OBJECTIVES[section.objective["name"]]
@@ -118,6 +127,7 @@ def build_task(config: Config, preferences: Path, latents: Path):
         backbone, groups, build_objective(**section.objective), needs, load_noising(section.noising), reference,
         sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), seed=section.seed, identity=identity,
         write_weights=lambda denoiser, folder: backbone.save_trained(folder),
+        starts_at_reference=section.lora is not None or section.reference_dtype == "float32",  # a rounded copy starts beside the policy
     )  # fmt: skip
 
 
