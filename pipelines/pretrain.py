@@ -24,6 +24,7 @@ class Pretrain(Section):
     architecture: dict[str, Any] = {}
     kl_weight: float = Field(1e-3, ge=0)
     prompt_dropout: float = Field(0.1, ge=0, lt=1)
+    min_snr: float | None = Field(None, gt=0, description="γ of the min-SNR weighting of the denoiser's error; None: none")
     autoencoder: Settings = Settings()
     denoiser: Settings = Settings()
     check_prompts: int = Field(400, ge=1, description="held-out captions that the finished pipeline is measured on")
@@ -113,7 +114,7 @@ def _train_denoiser(section: Pretrain, seed: int, autoencoder, pictures, caption
     pipeline.text_encoder.requires_grad_(True)
     task = DenoiserTask(
         backbone, pipeline.text_encoder, torch.cat(latents) * scale, tokens, empty,
-        embed=lambda encoder, ids: {"prompt_embeds": encoder(ids)[0]}, prompt_dropout=section.prompt_dropout, seed=seed,
+        embed=lambda encoder, ids: {"prompt_embeds": encoder(ids)[0]}, prompt_dropout=section.prompt_dropout, min_snr=section.min_snr, seed=seed,
         write_weights=lambda path: pipeline.save_pretrained(path / "pipeline"),
     )  # fmt: skip
     with progress.bar("denoiser", section.denoiser.steps) as advance:

@@ -74,6 +74,10 @@ class StableDiffusion:
         cumulative = self.alphas_cumprod[timestep.cpu()].view(-1, *[1] * (like.ndim - 1))
         return cumulative.sqrt().to(like), (1 - cumulative).sqrt().to(like)
 
+    def signal_to_noise(self, timestep: Tensor) -> Tensor:
+        cumulative = self.alphas_cumprod[timestep.cpu()]
+        return (cumulative / (1 - cumulative)).to(timestep.device)
+
     def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
         alpha, sigma = self._alpha_sigma(timestep, latents)
         return alpha * latents + sigma * epsilon
@@ -119,32 +123,47 @@ class StableDiffusion:
         from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.denoiser))
+        state = get_peft_model_state_dict(self.denoiser)
+        [config] = self.denoiser.peft_config.values()  # type: ignore[union-attr]
+        # Readers take α = rank where the file does not say otherwise, and few read what diffusers could say: the scale α/rank goes into B.
+        state = {name: value * (config.lora_alpha / config.r) if ".lora_B." in name else value for name, value in state.items()}
+        layers = convert_state_dict_to_diffusers(state)
         StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, safe_serialization=True)
 
     def identity(self) -> str:
         """A short hash of the denoiser's weights: what a checkpoint trained against names as its reference."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.denoiser.state_dict().items()):
-            if "lora_" not in name:
-                values = tensor.detach().float().flatten()
-                digest.update(name.replace(".base_layer", "").encode())
-                digest.update(np.float64([values.sum(dtype=torch.float64).item(), values.square().sum(dtype=torch.float64).item()]).tobytes())
+        for name, tensor in sorted((name.replace(".base_layer", ""), tensor) for name, tensor in self.denoiser.state_dict().items() if "lora_" not in name):
+            # Integer sums over the bits, plain and by place: exact, so the same on every device and with any number of threads.
+            bits = tensor.detach().float().flatten().view(torch.int32).to(torch.int64)
+            place = torch.arange(1, len(bits) + 1, device=bits.device)
+            digest.update(f"{name} {tuple(tensor.shape)} {int(bits.sum())} {int((bits * place).sum())}".encode())
         return digest.hexdigest()[:16]
 
 
 def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
          adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> StableDiffusion:  # fmt: skip
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is."""
+    if source.endswith(".ckpt"):
+        raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
     path = resolve_source(source)
+    for what, place in (("adapter", adapter), ("denoiser", denoiser)):
+        if place is not None and not Path(place).exists():
+            raise FileNotFoundError(f"{what} {str(place)!r} does not exist; give a folder that training wrote (RUN/train/final)")
     quiet_loading()
     options = dict(safety_checker=None, requires_safety_checker=False, **dtype_argument(dtype))
-    if path.endswith((".safetensors", ".ckpt")):
-        if path.endswith(".ckpt"):
-            raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
-        pipeline = StableDiffusionPipeline.from_single_file(path, **options)
-    else:
-        pipeline = StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
+    try:
+        if path.endswith(".safetensors"):
+            # A single file holds weights alone. Where it lies in a diffusers folder, the configs there are its own; else the hub has them.
+            beside = {"config": str(Path(path).parent)} if (Path(path).parent / "model_index.json").is_file() else {}
+            pipeline = StableDiffusionPipeline.from_single_file(path, **beside, **options)
+        else:
+            pipeline = StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"model source {source!r} could not be loaded: {' '.join(str(error).split())[:300]}; give a diffusers folder with safetensors weights "
+            f"(model_index.json in it), a .safetensors file (in such a folder where there is no network), or a hub id that can be reached"
+        ) from error
     if denoiser is not None:
         inner = Path(denoiser) / "unet"
         pipeline.unet = UNet2DConditionModel.from_pretrained(inner if inner.is_dir() else denoiser, **dtype_argument(dtype))

@@ -22,17 +22,18 @@ class DenoiserTask:
     """Trains the denoising error (the `sft` objective on groups of one) of a denoiser and a text encoder from random weights.
 
     latents (N, C, *S) and tokens (N, L), one row per picture; a dropped caption becomes the tokens of the empty prompt, `empty` (L,).
+    min_snr weighs the error by min(SNR, γ)/SNR (Hang et al. 2023, arXiv:2303.09556, for ε); None weighs all timesteps alike.
     embed(text_encoder, tokens) gives the conditioning, with gradient.
     """
 
     def __init__(self, backbone: Backbone, text_encoder: nn.Module, latents: Tensor, tokens: Tensor, empty: Tensor, *,
-                 embed: Callable[[nn.Module, Tensor], dict[str, Tensor]], prompt_dropout: float, seed: int,
+                 embed: Callable[[nn.Module, Tensor], dict[str, Tensor]], prompt_dropout: float, min_snr: float | None, seed: int,
                  write_weights: Callable[[Path], None]):  # fmt: skip
         self.modules: dict[str, nn.Module] = {"denoiser": backbone.denoiser, "text_encoder": text_encoder}
         self.backbone, self.latents, self.tokens, self.empty, self.embed = backbone, latents, tokens, empty, embed
-        self.prompt_dropout, self.seed, self.write_weights = prompt_dropout, seed, write_weights
+        self.prompt_dropout, self.min_snr, self.seed, self.write_weights = prompt_dropout, min_snr, seed, write_weights
         self.group_count = len(latents)
-        self.identity: dict[str, Any] = {"task": "denoiser", "pictures": len(latents), "prompt_dropout": prompt_dropout, "seed": seed}
+        self.identity: dict[str, Any] = {"task": "denoiser", "pictures": len(latents), "prompt_dropout": prompt_dropout, "min_snr": min_snr, "seed": seed}
 
     def measure(self, visits: list[Visit]) -> Measured:
         device = next(self.modules["denoiser"].parameters()).device
@@ -46,7 +47,9 @@ class DenoiserTask:
         sample, timestep = noised.sample.to(device), timestep.to(device)
         prediction = self.backbone.predict(self.modules["denoiser"], sample.squeeze(1), timestep, embeds).unsqueeze(1)
         value = sft(Outputs(prediction, noised.target.to(device), timestep)).value
-        return Measured(value, torch.ones_like(value), {"loss": value.detach(), "timestep": timestep.float()})
+        snr = self.backbone.signal_to_noise(timestep)
+        weight = torch.ones_like(value) if self.min_snr is None else snr.clamp_max(self.min_snr).to(value) / snr.to(value)
+        return Measured(value, weight, {"loss": value.detach(), "timestep": timestep.float()})
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         return summarise(numbers, self.backbone.timestep_count)
