@@ -70,7 +70,8 @@ def test_the_page_of_a_whole_run(tmp_path: Path) -> None:
     assert (folder / "index.html").is_file() and (folder / "stage.json").is_file()
     header = json.loads(script(folder / "data" / "gallery.js").removeprefix('galleryData("gallery",').rstrip("\n);"))
     compare = header["compare"]
-    assert header["title"] == "A <b>title</b>" and compare["count"] == 5 and header["pairs"]["count"] == 4 and header["curves"]["count"] == 3
+    assert header["title"] == "A <b>title</b>"
+    assert (compare["count"], header["pairs"]["count"], header["curves"]["count"]) == (5, 4, 3)
     assert [column["name"] for column in compare["columns"]] == ["base", "aligned"] and compare["trained_on"] == ["shapes.overall"]
     assert dict(compare["settings"]) == {"steps": "20", "size": "24 × 16"}
     assert len(list((folder / "media").rglob("*.webp"))) == 5 * 2 + 4 * 2
