@@ -22,6 +22,7 @@
       tab.link = element("a", { href: "#" + tab.name }, [tab.text, element("span", { "class": "number", text: tab.part.count })]);
       gallery.listen(tab.link, { click: function () { tab.link.href = views[tab.name] ? views[tab.name].link() : "#" + tab.name; } });
     });
+    document.getElementById("tabs").hidden = tabs.length < 2;
     gallery.replace(document.getElementById("tabs"), tabs.map(function (tab) { return tab.link; }));
     var settings = header.compare ? header.compare.settings : [];
     gallery.replace(document.getElementById("settings"), settings.map(function (pair) {
@@ -29,12 +30,13 @@
     }));
   }
 
+  /* A section is called page-NAME: were it NAME, the browser would scroll to it by itself. */
   function route() {
     var address = gallery.address.read();
     var current = tabs.filter(function (tab) { return tab.name === address.tab; })[0] || tabs[0];
     tabs.forEach(function (tab) {
       var on = tab === current;
-      document.getElementById(tab.name).hidden = !on;
+      document.getElementById("page-" + tab.name).hidden = !on;
       if (on) tab.link.setAttribute("aria-current", "page");
       else tab.link.removeAttribute("aria-current");
       if (!on && views[tab.name]) views[tab.name].leave();
@@ -44,7 +46,7 @@
 
   function open(tab, values) {
     if (views[tab.name]) return views[tab.name].open(values);
-    var section = document.getElementById(tab.name);
+    var section = document.getElementById("page-" + tab.name);
     var file = tab.file || tab.name;
     gallery.load(file, function (data) {
       if (!data) {

@@ -48,8 +48,8 @@
     return low <= high ? { low: low, high: high } : null;
   }
 
-  function linearTicks(range, count) {
-    var step = gallery.niceStep(range.high - range.low, count);
+  function linearTicks(range, count, least) {
+    var step = Math.max(least || 0, gallery.niceStep(range.high - range.low, count));
     var ticks = [];
     for (var n = Math.ceil(range.low / step - 1e-9); n * step <= range.high + step * 1e-9; n++) ticks.push(Number((n * step).toPrecision(10)));
     return ticks;
@@ -135,7 +135,7 @@
         lines.push(svg("line", { "class": "grid", x1: left, x2: width - RIGHT, y1: toY(value), y2: toY(value) }));
         lines.push(svg("text", { x: left - 8, y: toY(value) + 4, "text-anchor": "end", text: gallery.numbers.short(value) }));
       });
-      linearTicks(span, Math.max(2, Math.floor(width / 110))).forEach(function (value) {
+      linearTicks(span, Math.max(2, Math.floor(width / 110)), 1).forEach(function (value) {
         lines.push(svg("text", { x: toX(value), y: HEIGHT - 6, "text-anchor": "middle", text: gallery.numbers.short(value) }));
       });
       return lines;
@@ -184,9 +184,9 @@
       gallery.replace(tip, [element("b", { text: "step " + step })].concat(read.map(function (found, n) {
         return element("span", {}, [swatch(n), element("span", { text: curves[n].name }), element("b", { text: gallery.numbers.short(found[1]) })]);
       })));
-      var right = toX(step) > plot.clientWidth / 2;
-      tip.style.left = right ? "auto" : toX(step) + 12 + "px";
-      tip.style.right = right ? plot.clientWidth - toX(step) + 12 + "px" : "auto";
+      var room = plot.clientWidth - tip.offsetWidth;
+      var beside = toX(step) < plot.clientWidth / 2 ? toX(step) + 12 : toX(step) - 12 - tip.offsetWidth;
+      tip.style.left = Math.max(0, Math.min(room, beside)) + "px";
     }
 
     /* The step of any curve nearest to a place across the chart. */

@@ -175,7 +175,7 @@
 
   function hints(several) {
     var keys = [["\u2190 \u2192", "row"]];
-    if (several) keys.push(["1\u20139", "column"], ["A", "all"], ["Space", "hold for the base"], ["S", "slider"]);
+    if (several) keys.push(["1\u20139", "column"], ["A", "all"], ["hold Space", "base"], ["S", "slider"]);
     keys.push(["+ \u2212 0", "zoom"], ["Esc", "close"]);
     return keys.map(function (pair) {
       return element("span", {}, [element("kbd", { text: pair[0] }), " " + pair[1]]);

@@ -101,6 +101,8 @@
       element("div", { "class": "toolbar" }, own.looks.concat(nodes(looks)))
     ]);
     window.matchMedia(WIDE).addEventListener("change", function (event) { if (event.matches) panel.open = true; });
+    per.node.hidden = table.index.length <= Number(fields.per.allowed[0]);
+    options.section.style.setProperty("--columns", table.columns.length);
     gallery.replace(options.section, options.top.concat([
       panel, anchor, rows.node, element("div", { "class": "list-end" }, [below.node, per.node])
     ]));

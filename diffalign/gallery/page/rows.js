@@ -76,7 +76,6 @@
     var head = element("div", { "class": "rows-head", role: "rowgroup" }, [drawHead(table)]);
     var body = element("div", { "class": "rows-body", role: "rowgroup" });
     var node = element("div", { "class": "rows", role: "table", "aria-label": table.label }, [head, body]);
-    node.style.setProperty("--columns", table.columns.length);
     node.style.setProperty("--ratio", table.frame.width + " / " + table.frame.height);
     // The head sticks to the window and the body scrolls sideways, which one scrolling box cannot do: so two, in step.
     gallery.listen(body, { scroll: function () { head.scrollLeft = body.scrollLeft; } });
