@@ -86,21 +86,19 @@ class Backbone(Protocol):
 
 
 def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
-                  adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None,
-                  config: str | Path | None = None) -> Backbone:  # fmt: skip
+                  adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Backbone:  # fmt: skip
     """Loads a model of the family `name`.
 
     source    `bundled:NAME`, a local diffusers folder, one .safetensors file, or a hub id
     adapter   a LoRA folder in the diffusers layout, fused into the weights; of several each is fused onto the last
-    config    of a .safetensors file: the diffusers folder or hub id that its configs and tokenizer come from; None: its family's hub id
     denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
-    Raises ValueError for an unknown family or weights that do not fit it, FileNotFoundError where the source is not found.
+    Raises ValueError for an unknown family, FileNotFoundError where the source is not found.
     """
     if name not in BACKBONES:
         near = get_close_matches(name, BACKBONES, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"unknown backbone {name!r}{hint}; choose one of: {', '.join(BACKBONES)}")
-    arguments: dict[str, Any] = dict(dtype=dtype, device=device, revision=revision, adapter=adapter, denoiser=denoiser, config=config)
+    arguments: dict[str, Any] = dict(dtype=dtype, device=device, revision=revision, adapter=adapter, denoiser=denoiser)
     return import_module(f"diffalign.backbones.{name}").load(source, **arguments)
 
 

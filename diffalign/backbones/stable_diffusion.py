@@ -142,12 +142,14 @@ class StableDiffusion:
 
 
 def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
-         adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> StableDiffusion:  # fmt: skip
+         adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None,
+         config: str | Path | None = None) -> StableDiffusion:  # fmt: skip
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is."""
     if source.endswith(".ckpt"):
         raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
     path = resolve_source(source)
-    for what, place in (("adapter", adapter), ("denoiser", denoiser)):
+    adapters = [adapter] if isinstance(adapter, str | Path) else list(adapter or ())
+    for what, place in [("denoiser", denoiser), *(("adapter", one) for one in adapters)]:
         if place is not None and not Path(place).exists():
             raise FileNotFoundError(f"{what} {str(place)!r} does not exist; give a folder that training wrote (RUN/train/final)")
     quiet_loading()
@@ -155,8 +157,10 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
     try:
         if path.endswith(".safetensors"):
             # A single file holds weights alone. Where it lies in a diffusers folder, the configs there are its own; else the hub has them.
-            beside = {"config": str(Path(path).parent)} if (Path(path).parent / "model_index.json").is_file() else {}
-            pipeline = StableDiffusionPipeline.from_single_file(path, **beside, **options)
+            if config is None and (Path(path).parent / "model_index.json").is_file():
+                config = Path(path).parent
+            known = {} if config is None else {"config": str(config)}
+            pipeline = StableDiffusionPipeline.from_single_file(path, **known, **options)
         else:
             pipeline = StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
     except OSError as error:
@@ -167,7 +171,7 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
     if denoiser is not None:
         inner = Path(denoiser) / "unet"
         pipeline.unet = UNet2DConditionModel.from_pretrained(inner if inner.is_dir() else denoiser, **dtype_argument(dtype))
-    for folder in [adapter] if isinstance(adapter, str | Path) else adapter or ():
+    for folder in adapters:
         pipeline.load_lora_weights(str(folder))
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()

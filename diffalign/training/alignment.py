@@ -68,7 +68,6 @@ class AlignmentTask:
         self.noising, self.reference, self.sampling, self.seed = noising, reference, sampling, seed
         self.identity, self.write_weights, self.starts_at_reference = identity, write_weights, starts_at_reference
         self.group_count = len(groups)
-        self._device = next(backbone.denoiser.parameters()).device
 
     def draw(self, visits: Sequence[Visit]) -> tuple[GroupBatch, Noised, Tensor]:
         """The batch, x_t with its target, and the timesteps of some visits: a function of (seed, group, draw), one draw per group."""
@@ -88,7 +87,7 @@ class AlignmentTask:
 
     def measure(self, visits: list[Visit]) -> Measured:
         batch, noised, timestep = self.draw(visits)
-        to = self._device
+        to = next(self.backbone.denoiser.parameters()).device
         batch = GroupBatch(
             batch.latents, {name: value.to(to, non_blocking=True) for name, value in batch.embeds.items()}, batch.weight.to(to),
             None if batch.scores is None else batch.scores.to(to), None if batch.labels is None else batch.labels.to(to),

@@ -61,8 +61,8 @@ def write(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.op
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint in folder that can be resumed, or None."""
-    found = sorted(path.parent.parent for path in folder.glob("step_*/resume/facts.json"))
-    return found[-1] if found else None
+    found = [path.parent.parent for path in folder.glob("step_*/resume/facts.json")]
+    return max(found, key=lambda path: int(path.name.removeprefix("step_")), default=None)
 
 
 def forget_resume_state(folder: Path, keep: Path) -> None:
@@ -72,15 +72,24 @@ def forget_resume_state(folder: Path, keep: Path) -> None:
             shutil.rmtree(path)
 
 
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict as "outer.inner" → value, values as JSON gives them back, so that a difference can be named by its key."""
+    found: dict[str, Any] = {}
+    for key, value in json.loads(json.dumps(values)).items():
+        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return found
+
+
 def read(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, averages: dict[str, Tensor],
          identity: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
     """Restores what `write` wrote, bit for bit, and returns its facts. ValueError where it belongs to another model or another reference."""
     facts = json.loads((folder / "resume/facts.json").read_text())
-    differences = [f"{key}: checkpoint has {facts['identity'].get(key)!r}, this run {value!r}" for key, value in identity.items() if facts["identity"].get(key) != value]
+    stored_identity, own = _leaves(facts["identity"]), _leaves(identity)
+    differences = [f"{key}: checkpoint has {stored_identity.get(key)!r}, this run {value!r}" for key, value in own.items() if stored_identity.get(key) != value]
     if differences:
         raise ValueError(f"{folder} is a checkpoint of another run ({'; '.join(differences)}); train into another run folder, or use --redo")
     stored = load_file(folder / "resume/parameters.safetensors")
-    if list(stored) != sorted(parameters) or any(stored[name].shape != parameter.shape for name, parameter in parameters.items()):
+    if set(stored) != set(parameters) or any(stored[name].shape != parameter.shape for name, parameter in parameters.items()):
         raise ValueError(f"{folder} holds other parameters than this model trains (another model, or another LoRA rank); use --redo")
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 
 import torch
 from torch import Tensor
@@ -69,6 +69,11 @@ def _recent(history: list[dict[str, float]], name: str, count: int) -> list[floa
     return [metrics[name] for metrics in history[-count:] if name in metrics]
 
 
+def _is_below_zero(values: list[float]) -> bool:
+    """Whether a mean lies two standard errors below 0: near the start both advantages are noise around it."""
+    return fmean(values) < -2 * stdev(values) / math.sqrt(len(values))
+
+
 def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str]:
     """Sentences by kind, from the metrics of all steps so far; the window is in steps. A pure function, so a resumed run says the same."""
     said: dict[str, str] = {}
@@ -81,6 +86,9 @@ def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str
     norms = _recent(history, "grad_norm", window)
     if len(norms) >= 20 and norms[-1] > 10 * median(norms[:-1]):
         said["gradient spike"] = f"gradient norm {norms[-1]:.3g} is over 10 × its median {median(norms[:-1]):.3g} of {len(norms)} steps: keep clip_norm, lower learning_rate"
+    moved = _recent(history, "distance", window)
+    if len(moved) >= 10 and not any(moved[-10:]) and any(norms):
+        said["reference moves"] = "the policy is still exactly its reference after 10 updates: the reference moves with it (adapter not disabled?), or nothing is trained"
     if len(history) < window:
         return said
     mean = {name: fmean(_recent(history, name, window) or [0.0]) for name in ("win_adv", "lose_adv", "gradient_factor", "rewards/accuracies")}
@@ -93,12 +101,13 @@ def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str
     if mean["rewards/accuracies"] > 0.98:
         said["too easy"] = f"implicit accuracy {mean['rewards/accuracies']:.2f} with a growing margin: the pairs are too easy, or beta is too small to hold the policy near the reference"
     if "win_adv" in last and "lose_adv" in last:
-        if mean["win_adv"] < 0 < mean["lose_adv"]:
+        wins, losses = _recent(history, "win_adv", window), _recent(history, "lose_adv", window)
+        if _is_below_zero(wins) and mean["lose_adv"] > 0:
             said["displacement"] = (
                 f"win_adv falls below 0 ({mean['win_adv']:.2g} over {window} steps) while lose_adv rises: likelihood displacement; the policy forgets the "
                 f"chosen too. Lower lr, raise beta, or add `sft_weight`"
             )
-        elif mean["win_adv"] < 0 and mean["lose_adv"] < 0:
+        elif _is_below_zero(wins) and _is_below_zero(losses):
             said["against the labels"] = f"win_adv and lose_adv both fall ({mean['win_adv']:.2g}, {mean['lose_adv']:.2g}): the policy moves against the labels. Are chosen and rejected swapped?"
     if mean["gradient_factor"] < 0.02:
         said["saturated"] = f"gradient factor {mean['gradient_factor']:.3f}: {100 * (1 - mean['gradient_factor']):.0f}% of the pairs teach nothing now. Stop here, or bring harder pairs"

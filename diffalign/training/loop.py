@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from diffalign.training import checkpoint
@@ -83,10 +84,10 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
 
     Writes folder/metrics.jsonl (one line a step, the same bits after any resume), folder/speed.jsonl (seconds), folder/checkpoints/step_N.
     advance(count, text) reports progress. stop_after ends the call after that many steps of this call, with a checkpoint (for tests).
-    Raises DivergedError on a loss that is not finite; the last good checkpoint stays.
+    Raises DivergedError on a loss that is not finite; the last good checkpoint stays. ValueError where the precision does not fit the device.
     """
     log = logger or logging.getLogger(__name__)
-    accelerator = Accelerator(mixed_precision=PRECISION[settings.precision], log_with=settings.tracker, project_dir=folder)
+    accelerator = _accelerator(task, settings, folder)
     micro, accumulation = _split(settings, accelerator.num_processes)
     parameters = checkpoint.trainable(task.modules)
     optimizer = build_optimizer(list(parameters.values()), settings)
@@ -100,10 +101,10 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
     if newest is not None:
         facts = checkpoint.read(newest, parameters, optimizer, averages, identity)
         start = facts["step"]
-        if accelerator.is_main_process:
-            history = _truncate(folder / "metrics.jsonl", start)
-            _truncate(folder / "speed.jsonl", start)
         log.info(f"resuming from step {start}")
+    if accelerator.is_main_process:  # also from step 0: a run killed before its first checkpoint left lines
+        history = _truncate(folder / "metrics.jsonl", start)
+        _truncate(folder / "speed.jsonl", start)
     if start < settings.steps:
         names = list(task.modules)
         *prepared, optimizer = accelerator.prepare(*(task.modules[name] for name in names), optimizer)
@@ -143,10 +144,13 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
                 accelerator.backward(total * accelerator.num_processes)
             collected.append(measured.numbers)
         norm = _clip(accelerator, list(parameters.values()), settings)
-        if not math.isfinite(norm) and settings.precision != "fp16":
+        # Under fp16 an overflow is expected: the step is skipped and the scale halved. At a scale of 1 it is no overflow any more.
+        if not math.isfinite(norm) and (accelerator.scaler is None or accelerator.scaler.get_scale() <= 1):
             raise DivergedError(_diverged("gradient norm", step, [task.describe(visit) for visit in visits[:4]], checkpoints, settings))
         numbers = _gather(accelerator, collected)
-        metrics = {"step": step + 1, **task.summarise(numbers), "grad_norm": norm, "lr": settings.learning_rate * factor}
+        metrics = {"step": step + 1, **task.summarise(numbers), "lr": settings.learning_rate * factor}
+        if math.isfinite(norm):  # JSON has no infinity
+            metrics["grad_norm"] = norm
         if step == 0:
             task.check_start(metrics)
         optimizer.step()
@@ -178,14 +182,29 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
     for kind, count in said.items():
         if count > 1:
             log.warning(f"{kind}: seen in {count} steps")
-    if settings.tracker:
-        accelerator.end_training()
+    for tracker in accelerator.trackers:  # not `end_training`, which also ends the process group that we still need
+        tracker.finish()
     final = folder / "final"
     if last == settings.steps and accelerator.is_main_process:
         _publish(checkpoints / f"step_{settings.steps:06d}", final)
     accelerator.wait_for_everyone()
     task.modules = {name: accelerator.unwrap_model(module, keep_fp32_wrapper=False) for name, module in task.modules.items()}
     return final
+
+
+def _accelerator(task: Task, settings: Settings, folder: Path) -> Accelerator:
+    """Accelerate on the device that the modules are on. ValueError where it works on another one, or cannot do the precision."""
+    device = next(parameter.device for module in task.modules.values() for parameter in module.parameters())
+    if settings.precision == "fp16" and device.type == "cpu":
+        raise ValueError("precision 'fp16' needs a GPU, and the model is on the CPU; use precision 'bf16' or 'fp32' there")
+    # The state is one per process; a second training with another precision would be refused.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        mixed_precision=PRECISION[settings.precision], log_with=settings.tracker, project_dir=folder, cpu=device.type == "cpu"
+    )  # fmt: skip
+    if accelerator.device.type != device.type:
+        raise ValueError(f"the model is on {device}, accelerate works on {accelerator.device}; load the model there, or set ACCELERATE_USE_CPU=1")
+    return accelerator
 
 
 def _split(settings: Settings, processes: int) -> tuple[int, int]:
@@ -224,7 +243,9 @@ def _append(path: Path, line: dict[str, float]) -> None:
 
 def _truncate(path: Path, steps: int) -> list[dict[str, float]]:
     """Cuts a log back to its first `steps` lines: what a killed run wrote after its last checkpoint is written again."""
-    lines = path.read_text().splitlines()[:steps] if path.exists() else []
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()[:steps]
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text("".join(line + "\n" for line in lines))
     partial.replace(path)

@@ -1,0 +1,83 @@
+"""Training runs on the tiny road, as the tests of training start them, in this process or in another."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffalign.backbones import load_backbone
+from diffalign.data.latents import LatentCache
+from diffalign.data.records import read_preferences
+from diffalign.noising import load_noising
+from diffalign.objectives import OBJECTIVES, build_objective
+from diffalign.training.alignment import AlignmentTask, Sampling
+from diffalign.training.groups import CachedGroups
+from diffalign.training.loop import train
+from diffalign.training.lora import Lora, add_lora
+from diffalign.training.reference import AdapterOff, FrozenCopy
+from diffalign.training.settings import Settings
+
+FAST = dict(steps=6, batch_size=4, learning_rate=1e-3, checkpoint_every=2, tracker=None)
+
+
+def make_task(pipeline: Path, road: Path, *, objective: str = "diffusion_dpo", lora: Lora | None = None, noising: str = "shared",
+              sampling: Sampling = Sampling(), beta: float | None = 100.0) -> AlignmentTask:  # noqa: B008  # fmt: skip
+    needs = OBJECTIVES[objective]
+    backbone = load_backbone("stable_diffusion", str(pipeline))
+    groups = CachedGroups(LatentCache(road / "latents"), read_preferences(road / "preferences"), needs.rows)
+    identity = {"kind": "full" if lora is None else "lora", "base": backbone.identity()}
+    reference: Any = None
+    if lora is not None:
+        add_lora(backbone.denoiser, lora, 3)
+        reference = AdapterOff(backbone.denoiser) if needs.reference else None
+    else:
+        reference = FrozenCopy(backbone.denoiser) if needs.reference else None
+        backbone.denoiser.requires_grad_(True)
+    arguments = {} if beta is None or needs.reference is None else {"beta": beta}
+    return AlignmentTask(
+        backbone, groups, build_objective(objective, **arguments), needs, load_noising(noising), reference,
+        sampling=sampling, seed=7, identity=identity, write_weights=lambda denoiser, folder: backbone.save_trained(folder),
+    )  # fmt: skip
+
+
+def weights(task: AlignmentTask) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in task.modules["denoiser"].named_parameters() if parameter.requires_grad}
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Bit for bit: the metrics, and every tensor of the result and of the last checkpoint."""
+    from safetensors.torch import load_file
+
+    assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
+    last = max(path.name for path in (one / "checkpoints").iterdir())
+    files = [sorted(path.relative_to(run) for part in ("final", f"checkpoints/{last}") for path in (run / part).rglob("*.safetensors")) for run in (one, two)]
+    assert files[0] and files[0] == files[1]
+    for name in files[0]:
+        a, b = load_file(one / name), load_file(two / name)
+        assert set(a) == set(b)
+        for key in a:
+            assert torch.equal(a[key], b[key]), (name, key)
+
+
+if __name__ == "__main__":
+    # python runs.py PIPELINE ROAD FOLDER '{"settings": …, "lora": …, "slow": seconds a step}'
+    import time
+
+    torch.set_num_threads(1)
+    options = json.loads(sys.argv[4])
+    task = make_task(Path(sys.argv[1]), Path(sys.argv[2]), lora=Lora(**options["lora"]) if options.get("lora") else None)
+
+    def advance(count: int, text: str) -> None:
+        print("step", flush=True)
+        time.sleep(options.get("slow", 0))
+
+    train(task, Settings(**{**FAST, **options.get("settings", {})}), Path(sys.argv[3]), advance=advance)

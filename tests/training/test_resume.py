@@ -1,0 +1,162 @@
+"""A run that was stopped or killed and resumed is the uninterrupted run, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from runs import FAST, assert_same_run, make_task, metrics
+
+from diffalign.training.alignment import Sampling
+from diffalign.training.loop import train
+from diffalign.training.lora import Lora
+from diffalign.training.settings import Settings
+
+VARIANTS = {
+    "full": (dict(ema_decay=0.9, schedule="cosine", warmup_steps=2), None),
+    "lora": (dict(ema_decay=0.9, schedule="linear"), Lora(rank=2, dropout=0.3)),
+    "adafactor": (dict(optimizer="adafactor"), None),
+    "bf16": (dict(precision="bf16", gradient_checkpointing=True), Lora(rank=2)),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_stopped_run_resumes_to_the_same_bits(variant: str, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+    changes, lora = VARIANTS[variant]
+    settings = Settings(**{**FAST, **changes})
+    sampling = Sampling(prompt_dropout=0.3, flip=0.5)
+
+    def run(folder: Path, stop_after: int | None = None) -> None:
+        train(make_task(tiny_pipeline, tiny_road, lora=lora, sampling=sampling), settings, folder, stop_after=stop_after)
+
+    run(tmp_path / "whole")
+    for stop in (1, 3, None):
+        run(tmp_path / "parts", stop)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert [line["step"] for line in metrics(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+    run(tmp_path / "parts")  # a finished run has nothing to do
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_lines_after_the_last_checkpoint_are_written_again(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+    """What a kill leaves: lines beyond the newest checkpoint, a torn line, and, before the first checkpoint, lines without any."""
+    settings = Settings(**FAST)
+    train(make_task(tiny_pipeline, tiny_road), settings, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "metrics.jsonl").write_text('{"step": 1, "loss": 9}\n{"step": 2, "lo')
+    train(make_task(tiny_pipeline, tiny_road), settings, parts, stop_after=2)
+    assert [line["step"] for line in metrics(parts)] == [1, 2]
+    with (parts / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "loss": 9}\n{"step": 4, "lo')
+    (parts / "checkpoints/.step_000004.partial/resume").mkdir(parents=True)
+    train(make_task(tiny_pipeline, tiny_road), settings, parts)
+    assert_same_run(tmp_path / "whole", parts)
+
+
+def _start(pipeline: Path, road: Path, folder: Path, **options: object) -> subprocess.Popen:
+    command = [sys.executable, str(Path(__file__).with_name("runs.py")), str(pipeline), str(road), str(folder), json.dumps(options)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+    """SIGKILL in another process after its third step; resumed in this one."""
+    process = _start(tiny_pipeline, tiny_road, tmp_path / "killed", slow=0.2)
+    assert process.stdout is not None
+    with process.stdout:
+        for _ in range(4):  # one line for where it starts, then one a step
+            assert process.stdout.readline() == "step\n"
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed/final").exists()
+    assert len(metrics(tmp_path / "killed")) >= 3
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(make_task(tiny_pipeline, tiny_road), Settings(**FAST), tmp_path / "killed")
+        train(make_task(tiny_pipeline, tiny_road), Settings(**FAST), tmp_path / "whole")
+    finally:
+        torch.set_num_threads(threads)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_checkpoints_hold_safetensors_and_json_alone(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+    train(make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2)), Settings(**FAST, ema_decay=0.9), tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jsonl"}
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000002", "step_000004", "step_000006"]
+    assert [path.parent.name for path in tmp_path.rglob("resume")] == ["step_000006"]  # only the newest keeps its optimiser state
+    assert not (tmp_path / "final/resume").exists() and (tmp_path / "final/pytorch_lora_weights.safetensors").exists()
+    assert json.loads((tmp_path / "final/reference.json").read_text())["kind"] == "lora"
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+    settings = Settings(**FAST)
+    train(make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2)), settings, tmp_path, stop_after=2)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"settings\.learning_rate: checkpoint has 0\.001, this run 0\.002.*--redo"):
+        train(make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2)), settings.model_copy(update={"learning_rate": 2e-3}), tmp_path)
+    with pytest.raises(ValueError, match="another LoRA rank"):
+        train(make_task(tiny_pipeline, tiny_road, lora=Lora(rank=3)), settings, tmp_path)
+    with pytest.raises(ValueError, match="kind: checkpoint has 'lora', this run 'full'"):
+        train(make_task(tiny_pipeline, tiny_road), settings, tmp_path)
+    other = make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2))
+    other.identity["base"] = "0123456789abcdef"
+    with pytest.raises(ValueError, match="base: checkpoint has"):
+        train(other, settings, tmp_path)
+    # What does not change the numbers may change: how often a line is shown, the tracker, the split into micro-batches.
+    train(make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2)), settings.model_copy(update={"log_every": 1, "micro_batch_size": 2}), tmp_path, stop_after=1)
+    assert (tmp_path / "metrics.jsonl").read_bytes().startswith(before)
+
+
+@pytest.mark.long
+def test_twenty_random_kills(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+    """20 × `python -m pipelines.cli train`, killed at a random moment of its steps, run again to the end: prints how many matched."""
+    import random
+
+    from train_road import config_file, until_encode
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def command(run: Path, index: int) -> list[str]:
+        adapter = ["train.lora.rank=2", "train.lora.dropout=0.2"] if index % 2 else []
+        return [sys.executable, "-m", "pipelines.cli", "train", str(config_file(run, tiny_pipeline)), "train.steps=40", "train.checkpoint_every=7", *adapter]
+
+    def finish(run: Path, index: int) -> None:
+        result = subprocess.run(command(run, index), env=environment, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+
+    wholes = []
+    for index in range(2):
+        until_encode(tmp_path / f"whole{index}", tiny_pipeline, tiny_road)
+        finish(tmp_path / f"whole{index}", index)
+        wholes.append(tmp_path / f"whole{index}/train")
+    matched, at = 0, []
+    draw = random.Random(0)
+    for index in range(20):
+        run = tmp_path / f"run{index}"
+        until_encode(run, tiny_pipeline, tiny_road)
+        process = subprocess.Popen(command(run, index), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log = run / "train/metrics.jsonl"
+        while not log.exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 2.5))
+        process.kill()
+        process.wait()
+        at.append(len(log.read_text().splitlines()) if log.exists() else 0)
+        finish(run, index)
+        assert_same_run(wholes[index % 2], run / "train")
+        matched += 1
+        shutil.rmtree(run)
+    print(f"{matched} of 20 killed runs resumed to the same bits; killed after steps {sorted(at)}")
+    assert matched == 20
