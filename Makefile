@@ -63,5 +63,5 @@ $(STAMP): pyproject.toml
 	@echo 'Installing into $(VENV) (once; under a minute with uv, a few minutes with pip) ...'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo 'uv cannot be had here; pip does it, more slowly.'
 	@if $(BIN)/python -m uv --version >/dev/null 2>&1 && $(BIN)/python -m uv pip install --python $(BIN)/python --editable '.[dev]'; then :; \
-	else $(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'; fi
+	else echo 'Going on with pip (a few minutes) ...'; $(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'; fi
 	@touch $(STAMP)
