@@ -142,8 +142,7 @@ class StableDiffusion:
 
 
 def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
-         adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None,
-         config: str | Path | None = None) -> StableDiffusion:  # fmt: skip
+         adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> StableDiffusion:  # fmt: skip
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is."""
     if source.endswith(".ckpt"):
         raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
@@ -157,10 +156,8 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
     try:
         if path.endswith(".safetensors"):
             # A single file holds weights alone. Where it lies in a diffusers folder, the configs there are its own; else the hub has them.
-            if config is None and (Path(path).parent / "model_index.json").is_file():
-                config = Path(path).parent
-            known = {} if config is None else {"config": str(config)}
-            pipeline = StableDiffusionPipeline.from_single_file(path, **known, **options)
+            beside = {"config": str(Path(path).parent)} if (Path(path).parent / "model_index.json").is_file() else {}
+            pipeline = StableDiffusionPipeline.from_single_file(path, **beside, **options)
         else:
             pipeline = StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
     except OSError as error:
