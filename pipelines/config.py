@@ -270,7 +270,7 @@ def _describe(error: ValidationError, kind: type[BaseModel], prefix: tuple[str, 
             case "missing":
                 lines.append(f"{where} is missing; add it")
             case "value_error":
-                message = str(item["ctx"]["error"])
+                message = str(item.get("ctx", {}).get("error", item["msg"]))
                 told = not prefix and (not item["loc"] or item["loc"][0] in STAGES)  # the message itself says where
                 lines.append(message if told else f"{where}: {message}")
             case "model_type" | "model_attributes_type":

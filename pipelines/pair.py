@@ -7,7 +7,7 @@ rewards of the section score rank its candidates anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,7 +55,7 @@ class Pair(Section):
 
     source: Source | None = None
     rule: RuleName = PairingSettings.rule
-    by: str | dict[str, float] | None = PairingSettings.by
+    by: str | Mapping[str, float] | None = PairingSettings.by
     minimum_gap: float = PairingSettings.minimum_gap
     maximum_gap: float | None = PairingSettings.maximum_gap
     minimum_winner: float | None = PairingSettings.minimum_winner
@@ -84,8 +84,9 @@ class Pair(Section):
 
     def pairing(self, seed: int) -> PairingSettings:
         """The settings that pair_groups takes; `seed` is the run's."""
-        values = {field.name: getattr(self, field.name) for field in fields(PairingSettings)}
-        return PairingSettings(**(values | {"seed": seed if self.seed is None else self.seed}))
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(PairingSettings)}
+        values["seed"] = seed if self.seed is None else self.seed
+        return PairingSettings(**values)
 
     @property
     def rewards(self) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ class Progress:
 
     def _start(self) -> RichProgress:
         if self._bars is None:
-            self._bars = RichProgress(
+            self._bars = bars = RichProgress(
                 TextColumn("{task.description:<10}"),
                 BarColumn(),
                 MofNCompleteColumn(),
@@ -70,7 +70,7 @@ class Progress:
                 TimeRemainingColumn(),
                 console=self.console,
             )
-            self._bars.start()
+            bars.start()
         self._open += 1
         return self._bars
 

@@ -112,7 +112,8 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("run: [", "not readable YAML"), ("- a\n- b", "holds list, not a mapping"), ("", "holds NoneType"), ("run: a\nrun: b", "'run' is given twice"),
+    [("run: [", "not readable YAML"), ("- a\n- b", "holds list, not a mapping"), ("", "holds NoneType"),
+     ("run: a\nrun: b", "'run' is given twice"),
      ("run: !!python/object:os.system x", "not readable YAML")],
 )  # fmt: skip
 def test_unreadable_files_are_refused(tmp_path: Path, text: str, told: str) -> None:

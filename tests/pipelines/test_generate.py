@@ -183,7 +183,7 @@ def test_missing_prompt_file_and_empty_list() -> None:
         load_prompts(Prompts(file=Path("nothing.txt")), 0)
     with pytest.raises(ValueError, match="holds no prompts"):
         load_prompts(Prompts(texts=()), 0)
-    with pytest.raises(ValueError, match="prompt 1 of prompts.texts is blank"):
+    with pytest.raises(ValueError, match=r"prompt 1 of prompts.texts is blank"):
         load_prompts(Prompts(texts=(" ",)), 0)
 
 

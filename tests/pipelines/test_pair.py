@@ -202,7 +202,7 @@ def test_a_changed_set_is_refused_or_read_again(tmp_path: Path) -> None:
 def test_a_set_beside_generated_candidates_is_refused(tmp_path: Path) -> None:
     write_pickapic(tmp_path / "set.parquet")
     source = {"importer": "pickapic", "path": str(tmp_path / "set.parquet")}
-    with pytest.raises(ValueError, match="both generate and pair.source"):
+    with pytest.raises(ValueError, match=r"both generate and pair.source"):
         run(fake_config(tmp_path / "run", pair={"source": source}), progress=QUIET)
 
 
