@@ -346,13 +346,23 @@ def full_disk_is_clear(path: Path) -> Iterator[None]:
     """Says on a full disk what is kept and what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        number = _full_disk(error)
+        if number is None:
             raise
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
         free = shutil.disk_usage(existing).free
         raise OSError(
-            error.errno,
+            number,
             f"the disk is full ({free / 1e6:.0f} MB free in {existing}); "
             "what is finished stays; free some space and run the same command again",
         ) from error
+
+
+def _full_disk(error: Exception) -> int | None:
+    """The errno of a full disk, or None. safetensors wraps the system's error in one of its own, which has the number in its text alone."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno if error.errno in full else None
+    told = str(error) if type(error).__name__ == "SafetensorError" else ""
+    return next((number for number in full if f"os error {number}" in told), None)
