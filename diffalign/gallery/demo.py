@@ -81,7 +81,8 @@ def demo_pairs(count: int) -> Iterator[PairRow]:
         first, second = row.samples[0], row.samples[1]
         if first is None or second is None:
             continue
-        gap = second.scores[TRAINED_ON] - first.scores[TRAINED_ON] + float(np.random.default_rng(row.seed + len(row.prompt)).normal(0, 0.05))
+        noise = float(np.random.default_rng(row.seed + len(row.prompt)).normal(0, 0.05))  # an annotator's
+        gap = second.scores[TRAINED_ON] - first.scores[TRAINED_ON] + noise
         chosen, rejected = (second, first) if gap >= -0.15 else (first, second)
         gap = gap if gap >= -0.15 else -gap
         flags = ("tie",) if abs(gap) < 0.02 else ("against the score",) if gap < 0 else ()

@@ -46,9 +46,7 @@ def store_image(folder: MediaFolder, sample: Sample, where: str) -> dict[str, An
     """A thumbnail for the table and, for a picture larger than that, a second file for the lightbox."""
     pixels = np.asarray(sample.media.pixels())
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
-        raise ValueError(
-            f"{where}: pixels() returned {pixels.dtype} of shape {pixels.shape}; the gallery takes uint8 of shape (H, W, 3)"
-        )
+        raise ValueError(f"{where}: pixels() returned {pixels.dtype} of shape {pixels.shape}; the gallery takes uint8 of shape (H, W, 3)")
     image = Image.fromarray(pixels)
     tiny = max(image.size) <= TINY
     path, address = folder.new_file(".webp")

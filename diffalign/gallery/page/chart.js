@@ -123,7 +123,8 @@
       var pen = false;
       return thin(points, width).map(function (point) {
         if (!usable(point)) { pen = false; return ""; }
-        var command = (pen ? "L" : "M") + toX(point[0]).toFixed(1) + " " + toY(point[1]).toFixed(1);
+        var place = toX(point[0]).toFixed(1) + " " + toY(point[1]).toFixed(1);
+        var command = pen ? "L" + place : "M" + place + "h0"; // h0: a point between two gaps still shows
         pen = true;
         return command;
       }).join("");
