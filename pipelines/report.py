@@ -11,7 +11,8 @@ report.json:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -244,16 +245,23 @@ def result_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _formatter(change: Mapping[str, float]) -> Any:
-    """Numbers of one row with as many decimals as its size asks for."""
-    largest = max(abs(change[key]) for key in ("base", "aligned"))
-    decimals = 0 if largest >= 1000 else 1 if largest >= 100 else 2 if largest >= 10 else 3 if largest >= 0.05 else 4
+def _formatter(change: Mapping[str, float]) -> Callable[..., str]:
+    """Numbers of one row: three digits of its means, and up to two more where its change is smaller than that."""
+    means = max(abs(change["base"]), abs(change["aligned"]))
+    differences = max(abs(change["change"]), abs(change["low"]), abs(change["high"]))
+    wanted = _decimals(means, 3)
+    decimals = min(wanted + 2, max(wanted, _decimals(differences, 2)))
 
     def show(value: float, sign: bool = False) -> str:
-        text = f"{value:{'+' if sign else ''}.{decimals}f}"
+        text = f"{round(value, decimals) + 0.0:{'+' if sign else ''}.{decimals}f}"  # + 0.0 turns −0 into 0
         return text.replace("-", "−")
 
     return show
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Decimals that show `value` with so many significant digits, at least 0."""
+    return max(0, digits - 1 - math.floor(math.log10(value))) if value > 0 else 0
 
 
 def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from pipelines.report import (
     Change,
     Scored,
+    _formatter,
     bootstrap_intervals,
     compare,
     curves,
@@ -135,6 +136,26 @@ def test_table_fits_80_columns_and_marks_what_was_trained_on() -> None:
     text = console.export_text()
     assert "shapes.overall *" in text and "sharpness.score" in text and "…" in text and "50 %" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def row_of(base: float, change: float, low: float, high: float) -> dict[str, float]:
+    return {"base": base, "aligned": base + change, "change": change, "low": low, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        (row_of(0.5, 0.08, 0.05, 0.11), ["0.500", "+0.080"]),
+        (row_of(0.49, -0.0002, -0.0003, 0.0001), ["0.49000", "−0.00020"]),
+        (row_of(7904.0, 0.4, -0.4, 4.0), ["7904.0", "+0.4"]),
+        (row_of(450.0, 0.0, 0.0, 0.0), ["450", "+0"]),
+        (row_of(0.0, 0.0, 0.0, 0.0), ["0", "+0"]),
+        (row_of(20.0, 1e-9, -1e-9, 2e-9), ["20.000", "+0.000"]),
+    ],
+)
+def test_numbers_show_the_digits_that_matter(row: dict[str, float], shown: list[str]) -> None:
+    show = _formatter(row)
+    assert [show(row["base"]), show(row["change"], sign=True)] == shown
 
 
 def metrics(path: Path, lines: int = 60, tail: str = "") -> Path:
