@@ -1,0 +1,63 @@
+"""Rows over the latent cache: which rows an objective may use, and what a batch holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffalign.data.latents import LatentCache
+from diffalign.data.records import Preference, read_preferences
+from diffalign.training.groups import CachedGroups
+
+
+@pytest.fixture()
+def cache(tiny_road: Path) -> LatentCache:
+    return LatentCache(tiny_road / "latents")
+
+
+def labelled(label: int, group: int = 0) -> Preference:
+    return Preference(f"g{group}", "a red circle", (f"g{group}-0",), "labelled", labels=(label,))
+
+
+def test_a_batch_by_hand(cache: LatentCache, tiny_road: Path) -> None:
+    rows = read_preferences(tiny_road / "preferences")
+    groups = CachedGroups(cache, [replace(row, weight=1 + index) for index, row in enumerate(rows)], "pairs")
+    assert len(groups) == 12 and groups.describe(1) == "g1 ('a blue square')"
+    batch = groups.fetch([5, 1], dropped=[False, True], flipped=[True, False])
+    assert batch.latents.shape == (2, 2, 4, 8, 8)
+    assert torch.equal(batch.latents[0], cache.latents(["g5-0", "g5-1"]).flip(-1))
+    assert torch.equal(batch.latents[1], cache.latents(["g1-0", "g1-1"]))
+    assert torch.equal(batch.embeds["prompt_embeds"][0], cache.embeds(["a blue square"])["prompt_embeds"][0])
+    assert torch.equal(batch.embeds["prompt_embeds"][1], cache.dropout_embeds()["prompt_embeds"][0])
+    assert batch.weight.tolist() == [6, 2] and batch.weight.dtype == torch.float32
+    assert batch.scores is not None and batch.scores.tolist() == [[[1], [0]]] * 2 and batch.labels is None
+
+
+def test_positives_are_winners_and_wanted_samples(cache: LatentCache, tiny_road: Path) -> None:
+    pairs = read_preferences(tiny_road / "preferences")[:2]
+    groups = CachedGroups(cache, [*pairs, labelled(1, 4), labelled(0, 5)], "positives")
+    assert [row.samples for row in groups.preferences] == [("g0-0",), ("g1-0",), ("g4-0",)]
+    assert groups.fetch([0, 2], dropped=[False] * 2, flipped=[False] * 2).latents.shape == (2, 1, 4, 8, 8)
+
+
+def test_rows_that_do_not_fit_are_refused(cache: LatentCache, tiny_road: Path) -> None:
+    pairs = read_preferences(tiny_road / "preferences")
+    with pytest.raises(ValueError, match=r"trains on pairs \(pair rows\), the preference set has {'labelled': 1}; choose a pairing rule"):
+        CachedGroups(cache, [labelled(1)], "pairs")
+    with pytest.raises(ValueError, match=r"trains on lists \(list rows\), the preference set has {'pair': 12}"):
+        CachedGroups(cache, pairs, "lists")
+    with pytest.raises(ValueError, match="no rows"):
+        CachedGroups(cache, [], "pairs")
+    with pytest.raises(ValueError, match="trains on positives"):
+        CachedGroups(cache, [labelled(0)], "positives")
+    lists = [replace(pairs[0], kind="list"), Preference("g1", "a red circle", ("g1-0", "g1-1", "g2-0"), "list")]
+    with pytest.raises(ValueError, match=r"groups of different sizes in one set: {2: 1, 3: 1}"):
+        CachedGroups(cache, lists, "lists")
+
+
+def test_a_candidate_that_was_not_encoded_is_named(cache: LatentCache) -> None:
+    with pytest.raises(KeyError, match="not in the latent cache.*'g99-0'"):
+        CachedGroups(cache, [Preference("g99", "a red circle", ("g99-0", "g99-1"))], "pairs")

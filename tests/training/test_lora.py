@@ -1,0 +1,105 @@
+"""Adapters and references: who is frozen, who is float32, and what is restored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffalign.backbones import load_backbone
+from diffalign.training.lora import Lora, add_lora
+from diffalign.training.reference import AdapterOff, FrozenCopy
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(2, 4, 8, 8, generator=draw), torch.tensor([3, 700]), {"prompt_embeds": torch.randn(2, 8, 32, generator=draw)}
+
+
+def test_an_adapter_starts_as_the_identity_and_alone_is_trained(tiny_pipeline: Path) -> None:
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
+    with torch.no_grad():
+        before = backbone.predict(backbone.denoiser, *inputs())
+    state = torch.get_rng_state()
+    add_lora(backbone.denoiser, Lora(rank=3), seed=5)
+    assert torch.equal(state, torch.get_rng_state())  # its random numbers are its own
+    with torch.no_grad():
+        assert torch.equal(backbone.predict(backbone.denoiser, *inputs()), before)
+    trained = {name for name, parameter in backbone.denoiser.named_parameters() if parameter.requires_grad}
+    assert trained and all("lora_" in name for name in trained)
+    layers = {name.rsplit(".lora_", 1)[0].split(".", 1)[1].split(".attn")[-1][2:] for name in trained}
+    assert layers == {"to_q", "to_k", "to_v", "to_out.0"}
+
+
+def test_the_seed_decides_the_adapter(tiny_pipeline: Path) -> None:
+    drawn = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(len(drawn))
+        backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
+        add_lora(backbone.denoiser, Lora(rank=2), seed)
+        drawn.append(torch.cat([parameter.flatten() for name, parameter in backbone.denoiser.named_parameters() if "lora_A" in name]))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_an_adapter_on_a_half_precision_base_is_float32(tiny_pipeline: Path) -> None:
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline), dtype=torch.bfloat16)
+    add_lora(backbone.denoiser, Lora(rank=2), 0)
+    dtypes = {(parameter.requires_grad, parameter.dtype) for parameter in backbone.denoiser.parameters()}
+    assert dtypes == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+def test_targets_that_match_nothing_are_named_with_those_that_exist(tiny_pipeline: Path) -> None:
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
+    with pytest.raises(ValueError, match=r"LoRA targets \['to_x'\] match no layer of UNet2DConditionModel; its layers end in: .*to_q"):
+        add_lora(backbone.denoiser, Lora(targets=("to_q", "to_x")), 0)
+    assert not any("lora_" in name for name, _ in backbone.denoiser.named_parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_adapter_off_is_the_base_and_leaves_everything_as_it_was(training: bool, tiny_pipeline: Path) -> None:
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
+    with torch.no_grad():
+        base = backbone.predict(backbone.denoiser, *inputs())
+    add_lora(backbone.denoiser, Lora(rank=2), 0)
+    with torch.no_grad():
+        for parameter in backbone.denoiser.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    backbone.denoiser.train(training)
+    flags = {name: parameter.requires_grad for name, parameter in backbone.denoiser.named_parameters()}
+    with torch.no_grad():
+        policy = backbone.predict(backbone.denoiser, *inputs())
+    assert not torch.equal(policy, base)
+    reference = AdapterOff(backbone.denoiser)
+    for _ in range(2):
+        with reference.use() as denoiser:
+            assert not torch.is_grad_enabled() and not denoiser.training
+            assert torch.equal(backbone.predict(denoiser, *inputs()), base)
+        with torch.no_grad():
+            assert torch.equal(backbone.predict(backbone.denoiser, *inputs()), policy)
+    with pytest.raises(KeyError), reference.use():
+        raise KeyError  # also after an error the policy is itself again
+    with torch.no_grad():
+        assert torch.equal(backbone.predict(backbone.denoiser, *inputs()), policy)
+    assert backbone.denoiser.training is training
+    assert flags == {name: parameter.requires_grad for name, parameter in backbone.denoiser.named_parameters()}
+
+
+def test_adapter_off_needs_an_adapter(tiny_pipeline: Path) -> None:
+    with pytest.raises(ValueError, match="has no LoRA adapter to switch off; add one, or use a frozen copy"):
+        AdapterOff(load_backbone("stable_diffusion", str(tiny_pipeline)).denoiser)
+
+
+def test_a_frozen_copy_does_not_follow_the_policy(tiny_pipeline: Path) -> None:
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
+    reference = FrozenCopy(backbone.denoiser)
+    with torch.no_grad():
+        before = backbone.predict(backbone.denoiser, *inputs())
+        backbone.denoiser.requires_grad_(True).train()
+        for parameter in backbone.denoiser.parameters():
+            parameter.add_(0.1)
+    with reference.use() as denoiser:
+        assert torch.equal(backbone.predict(denoiser, *inputs()), before)
+        assert not any(parameter.requires_grad for parameter in denoiser.parameters()) and not denoiser.training
+    assert next(FrozenCopy(backbone.denoiser, torch.bfloat16).denoiser.parameters()).dtype == torch.bfloat16

@@ -1,0 +1,52 @@
+"""Optimisers and schedules: values by hand."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from diffalign.training.optimizer import build_optimizer, learning_rate_factor
+from diffalign.training.settings import Settings
+
+
+def factors(**settings: object) -> list[float]:
+    made = Settings(steps=6, **settings)  # type: ignore[arg-type]
+    return [learning_rate_factor(step, made) for step in range(made.steps)]
+
+
+def test_schedules_by_hand() -> None:
+    assert factors() == [1.0] * 6
+    assert factors(warmup_steps=4) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert factors(schedule="linear", warmup_steps=2) == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.5, 0.25])
+    half = math.sqrt(0.5)
+    assert factors(schedule="cosine", warmup_steps=2) == pytest.approx([0.5, 1.0, 1.0, (1 + half) / 2, 0.5, (1 - half) / 2])
+    assert factors(warmup_steps=60) == pytest.approx([(step + 1) / 60 for step in range(6)])
+
+
+def test_one_step_of_adamw_by_hand() -> None:
+    """First step: m̂ = g, v̂ = g², so w ← w·(1 − lr·decay) − lr·g/(|g| + ε)."""
+    weight = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    optimizer = build_optimizer([weight], Settings(learning_rate=0.1, weight_decay=0.5, adam_epsilon=1e-3))
+    weight.grad = torch.tensor([0.3, -4.0], dtype=torch.float64)
+    optimizer.step()
+    expected = [1.0 * 0.95 - 0.1 * 0.3 / 0.301, -2.0 * 0.95 + 0.1 * 4 / 4.001]
+    assert weight.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_settings_reach_the_optimizer() -> None:
+    settings = Settings(learning_rate=3e-4, adam_betas=(0.8, 0.95), adam_epsilon=1e-6, weight_decay=0.2)
+    [group] = build_optimizer([nn.Parameter(torch.ones(1))], settings).param_groups
+    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (3e-4, (0.8, 0.95), 1e-6, 0.2)
+    [group] = build_optimizer([nn.Parameter(torch.ones(1))], settings.model_copy(update={"optimizer": "adafactor"})).param_groups
+    assert (group["lr"], group["scale_parameter"], group["relative_step"]) == (3e-4, False, False)
+
+
+def test_8_bit_adam_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ImportError, match=r"needs bitsandbytes; install it with: pip install 'diffalign\[bitsandbytes\]'"):
+        build_optimizer([nn.Parameter(torch.ones(1))], Settings(optimizer="adamw_8bit"))
