@@ -229,7 +229,7 @@ def kill_once(folder: Path, stages: list[str], seconds: float, wait_for: str, de
     """Starts a slow run, kills it `delay` after a file matching `wait_for` is there; whether it was still running."""
     code = SLOW_RUN.format(tests=str(Path(__file__).parent), seconds=seconds, run=str(folder), stages=stages)
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240  # a busy machine needs a minute to start Python
     while process.poll() is None and time.monotonic() < deadline and not list(folder.glob(wait_for)):
         time.sleep(0.005)
     time.sleep(delay)
