@@ -157,8 +157,19 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved configuration; it reruns the run."""
-        values = self.model_dump(mode="json", exclude_none=True)
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=140)
+        return yaml.safe_dump(_resolved(self), sort_keys=False, allow_unicode=True, width=140)
+
+
+def _resolved(section: BaseModel) -> dict[str, Any]:
+    """Plain values of a section, without what is null by default. Another null stays: `clip_norm: null` is not the default."""
+    values = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if value is None and field.default is None:
+            del values[name]
+        elif isinstance(value, BaseModel):
+            values[name] = _resolved(value)
+    return values
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -1,0 +1,99 @@
+"""Every config that ships: it parses and builds, says what it reproduces at what cost, and the commands in its header are commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines import STAGES
+from pipelines.config import bundled_configs, load_config
+
+CONFIGS = sorted(bundled_configs().rglob("*.yaml"))
+HEADER = ("Paper", "Command", "Hardware", "Time", "Expected")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(bundled_configs()).with_suffix("").as_posix()
+
+
+def header_of(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    end = next(index for index, line in enumerate(lines) if not line.startswith("#"))
+    return [line.removeprefix("#").strip() for line in lines[:end]]
+
+
+def commands_of(path: Path) -> list[list[str]]:
+    """The diffalign commands in a header, as words: also behind accelerate, and one for each side of &&."""
+    found = []
+    for line in header_of(path):
+        for part in re.sub(r"^Command:", "", line).split("&&"):
+            match = re.match(r"\s*(?:accelerate launch .*-m pipelines\.cli|diffalign) ((?:run|bench|" + "|".join(STAGES) + r") .*)", part)
+            if match:
+                found.append(shlex.split(match[1]))
+    return found
+
+
+def test_there_are_configs() -> None:
+    assert {"quickstart", "sd15_diffusion_dpo", "own_pairs_lora", "worlds/shapes"} <= {name_of(path) for path in CONFIGS}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_it_parses_and_its_resolved_form_gives_the_same(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    assert config.road or config.pretrain is not None
+    resolved = tmp_path / "config.yaml"
+    resolved.write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(resolved) == config
+    assert load_config(name_of(path)) == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_the_header_says_what_it_is(path: Path) -> None:
+    header = header_of(path)
+    assert header and header[0].endswith("."), "the first line is a sentence that says what the config does"
+    for label in HEADER:
+        [line] = [line for line in header if line.startswith(f"{label}:")]
+        assert len(line) > len(label) + 10, line
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_the_commands_of_the_header_name_this_config_and_known_settings(path: Path) -> None:
+    commands = commands_of(path)
+    assert commands, "the header has no `diffalign STAGE CONFIG` command"
+    for stage, config, *overrides in commands:
+        assert config.removeprefix("configs/").removesuffix(".yaml") == name_of(path)
+        built = load_config(config, overrides)
+        assert stage == "run" or getattr(built, stage) is not None
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_a_misspelt_key_is_refused_in_every_section(path: Path) -> None:
+    sections = [key for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items() if isinstance(value, dict)]
+    for section in sections:
+        with pytest.raises(ValueError, match=f"unknown key '{section}.colour_of_the_sky'.*known here: "):
+            load_config(path, [f"{section}.colour_of_the_sky=blue"])
+    with pytest.raises(ValueError, match=r"unknown key 'modell' \(did you mean 'model'\?\); known here: .*evaluate"):
+        load_config(path, ["modell=x"])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_lines_are_readable(path: Path) -> None:
+    assert not [number for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if len(line) > 140]
+
+
+def test_sd15_is_the_setting_of_the_release() -> None:
+    """Wallace et al. 2023 and the launcher of its release: 5000 on the mean-reduced error, 1e-8 × 2048, 500 warm-up steps of 2000."""
+    train = load_config("sd15_diffusion_dpo").train
+    assert train.objective == {"name": "diffusion_dpo", "beta": 5000}
+    assert train.learning_rate == pytest.approx(1e-8 * 2048)
+    assert (train.batch_size, train.steps, train.warmup_steps, train.clip_norm, train.prompt_dropout) == (2048, 2000, 500, 1.0, 0.2)
+    assert train.lora is None and train.schedule == "constant"
+    for processes in (1, 2, 4, 8, 16):  # the batch divides, whatever a user launches
+        assert train.batch_size % (train.micro_batch_size * processes) == 0
+    encode, pair = load_config("sd15_diffusion_dpo").encode, load_config("sd15_diffusion_dpo").pair
+    assert encode.posterior == "sample" and encode.size == (512, 512)
+    assert pair.rule == "imported" and pair.ties == "drop" and not pair.same_source
