@@ -1,16 +1,17 @@
-"""Tiny Stable Diffusions with random weights in the layouts that users have: 1.x and 2.x diffusers folders, and one original .safetensors file."""
+"""Tiny Stable Diffusions with random weights as users have them: diffusers folders of 1.x and 2.x, and one original .safetensors file."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 TEXTS = ("a red circle", "a blue square left of a green star", "two yellow hearts", "a photo of a small dog")
 
 
 def save_tiny_stable_diffusion(folder: Path, *, version: int = 1, seed: int = 0) -> Path:
-    """A diffusers folder: 32×32 pixels, latents 4×16×16, prompts of at most 77 tokens; blocks, scheduler and conditioning as in the real ones.
+    """A diffusers folder: 32×32 pixels, latents 4×16×16, 77 tokens; blocks, scheduler and conditioning as in the real ones.
 
     version   1: ε-prediction, PNDM; 2: v-prediction, DDIM, linear projections, as in Stable Diffusion 2.x
     """
@@ -41,7 +42,13 @@ def save_tiny_stable_diffusion(folder: Path, *, version: int = 1, seed: int = 0)
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         attention_head_dim=4 if version == 1 else (2, 4), use_linear_projection=version == 2,
     )  # fmt: skip
-    noise = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False, steps_offset=1)
+    noise: dict[str, Any] = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+    }
     if version == 1:
         scheduler = PNDMScheduler(**noise, skip_prk_steps=True)
     else:
@@ -55,12 +62,13 @@ def save_tiny_stable_diffusion(folder: Path, *, version: int = 1, seed: int = 0)
 
 
 def save_original_checkpoint(folder: Path, path: Path) -> Path:
-    """The weights of a Stable Diffusion 1.x folder in one .safetensors file under the names that CompVis gave them (as Civitai and others share)."""
+    """The weights of a Stable Diffusion 1.x folder in one .safetensors file under its original names (as it is shared)."""
     from safetensors.torch import load_file, save_file
 
-    unet = {f"model.diffusion_model.{_unet_name(name)}": value for name, value in load_file(folder / "unet/diffusion_pytorch_model.safetensors").items()}
+    weights = "diffusion_pytorch_model.safetensors"
+    unet = {f"model.diffusion_model.{_unet_name(name)}": value for name, value in load_file(folder / "unet" / weights).items()}
     vae = {}
-    for name, value in load_file(folder / "vae/diffusion_pytorch_model.safetensors").items():
+    for name, value in load_file(folder / "vae" / weights).items():
         original = _vae_name(name)
         is_projection = re.search(r"attn_1\.(q|k|v|proj_out)\.weight", original) is not None
         vae[f"first_stage_model.{original}"] = value[:, :, None, None] if is_projection else value  # 1×1 convolutions in the original
@@ -98,7 +106,8 @@ def _unet_name(name: str) -> str:
     return _renamed(
         name,
         [
-            (r"^time_embedding\.linear_1", "time_embed.0"), (r"^time_embedding\.linear_2", "time_embed.2"), (r"^conv_in", "input_blocks.0.0"),
+            (r"^time_embedding\.linear_1", "time_embed.0"), (r"^time_embedding\.linear_2", "time_embed.2"),
+            (r"^conv_in", "input_blocks.0.0"),
             (r"^conv_norm_out", "out.0"), (r"^conv_out", "out.2"), (r"^down_blocks\.0\.downsamplers\.0\.conv", "input_blocks.3.0.op"),
             (r"^up_blocks\.0\.upsamplers\.0", "output_blocks.2.1"),
             (r"(put_blocks\.\d+\.0|middle_block\.[02])\.norm1", r"\1.in_layers.0"), (r"\.conv1\.", ".in_layers.2."),
@@ -112,9 +121,12 @@ def _vae_name(name: str) -> str:
     return _renamed(
         name,
         [
-            (r"^(encoder)\.down_blocks\.(\d)\.resnets\.", r"\1.down.\2.block."), (r"down_blocks\.(\d)\.downsamplers\.0\.", r"down.\1.downsample."),
-            (r"up_blocks\.0\.", "up.1."), (r"up_blocks\.1\.", "up.0."), (r"\.up\.(\d)\.resnets\.", r".up.\1.block."), (r"upsamplers\.0\.", "upsample."),
-            (r"mid_block\.attentions\.0\.", "mid.attn_1."), (r"mid_block\.resnets\.0", "mid.block_1"), (r"mid_block\.resnets\.1", "mid.block_2"),
+            (r"^(encoder)\.down_blocks\.(\d)\.resnets\.", r"\1.down.\2.block."),
+            (r"down_blocks\.(\d)\.downsamplers\.0\.", r"down.\1.downsample."),
+            (r"up_blocks\.0\.", "up.1."), (r"up_blocks\.1\.", "up.0."), (r"\.up\.(\d)\.resnets\.", r".up.\1.block."),
+            (r"upsamplers\.0\.", "upsample."),
+            (r"mid_block\.attentions\.0\.", "mid.attn_1."), (r"mid_block\.resnets\.0", "mid.block_1"),
+            (r"mid_block\.resnets\.1", "mid.block_2"),
             (r"attn_1\.group_norm", "attn_1.norm"), (r"attn_1\.to_(q|k|v)", r"attn_1.\1"), (r"attn_1\.to_out\.0", "attn_1.proj_out"),
             (r"conv_norm_out", "norm_out"), (r"conv_shortcut", "nin_shortcut"),
         ],
