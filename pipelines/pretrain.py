@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -41,6 +42,9 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         if stage.is_complete:
             progress.say("pretrain: nothing to do, it is complete")
             return
+        from diffalign.backbones.miniature import Architecture
+
+        Architecture(**section.architecture)  # a mistake in it shows before anything is rendered
         started = time.monotonic()
         pictures, captions = _render(section, config.seed, progress)
         autoencoder = _train_autoencoder(section, config.seed, pictures, stage.path / "autoencoder", progress)
@@ -120,6 +124,8 @@ def _train_denoiser(section: Pretrain, seed: int, autoencoder, pictures, caption
     with progress.bar("denoiser", section.denoiser.steps) as advance:
         final = train(task, section.denoiser, folder / "denoiser", advance=lambda count, text: advance(count))
     load_backbone("stable_diffusion", str(final / "pipeline"), dtype=torch.float16).save(folder / "pipeline")
+    for name in ("vocab.json", "merges.txt"):  # transformers 5 writes tokenizer.json alone, transformers 4 reads these two
+        shutil.copy(folder / "tokenizer" / name, folder / "pipeline" / "tokenizer" / name)
     # transformers 5 loads the dtype that its config names, diffusers float32: a plain from_pretrained would mix them.
     path = folder / "pipeline" / "text_encoder" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
