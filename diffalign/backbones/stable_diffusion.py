@@ -147,10 +147,6 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
     if source.endswith(".ckpt"):
         raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
     path = resolve_source(source)
-    adapters = [adapter] if isinstance(adapter, str | Path) else list(adapter or ())
-    for what, place in [("denoiser", denoiser), *(("adapter", one) for one in adapters)]:
-        if place is not None and not Path(place).exists():
-            raise FileNotFoundError(f"{what} {str(place)!r} does not exist; give a folder that training wrote (RUN/train/final)")
     quiet_loading()
     options = dict(safety_checker=None, requires_safety_checker=False, **dtype_argument(dtype))
     try:
@@ -160,16 +156,41 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
             pipeline = StableDiffusionPipeline.from_single_file(path, **beside, **options)
         else:
             pipeline = StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
-    except OSError as error:
-        raise FileNotFoundError(
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # diffusers raises whatever it stumbles over in a damaged file, or in one of another kind
+        raise (FileNotFoundError if isinstance(error, OSError) else ValueError)(
             f"model source {source!r} could not be loaded: {' '.join(str(error).split())[:300]}; give a diffusers folder with safetensors weights "
-            f"(model_index.json in it), a .safetensors file (in such a folder where there is no network), or a hub id that can be reached"
+            f"(model_index.json in it), a .safetensors file of a whole Stable Diffusion (in such a folder where there is no network), or a hub id that can "
+            f"be reached; fetch damaged files again"
         ) from error
     if denoiser is not None:
-        inner = Path(denoiser) / "unet"
-        pipeline.unet = UNet2DConditionModel.from_pretrained(inner if inner.is_dir() else denoiser, **dtype_argument(dtype))
-    for folder in adapters:
-        pipeline.load_lora_weights(str(folder))
-        pipeline.fuse_lora()
-        pipeline.unload_lora_weights()
+        _replace_denoiser(pipeline, Path(denoiser), dtype)
+    for place in [adapter] if isinstance(adapter, str | Path) else adapter or ():
+        _fuse(pipeline, str(place), source)
     return StableDiffusion(pipeline.to(device), source)
+
+
+def _replace_denoiser(pipeline: StableDiffusionPipeline, folder: Path, dtype: torch.dtype) -> None:
+    inner = folder / "unet" if (folder / "unet").is_dir() else folder
+    if not (inner / "config.json").is_file():
+        raise FileNotFoundError(f"denoiser {str(folder)!r} holds no unet/config.json; give a folder that full fine-tuning wrote (RUN/train/final)")
+    unet = UNet2DConditionModel.from_pretrained(inner, use_safetensors=True, **dtype_argument(dtype))
+    for name in ("in_channels", "out_channels", "cross_attention_dim"):
+        if unet.config[name] != pipeline.unet.config[name]:
+            raise ValueError(f"denoiser {str(folder)!r} has {name} {unet.config[name]}, the model {pipeline.unet.config[name]}: it is of another model")
+    pipeline.unet = unet
+
+
+def _fuse(pipeline: StableDiffusionPipeline, adapter: str, source: str) -> None:
+    """Adds a LoRA to the weights for good. ValueError where it cannot be read, or is of another model."""
+    fix = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
+    place = resolve_source(adapter)
+    try:
+        pipeline.load_lora_weights(place)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"adapter {adapter!r} cannot be loaded onto {source!r}: {' '.join(str(error).split())[:300]}; {fix}") from error
+    if not getattr(pipeline.unet, "peft_config", None):  # diffusers only logs where no key fits
+        raise ValueError(f"adapter {adapter!r} has no weights for the denoiser of {source!r}; {fix}")
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()

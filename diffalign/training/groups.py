@@ -74,8 +74,8 @@ class CachedGroups:
         return GroupBatch(
             latents=latents.view(len(rows), -1, *latents.shape[1:]),
             embeds=embeds,
-            weight=torch.tensor([row.weight for row in rows]),
-            scores=torch.tensor([row.scores for row in rows]).unsqueeze(-1) if all(row.scores is not None for row in rows) else None,
+            weight=torch.tensor([row.weight for row in rows], dtype=torch.float32),
+            scores=torch.tensor([row.scores for row in rows], dtype=torch.float32).unsqueeze(-1) if all(row.scores is not None for row in rows) else None,
             labels=torch.tensor([row.labels for row in rows]) if rows[0].labels is not None else None,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,9 @@ def assert_close_runs(one: Path, two: Path, tolerance: float = 1e-5) -> None:
     for a, b in zip(first, second):
         assert set(a) == set(b)
         for name in a:
-            assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), (a["step"], name)
+            # A margin is β/2 = 50 times a difference of errors near 1, whose rounding is 1e-7 and more after some steps.
+            rounding = 1e-4 if "margins" in name or "logit" in name else 2e-6
+            assert a[name] == pytest.approx(b[name], rel=1e-3, abs=rounding), (a["step"], name)
     for path in (one / "final").rglob("*.safetensors"):
         a, b = load_file(path), load_file(two / "final" / path.relative_to(one / "final"))
         for name in a:
@@ -47,18 +50,32 @@ def test_eight_at_once_are_two_four_times(lora: Lora | None, tiny_pipeline: Path
 
 
 def launch(processes: int, pipeline: Path, road: Path, folder: Path, **options: object) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
-        "--dynamo_backend", "no", "--main_process_port", "0", str(Path(__file__).with_name("runs.py")), str(pipeline), str(road), str(folder), json.dumps(options),
-    ]  # fmt: skip
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert result.returncode == 0, result.stderr[-3000:]
+    """Starts the processes as a launcher does, by their environment; the launcher itself is tested with the stage train."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = os.environ | {
+        "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(Path(__file__).parents[2]),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
+    }  # fmt: skip
+    command = [sys.executable, str(Path(__file__).with_name("runs.py")), str(pipeline), str(road), str(folder), json.dumps(options)]
+    started = []
+    for rank in map(str, range(processes)):
+        environment = shared | {"RANK": rank, "LOCAL_RANK": rank}
+        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=280)
+            assert process.returncode == 0, errors[-3000:]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.integration
 def test_two_processes_are_one(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
-    """Under `accelerate launch` on gloo, with a tracker, which must not end the process group before the run has ended."""
+    """On gloo, with a tracker, which must not end the process group before the run has ended."""
     settings = SMOOTH | dict(tracker="tensorboard", micro_batch_size=2)
     launch(2, tiny_pipeline, tiny_road, tmp_path / "two", settings=settings, lora=dict(rank=2))
     train(make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2)), Settings(**settings), tmp_path / "one")

@@ -1,0 +1,86 @@
+"""The stage pretrain on a few renders and steps: a pipeline that plain diffusers loads, a report, and an exact resume."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.config import Config
+from pipelines.pretrain import run
+from pipelines.progress import Progress
+
+TRAINING = {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, "ema_decay": 0.9, "tracker": None}
+SMALL = {
+    "autoencoder_channels": [8, 8, 8, 8], "denoiser_channels": [16], "denoiser_heads": 2, "text_width": 16, "text_layers": 1, "text_heads": 2,
+}  # fmt: skip
+
+
+def config(folder: Path, **changes: Any) -> Config:
+    section = {"world": "shapes", "renders": 12, "architecture": SMALL, "autoencoder": TRAINING, "denoiser": TRAINING, "check_prompts": 2, "min_snr": 5.0}
+    return Config.model_validate({"run": folder, "model": {"source": str(folder), "device": "cpu"}, "pretrain": section | changes})
+
+
+class Interrupting(Progress):
+    """Ctrl-C after some steps of one bar."""
+
+    def __init__(self, name: str, after: int) -> None:
+        super().__init__(silent=True)
+        self.name, self.left = name, after + 1  # one call tells where the run starts
+
+    @contextmanager
+    def bar(self, description: str, total: int | None, *, done: int = 0):
+        def advance(n: int = 1) -> None:
+            if description == self.name:
+                self.left -= 1
+                if self.left == 0:
+                    raise KeyboardInterrupt
+
+        yield advance
+
+
+def test_pretrain_makes_a_pipeline_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    whole, parts = config(tmp_path / "whole"), config(tmp_path / "parts")
+    run(whole, progress=Progress(silent=True))
+    for name, after in (("autoencoder", 3), ("denoiser", 1), ("denoiser", 3)):
+        with pytest.raises(KeyboardInterrupt):
+            run(parts, progress=Interrupting(name, after))
+    run(parts, progress=Progress(silent=True))
+    one, two = tmp_path / "whole/pretrain", tmp_path / "parts/pretrain"
+    files = [path.relative_to(one) for path in one.rglob("*") if path.name in ("metrics.jsonl",) or path.suffix == ".safetensors"]
+    assert len(files) >= 8
+    for name in files:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+    report = json.loads((one / "report.json").read_text())
+    assert {"overall", "score", "round_trip", "seconds"} <= set(report)
+    pipeline = StableDiffusionPipeline.from_pretrained(one / "pipeline", safety_checker=None, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    assert {module.dtype for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder)} == {torch.float32}
+    picture = pipeline("a red circle", num_inference_steps=2, output_type="np", generator=torch.Generator().manual_seed(0)).images[0]
+    assert picture.shape == (64, 64, 3) and np.isfinite(picture).all()
+    assert pipeline.vae.config.scaling_factor != 0.18215  # that of its own latents
+
+    heard: list[str] = []
+    again = Progress(silent=True)
+    again.say = lambda text, style=None: heard.append(text)  # type: ignore[method-assign]
+    run(whole, progress=again)
+    assert heard == ["pretrain: nothing to do, it is complete"]
+
+
+def test_a_mistake_in_the_architecture_shows_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="denoiser_chanels"):
+        run(config(tmp_path, architecture={"denoiser_chanels": [16]}), progress=Progress(silent=True))
+    assert not (tmp_path / "pretrain/autoencoder").exists()
+
+
+def test_a_config_without_the_section_says_where_one_is(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no `pretrain` section; see configs/worlds/shapes.yaml"):
+        run(Config.model_validate({"run": tmp_path, "model": {"source": "x/y"}}), progress=Progress(silent=True))

@@ -1,0 +1,199 @@
+"""The stage train: from preferences and latents to weights that plain diffusers loads; resumable, refusing what does not fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.config import Config, load_config
+from pipelines.model import load_model
+from pipelines.progress import Progress
+from pipelines.train import Train, run
+
+sys.path.append(str(Path(__file__).parents[1] / "training"))
+
+from train_road import config_file, until_encode  # noqa: E402
+
+QUIET = Progress(silent=True)
+
+
+@pytest.fixture()
+def road(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> Callable[..., Config]:
+    """A run folder made until encode, and its config with changes to the section train."""
+
+    def make(name: str = "run", overrides: tuple[str, ...] = (), **train: Any) -> Config:
+        folder = tmp_path / name
+        if not folder.exists():
+            until_encode(folder, tiny_pipeline, tiny_road)
+        return load_config(config_file(folder, tiny_pipeline, **train), overrides)
+
+    return make
+
+
+class Heard(Progress):
+    """Collects what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(silent=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str, *, style: str | None = None) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["full", "lora"])
+def test_train_writes_weights_that_sample(lora: dict | None, road: Callable[..., Config]) -> None:
+    heard = Heard()
+    config = road(lora=lora)
+    run(config, progress=heard)
+    folder = config.run / "train"
+    assert "diffusion_dpo on 12 groups; effective batch 4 = 4 × 1 × 1 (per device × accumulation × ranks); lr 0.001; beta 100" in heard.lines[0]
+    record = json.loads((folder / "stage.json").read_text())
+    assert record["complete"] and record["summary"]["groups"] == 12 and "loss" in record["summary"]
+    assert load_config(folder / "config.yaml") == config
+    base = load_model(config.model).sample(["a red circle"], [1], steps=2, guidance=2.0)
+    aligned = load_model(config.model, **({"denoiser": folder / "final"} if lora is None else {"adapter": folder / "final"}))
+    assert not np.array_equal(base, aligned.sample(["a red circle"], [1], steps=2, guidance=2.0))
+    assert json.loads((folder / "final/reference.json").read_text())["base"] == load_model(config.model).identity()
+
+    before = {path: path.stat().st_mtime_ns for path in (folder / "final").rglob("*")}
+    again = Heard()
+    run(config, progress=again)
+    assert again.lines == ["train: nothing to do, it is complete"]
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "final").rglob("*")}
+
+
+class Interrupting(Progress):
+    """Ctrl-C after some steps."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(silent=True)
+        self.after = after
+
+    @contextmanager
+    def bar(self, description: str, total: int | None, *, done: int = 0):
+        left = self.after + 1  # one call tells where the run starts
+
+        def advance(n: int = 1) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+def test_an_interrupted_run_goes_on_where_it_was(road: Callable[..., Config]) -> None:
+    whole, parts = road("whole", checkpoint_every=2), road("parts", checkpoint_every=2)
+    run(whole, progress=QUIET)
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, progress=Interrupting(3))
+    assert not json.loads((parts.run / "train/stage.json").read_text())["complete"]
+    heard = Heard()
+    run(parts, progress=heard)
+    assert "train: resuming from step 2" in heard.lines
+    for name in ("metrics.jsonl", "final/unet/diffusion_pytorch_model.safetensors"):
+        assert (whole.run / "train" / name).read_bytes() == (parts.run / "train" / name).read_bytes()
+
+
+def test_a_lost_result_is_published_again(road: Callable[..., Config]) -> None:
+    config = road()
+    run(config, progress=QUIET)
+    weights = config.run / "train/final/unet/diffusion_pytorch_model.safetensors"
+    before = weights.read_bytes()
+    shutil.rmtree(config.run / "train/final")
+    run(config, progress=QUIET)
+    assert weights.read_bytes() == before
+
+
+def test_changed_settings_are_refused_and_redone(road: Callable[..., Config]) -> None:
+    run(road(), progress=QUIET)
+    changed = road(learning_rate=2e-3)
+    with pytest.raises(ValueError, match=r"train\.learning_rate: was 0\.001, is now 0\.002") as refused:
+        run(changed, progress=QUIET)
+    assert "--redo" in str(refused.value)
+    run(road(log_every=1), progress=QUIET)  # changes nothing that was computed
+    run(changed, redo=True, progress=QUIET)
+    assert json.loads((changed.run / "train/metrics.jsonl").read_text().splitlines()[-1])["lr"] == 2e-3
+    assert (changed.run / "replaced/train.1/final").is_dir()
+
+
+def test_supervised_fine_tuning_takes_the_winners_of_pairs(road: Callable[..., Config]) -> None:
+    config = road(objective="sft")
+    run(config, progress=QUIET)
+    line = json.loads((config.run / "train/metrics.jsonl").read_text().splitlines()[-1])
+    assert line["loss"] == pytest.approx(line["error/policy_w"]) and "rewards/margins" not in line
+
+
+def test_a_reference_in_half_precision_is_no_false_alarm(road: Callable[..., Config]) -> None:
+    run(road(objective={"name": "diffusion_dpo", "beta": 5000}, reference_dtype="bfloat16", precision="bf16"), progress=QUIET)
+
+
+def test_mirrored_latents_must_have_been_encoded(road: Callable[..., Config]) -> None:
+    config = road(flip=0.5)
+    path = config.run / "latents/cache.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"flip": False}))
+    record = config.run / "latents/stage.json"  # the stage is complete; only what it was asked for differs
+    values = json.loads(record.read_text())
+    values["files"]["cache.json"] = path.stat().st_size
+    record.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="set encode.flip=true"):
+        run(config, progress=QUIET)
+
+
+def test_full_fine_tuning_of_a_half_precision_model_is_refused(road: Callable[..., Config]) -> None:
+    with pytest.raises(ValueError, match="model.dtype is 'bfloat16'; set model.dtype=float32 and train.precision=bf16"):
+        run(road(overrides=("model.dtype=bfloat16",)), progress=QUIET)
+    run(road(name="adapter", overrides=("model.dtype=bfloat16",), lora={"rank": 2}, precision="bf16"), progress=QUIET)
+
+
+def test_train_before_its_input_says_what_to_run(tiny_pipeline: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="first: diffalign pair"):
+        run(load_config(config_file(tmp_path / "run", tiny_pipeline)), progress=QUIET)
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"objective": "diffusion_dop"}, r"unknown objective 'diffusion_dop' \(did you mean 'diffusion_dpo'\?\)"),
+    ({"objective": {"name": "ipo", "betta": 3}}, r"objective 'ipo' has no argument 'betta' \(did you mean 'beta'\?\); it takes: beta"),
+    ({"objective": {"beta": 3}}, r"has no name; write \{name: diffusion_dpo"),
+    ({"noising": "alone"}, "unknown noising 'alone'; choose one of: shared, independent"),
+    ({"timesteps": [0.5, 0.5]}, r"timesteps \[0\.5, 0\.5\] is no range in \[0, 1\]; write \[low, high\]"),
+    ({"timesteps": [-0.1, 0.5]}, "is no range in"),
+    ({"lora": {"rank": 0}}, "lora.rank"),
+    ({"precision": "fp8"}, "precision"),
+    ({"steps": 0}, "steps"),
+])  # fmt: skip
+def test_bad_settings_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Train.model_validate(values)
+
+
+@pytest.mark.long
+def test_two_processes_share_a_run(road: Callable[..., Config], tiny_pipeline: Path) -> None:
+    """`accelerate launch -m pipelines.cli train`: one lock, one record, the metrics of one process; again: nothing to do."""
+    import os
+    import subprocess
+
+    many, one = road("many"), road("one", micro_batch_size=2)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+        "--dynamo_backend", "no", "--main_process_port", "0", "-m", "pipelines.cli", "train", str(many.run.with_suffix(".yaml")),
+    ]  # fmt: skip
+    for words in ("effective batch 4 = 2 × 1 × 2", "nothing to do"):
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert (result.stdout + result.stderr).count(words) == 1
+    run(one, progress=QUIET)
+    logs = [[json.loads(line) for line in (config.run / "train/metrics.jsonl").read_text().splitlines()] for config in (many, one)]
+    assert len(logs[0]) == len(logs[1]) == 6
+    for a, b in zip(*logs):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3) and a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-2)
