@@ -213,9 +213,10 @@ def _run_stage(name: str, config: Config, *, redo: bool, progress: Progress) -> 
     _quiet_libraries()
     import_module(f"pipelines.{name}").run(config, redo=redo, progress=progress)
     if int(os.environ.get("RANK", "0")) == 0:
-        from pipelines.stage import write_atomically
+        from pipelines.stage import full_disk_is_clear, write_atomically
 
-        write_atomically(config.run / "config.yaml", config.to_yaml().encode())
+        with full_disk_is_clear(config.run):
+            write_atomically(config.run / "config.yaml", config.to_yaml().encode())
 
 
 def _quiet_libraries() -> None:
@@ -295,7 +296,7 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's: naming it must not import torch
         detail = f" ({str(error).splitlines()[0]})" if str(error) else ""
         return f"out of memory{detail}; lower batch_size of the stage (train: micro_batch_size), what is finished is kept"
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) and error.filename is not None:
         return f"no permission for {error.filename!r} ({error.strerror}); change its rights, or choose another folder with run=..."
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) and error.filename is not None:
         return f"{error.strerror}: {error.filename!r}; check the path"

@@ -43,7 +43,8 @@ def save_pickapic(folder: Path, count: int = 10) -> Path:
         rows.append(
             {
                 "are_different": True, "best_image_uid": "tie" if label == 0.5 else uids[int(label == 0)],
-                "caption": TEXTS[index % len(TEXTS)], "created_at": 1_680_000_000_000_000_000 + index, "has_label": True, "image_0_uid": uids[0], "image_1_uid": uids[1],
+                "caption": TEXTS[index % len(TEXTS)], "created_at": 1_680_000_000_000_000_000 + index, "has_label": True,
+                "image_0_uid": uids[0], "image_1_uid": uids[1],
                 "image_0_url": f"https://example.org/{uids[0]}.png", "image_1_url": f"https://example.org/{uids[1]}.png",
                 "jpg_0": picture(2 * index, size, "JPEG"), "jpg_1": picture(2 * index + 1, (32, 32), "JPEG"),
                 "label_0": label, "label_1": 1 - label,
