@@ -19,7 +19,7 @@
     document.title = header.title;
     document.getElementById("title").textContent = header.title;
     tabs.forEach(function (tab) {
-      tab.link = element("a", { href: "#" + tab.name }, [tab.text, element("span", { "class": "number", text: tab.part.count })]);
+      tab.link = element("a", { href: "#" + tab.name }, [tab.text + " ", element("span", { "class": "number", text: tab.part.count })]);
       gallery.listen(tab.link, { click: function () { tab.link.href = views[tab.name] ? views[tab.name].link() : "#" + tab.name; } });
     });
     document.getElementById("tabs").hidden = tabs.length < 2;

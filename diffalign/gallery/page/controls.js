@@ -5,7 +5,8 @@
   var count = 0;
 
   function labelled(label, control, name) {
-    return element("label", { "class": "field " + (name || "") }, [element("span", { "class": "label", text: label }), control]);
+    control.id = "control-" + ++count;
+    return element("div", { "class": "field " + (name || "") }, [element("label", { "class": "label", "for": control.id, text: label }), control]);
   }
 
   function search(label, changed) {

@@ -34,8 +34,8 @@
   /* The samples of one row of a table, by its number in the index: a list of media records and nulls, or null. */
   gallery.samples = function (table, row, done) {
     var size = gallery.loaded("gallery").chunk;
-    var chunk = ("000" + Math.floor(row / size)).slice(-4);
-    if (row >= size * 10000) chunk = String(Math.floor(row / size));
+    var chunk = String(Math.floor(row / size));
+    while (chunk.length < 4) chunk = "0" + chunk;
     gallery.load(table + "/" + chunk, function (rows) {
       done(rows ? rows[row % size] : null);
     });

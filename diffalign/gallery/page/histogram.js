@@ -15,7 +15,7 @@
   function binning(values) {
     var known = values.filter(gallery.numbers.isNumber);
     if (!known.length) return null;
-    var low = Math.min.apply(null, known.slice(0, 1)), high = low;
+    var low = known[0], high = low;
     known.forEach(function (value) { low = Math.min(low, value); high = Math.max(high, value); });
     var step = gallery.niceStep(high - low || Math.abs(high) || 1, BINS);
     var first = Math.floor(low / step + 1e-9);

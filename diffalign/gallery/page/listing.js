@@ -115,7 +115,7 @@
       return state.show === null ? table.scores : table.scores.filter(function (name) { return state.show.indexOf(name) >= 0; });
     }
 
-    /* No filter changes what a row looks like, so a page, a size or the pixels changes nothing else. */
+    /* What is filtered or sorted anew is read from its first page. */
     function change(name, value) {
       state[name] = value;
       if (name !== "page") state.page = 1;

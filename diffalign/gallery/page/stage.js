@@ -144,6 +144,7 @@
       gallery.replace(slide.leftLayer, [large(stage.left)]);
       gallery.replace(slide.rightLayer, [large(stage.right)]);
       stage.fit();
+      node.classList.add("ready"); // not before the text is there: it decides how large the pictures are
     };
 
     gallery.pointers(node, stage, {
