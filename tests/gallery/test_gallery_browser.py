@@ -163,6 +163,10 @@ def test_the_address_holds_the_view_and_what_it_does_not_know_is_ignored(page: A
     assert shown_rows(page) == before
     assert page.locator(".cell").nth(4).locator("dt").all_inner_texts() == ["shapes.overall", "sharpness.score"]
 
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")  # to the content, and not to another view
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.url == address
     page.locator("#tabs a", has_text="Training").click()
     page.wait_for_selector(".chart")
     page.go_back()

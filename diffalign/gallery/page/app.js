@@ -58,6 +58,11 @@
     });
   }
 
+  /* The address is the view's, so the link to the content moves the focus and leaves the address alone. */
+  document.querySelector(".skip").addEventListener("click", function (event) {
+    event.preventDefault();
+    main.focus();
+  });
   if (!header) return notice("data/gallery.js did not load. Keep the gallery's folder together and reload the page.");
   drawHeader();
   if (!tabs.length) return notice("This gallery is empty: no comparison, no pairs and no training curves were written.");
