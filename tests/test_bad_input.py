@@ -234,7 +234,8 @@ def test_bad_pictures_are_counted_or_refused(tmp_path: Path, tiny_pipeline: Path
     (pairs / "chosen/3.png").write_bytes(content)
     source = {"importer": "two_folders", "path": str(pairs), "max_broken": 0}
     config = write_config(
-        tmp_path / "config.yaml", {"run": str(tmp_path / "run"), "model": {"source": str(tiny_pipeline)}, "pair": {"source": source}}
+        tmp_path / "config.yaml",
+        {"run": str(tmp_path / "run"), "model": {"source": str(tiny_pipeline)}, "pair": {"source": source, "same_size": False}},
     )
     refused("pair", config, told=("1 of 4 rows are broken", "max_broken=0", "raise max_broken", *told))
     said = call("pair", config, "pair.source.max_broken=1")
@@ -269,16 +270,24 @@ def test_sets_that_cannot_be_read(tmp_path: Path, tiny_pipeline: Path) -> None:
 
 
 def test_everything_filtered_out_names_the_rule(config: Path, run: Path) -> None:
-    before = snapshot(run)
+    before = comparable(run / "preferences")
     shutil.rmtree(run / "preferences")
+    kept = snapshot(run)
     refused("pair", config, "pair.minimum_gap=1e9", told=("minimum_gap=1000000000.0 dropped most", "Gaps observed", "Lower minimum_gap"))
-    pickapic = save_pickapic(config.parent / "set", count=6)
-    source = json.dumps({"importer": "pickapic", "path": str(pickapic)})
-    arguments = (config, f"run={config.parent / 'new'}", "generate=null", "score=null", f"pair={{source: {source}}}")
-    refused("pair", *arguments, told=("same_source", "false"))
-    call("pair", *arguments, "pair.same_source=false", "pair.same_size=false")
-    call("pair", config)
-    assert snapshot(run) == before
+    assert kept.items() <= snapshot(run).items()
+    call("pair", config)  # nothing was made, so the corrected setting is welcome
+    assert comparable(run / "preferences") == before
+    assert "nothing to do" in call("encode", config) or "complete" in call("encode", config)  # it was made from equal preferences
+
+
+def test_an_imported_set_filtered_out_names_the_rule(tmp_path: Path, tiny_pipeline: Path) -> None:
+    source = {"importer": "pickapic", "path": str(save_pickapic(tmp_path / "set", count=6))}
+    values = {"run": str(tmp_path / "run"), "model": {"source": str(tiny_pipeline)}, "pair": {"source": source}}
+    config = write_config(tmp_path / "config.yaml", values)
+    refused("pair", config, told=("same_source", "set same_source to false"))
+    candidates = snapshot(tmp_path / "run/candidates")
+    call("pair", config, "pair.same_source=false", "pair.same_size=false")
+    assert snapshot(tmp_path / "run/candidates") == candidates
 
 
 @pytest.mark.parametrize(("stage", "needed"), [("score", "generate"), ("pair", "generate"), ("encode", "pair"), ("train", "pair")])
