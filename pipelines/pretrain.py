@@ -21,18 +21,18 @@ class Pretrain(Section):
     """A world, the sizes of the pipeline, and the two trainings: autoencoder, then denoiser with text encoder."""
 
     world: str
-    renders: int = Field(20000, ge=1, description="pictures to train on, of captions of the train split")
-    architecture: dict[str, Any] = {}
-    kl_weight: float = Field(1e-3, ge=0)
-    prompt_dropout: float = Field(0.1, ge=0, lt=1)
-    min_snr: float | None = Field(None, gt=0, description="γ of the min-SNR weighting of the denoiser's error; None: none")
+    renders: int = Field(default=20000, ge=1, description="pictures to train on, of captions of the train split")
+    architecture: dict[str, Any] = Field(default={}, description="of diffalign.backbones.miniature.Architecture")
+    kl_weight: float = Field(default=1e-3, ge=0)
+    prompt_dropout: float = Field(default=0.1, ge=0, lt=1)
+    min_snr: float | None = Field(default=None, gt=0, description="γ of the min-SNR weighting of the denoiser's error; None: none")
     autoencoder: Settings = Settings()
     denoiser: Settings = Settings()
-    check_prompts: int = Field(400, ge=1, description="held-out captions that the finished pipeline is measured on")
+    check_prompts: int = Field(default=400, ge=1, description="held-out captions that the finished pipeline is measured on")
 
 
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
-    """Pretrains into RUN/pretrain; RUN/pretrain/pipeline is a diffusers folder in float16, RUN/pretrain/report.json its accuracy per task."""
+    """Pretrains into RUN/pretrain: pipeline/ is a diffusers folder in float16, report.json its accuracy per task."""
     section = config.pretrain
     if section is None:
         raise ValueError("the config has no `pretrain` section; see configs/worlds/shapes.yaml")
@@ -118,7 +118,8 @@ def _train_denoiser(section: Pretrain, seed: int, autoencoder, pictures, caption
     pipeline.text_encoder.requires_grad_(True)
     task = DenoiserTask(
         backbone, pipeline.text_encoder, torch.cat(latents) * scale, tokens, empty,
-        embed=lambda encoder, ids: {"prompt_embeds": encoder(ids)[0]}, prompt_dropout=section.prompt_dropout, min_snr=section.min_snr, seed=seed,
+        embed=lambda encoder, ids: {"prompt_embeds": encoder(ids)[0]}, prompt_dropout=section.prompt_dropout,
+        min_snr=section.min_snr, seed=seed,
         write_weights=lambda path: pipeline.save_pretrained(path / "pipeline"),
     )  # fmt: skip
     with progress.bar("denoiser", section.denoiser.steps) as advance:
@@ -132,7 +133,7 @@ def _train_denoiser(section: Pretrain, seed: int, autoencoder, pictures, caption
 
 
 def measure(section: Pretrain, pipeline: Path, seed: int, progress: Progress) -> dict[str, Any]:
-    """Accuracy of a pipeline on held-out captions: share that holds entirely, over all and per task (CFG 3, 20 DDIM steps), and the round trip's."""
+    """Accuracy of a pipeline on held-out captions (CFG 3, 20 DDIM steps): share that holds, over all and per task; and the round trip's."""
     import torch
 
     from diffalign.backbones import load_backbone
@@ -145,9 +146,13 @@ def measure(section: Pretrain, pipeline: Path, seed: int, progress: Progress) ->
     with progress.bar("measure", len(prompts)) as advance:
         for start in range(0, len(prompts), 100):
             part = prompts[start : start + 100]
-            pictures = backbone.sample([prompt.text for prompt in part], [seed_of(seed, "check", start + i) for i in range(len(part))], steps=20, guidance=3.0)
+            pictures = backbone.sample(
+                [prompt.text for prompt in part], [seed_of(seed, "check", start + i) for i in range(len(part))], steps=20, guidance=3.0
+            )
             renders = torch.stack([torch.from_numpy(world.render(prompt.text, start + i)) for i, prompt in enumerate(part)])
-            decoded = backbone.decode(backbone.encode(renders.permute(0, 3, 1, 2).float() / 127.5 - 1, seeds=None)).permute(0, 2, 3, 1).cpu()
+            decoded = (
+                backbone.decode(backbone.encode(renders.permute(0, 3, 1, 2).float() / 127.5 - 1, seeds=None)).permute(0, 2, 3, 1).cpu()
+            )
             back = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
             for prompt, picture, render in zip(part, pictures, back):
                 result = world.verify(prompt.text, picture)
@@ -156,10 +161,16 @@ def measure(section: Pretrain, pipeline: Path, seed: int, progress: Progress) ->
                 trip.append(world.verify(prompt.text, render)["overall"])
             advance(len(part))
     every = [value for values in held.values() for value in values]
-    share = lambda values: round(100 * sum(values) / len(values), 2)  # noqa: E731
+
+    def share(values: list[float]) -> float:
+        return round(100 * sum(values) / len(values), 2)
+
     return {
-        "overall": share(every), "score": round(sum(score) / len(score), 4), "round_trip": share(trip), **{task: share(held[task]) for task in sorted(held)}
-    }  # fmt: skip
+        "overall": share(every),
+        "score": round(sum(score) / len(score), 4),
+        "round_trip": share(trip),
+        **{task: share(held[task]) for task in sorted(held)},
+    }
 
 
 def _device() -> str:

@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 class Train(Section, Settings):
     """The training stage: an objective and what it acts on, beside the optimisation settings of `diffalign.training.settings`."""
 
-    objective: dict[str, Any] = Field({"name": "diffusion_dpo"}, description="a name of `diffalign methods`, or a mapping with its arguments")
+    objective: dict[str, Any] = Field(
+        default={"name": "diffusion_dpo"}, description="a name of `diffalign methods`, or a mapping with its arguments"
+    )
     noising: str = "shared"
-    lora: Lora | None = Field(None, description="train an adapter, with the base under it as the reference; None: full fine-tuning")
-    reference_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the frozen copy in full fine-tuning")
-    prompt_dropout: float = Field(0.0, ge=0, le=1, description="share of groups trained with the empty prompt")
-    flip: float = Field(0.0, ge=0, le=1, description="share of groups mirrored as a whole; needs encode.flip")
-    seed: int | None = Field(None, ge=0, description="of order, noise, timesteps and LoRA; None: the run's seed")  # type: ignore[assignment]
-    timesteps: tuple[float, float] = Field((0.0, 1.0), description="range of the scheduler's timesteps to train on, in [0, 1]")
+    lora: Lora | None = Field(default=None, description="train an adapter, with the base under it as the reference; None: full fine-tuning")
+    reference_dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of the frozen copy in full fine-tuning"
+    )
+    prompt_dropout: float = Field(default=0.0, ge=0, le=1, description="share of groups trained with the empty prompt")
+    flip: float = Field(default=0.0, ge=0, le=1, description="share of groups mirrored as a whole; needs encode.flip")
+    seed: int | None = Field(default=None, ge=0, description="of order, noise, timesteps and LoRA; None: the run's seed")  # type: ignore[assignment]
+    timesteps: tuple[float, float] = Field(default=(0.0, 1.0), description="range of the scheduler's timesteps to train on, in [0, 1]")
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -107,25 +111,34 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from pipelines.model import load_model
 
     section = section_of(config)
+    seed = config.seed if section.seed is None else section.seed
     needs = OBJECTIVES[section.objective["name"]]
     groups = CachedGroups(LatentCache(latents), list(read_preferences(preferences)), needs.rows)
     if section.lora is None and config.model.dtype != "float32":
-        raise ValueError(f"full fine-tuning keeps float32 weights, model.dtype is {config.model.dtype!r}; set model.dtype=float32 and train.precision=bf16")
+        raise ValueError(
+            f"full fine-tuning keeps float32 weights, model.dtype is {config.model.dtype!r}; "
+            f"set model.dtype=float32 and train.precision=bf16"
+        )
     backbone = load_model(config.model)
     base = backbone.identity()
     reference = None
     if section.lora is not None:
-        add_lora(backbone.denoiser, section.lora, seed_of(section.seed, "lora"))
+        add_lora(backbone.denoiser, section.lora, seed_of(seed, "lora"))
         reference = AdapterOff(backbone.denoiser) if needs.reference else None
     else:
         reference = FrozenCopy(backbone.denoiser, getattr(torch, section.reference_dtype)) if needs.reference else None
         backbone.denoiser.requires_grad_(True)
     if section.gradient_checkpointing:
         backbone.denoiser.enable_gradient_checkpointing()
-    identity = {"kind": "full" if section.lora is None else "lora", "base": base, "source": config.model.source, "adapter": config.model.adapter}
+    identity = {
+        "kind": "full" if section.lora is None else "lora",
+        "base": base,
+        "source": config.model.source,
+        "adapter": config.model.adapter,
+    }
     return AlignmentTask(
         backbone, groups, build_objective(**section.objective), needs, load_noising(section.noising), reference,
-        sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), seed=section.seed, identity=identity,
+        sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), seed=seed, identity=identity,
         write_weights=lambda denoiser, folder: backbone.save_trained(folder),
         starts_at_reference=section.lora is not None or section.reference_dtype == "float32",  # a rounded copy starts beside the policy
     )  # fmt: skip
@@ -165,4 +178,8 @@ def _last_metrics(path: Path, window: int = 20) -> dict[str, float]:
     from statistics import fmean
 
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[-window:]]
-    return {name: fmean(line[name] for line in lines if name in line) for name in ("loss", "rewards/accuracies", "win_adv", "lose_adv") if name in lines[-1]}
+    return {
+        name: fmean(line[name] for line in lines if name in line)
+        for name in ("loss", "rewards/accuracies", "win_adv", "lose_adv")
+        if name in lines[-1]
+    }

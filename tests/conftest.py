@@ -24,7 +24,8 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet_loading()
     folder = tmp_path_factory.mktemp("tiny_pipeline")
     architecture = Architecture(
-        picture_size=16, autoencoder_channels=(8, 8), denoiser_channels=(32,), denoiser_heads=2, text_width=32, text_layers=1, text_heads=2, token_limit=8
+        picture_size=16, autoencoder_channels=(8, 8), denoiser_channels=(32,), denoiser_heads=2, text_width=32, text_layers=1,
+        text_heads=2, token_limit=8,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -40,7 +41,13 @@ def tiny_road(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     import torch
 
     from diffalign.backbones import load_backbone
-    from diffalign.data.latents import CacheDescription, write_cache_description, write_dropout_embeds, write_embeds_shard, write_latents_shard
+    from diffalign.data.latents import (
+        CacheDescription,
+        write_cache_description,
+        write_dropout_embeds,
+        write_embeds_shard,
+        write_latents_shard,
+    )
     from diffalign.data.records import Preference, write_preferences
 
     folder = tmp_path_factory.mktemp("tiny_road")

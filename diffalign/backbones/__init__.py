@@ -85,7 +85,8 @@ class Backbone(Protocol):
         ...
 
 
-def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
+def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
+                  revision: str | None = None,
                   adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Backbone:  # fmt: skip
     """Loads a model of the family `name`.
 
@@ -98,7 +99,7 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
         near = get_close_matches(name, BACKBONES, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"unknown backbone {name!r}{hint}; choose one of: {', '.join(BACKBONES)}")
-    arguments: dict[str, Any] = dict(dtype=dtype, device=device, revision=revision, adapter=adapter, denoiser=denoiser)
+    arguments: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision, "adapter": adapter, "denoiser": denoiser}
     return import_module(f"diffalign.backbones.{name}").load(source, **arguments)
 
 
@@ -117,7 +118,9 @@ def resolve_source(source: str) -> str:
     if Path(source).expanduser().exists():
         return str(Path(source).expanduser())
     if source.startswith((".", "/", "~")) or source.endswith((".safetensors", ".ckpt", "/")) or source.count("/") > 1:
-        raise FileNotFoundError(f"model source {source!r} does not exist; give a diffusers folder, a .safetensors file, or a hub id like 'owner/name'")
+        raise FileNotFoundError(
+            f"model source {source!r} does not exist; give a diffusers folder, a .safetensors file, or a hub id like 'owner/name'"
+        )
     return source
 
 

@@ -16,8 +16,8 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    picture_size: int = Field(64, ge=8, description="pixels, height and width")
-    latent_channels: int = Field(4, ge=1)
+    picture_size: int = Field(default=64, ge=8, description="pixels, height and width")
+    latent_channels: int = Field(default=4, ge=1)
     autoencoder_channels: tuple[int, ...] = (16, 32, 64, 64)
     denoiser_channels: tuple[int, ...] = (64, 128)
     denoiser_heads: int = 4
@@ -32,14 +32,16 @@ def build_autoencoder(architecture: Architecture) -> AutoencoderKL:
     """An AutoencoderKL with random weights."""
     levels = len(architecture.autoencoder_channels)
     return AutoencoderKL(
-        block_out_channels=architecture.autoencoder_channels, latent_channels=architecture.latent_channels, layers_per_block=architecture.layers_per_block,
+        block_out_channels=architecture.autoencoder_channels, latent_channels=architecture.latent_channels,
+        layers_per_block=architecture.layers_per_block,
         down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
         norm_num_groups=8, sample_size=architecture.picture_size, mid_block_add_attention=False,
     )  # fmt: skip
 
 
 def build_tokenizer(texts: Sequence[str], folder: Path, token_limit: int) -> CLIPTokenizer:
-    """A CLIP tokenizer whose byte-pair merges are learned from `texts`, so that each of their words is one token; any other text still encodes.
+    """A CLIP tokenizer whose byte-pair merges are learned from `texts`, so that each of their words is one token; any other text
+    still encodes.
 
     Its files are written to folder (vocab.json, merges.txt).
     """
@@ -49,7 +51,9 @@ def build_tokenizer(texts: Sequence[str], folder: Path, token_limit: int) -> CLI
     learner.normalizer = normalizers.Lowercase()
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,'!?-"
-    learner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=4096, end_of_word_suffix="</w>", initial_alphabet=list(letters), show_progress=False))
+    learner.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=4096, end_of_word_suffix="</w>", initial_alphabet=list(letters), show_progress=False)
+    )
     merges = json.loads(learner.to_str())["model"]["merges"]
     symbols = [*letters, *(letter + "</w>" for letter in letters)]
     pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
@@ -73,13 +77,15 @@ def build_pipeline(architecture: Architecture, tokenizer: CLIPTokenizer, autoenc
     levels = len(architecture.denoiser_channels)
     unet = UNet2DConditionModel(
         sample_size=architecture.picture_size // 2 ** (len(architecture.autoencoder_channels) - 1),
-        in_channels=architecture.latent_channels, out_channels=architecture.latent_channels, block_out_channels=architecture.denoiser_channels,
+        in_channels=architecture.latent_channels, out_channels=architecture.latent_channels,
+        block_out_channels=architecture.denoiser_channels,
         layers_per_block=architecture.layers_per_block, down_block_types=("CrossAttnDownBlock2D",) * levels,
         up_block_types=("CrossAttnUpBlock2D",) * levels, cross_attention_dim=architecture.text_width,
         attention_head_dim=architecture.denoiser_heads, norm_num_groups=16,  # `attention_head_dim` counts heads in this class
     )  # fmt: skip
     scheduler = DDIMScheduler(
-        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False,
         steps_offset=1, prediction_type="epsilon",
     )  # fmt: skip
     return StableDiffusionPipeline(

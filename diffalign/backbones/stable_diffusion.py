@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from diffalign.backbones import dtype_argument, quiet_loading, resolve_source
 
-SCHEDULERS = {"ddim": "DDIMScheduler", "dpmsolver++": "DPMSolverMultistepScheduler", "euler": "EulerDiscreteScheduler", "pndm": "PNDMScheduler"}
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "dpmsolver++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "pndm": "PNDMScheduler",
+}
 
 
 class StableDiffusion:
@@ -30,7 +35,9 @@ class StableDiffusion:
         training = DDIMScheduler.from_config(pipeline.scheduler.config)
         self.prediction_type = training.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(f"{source}: scheduler has prediction_type {self.prediction_type!r}; Stable Diffusion predicts 'epsilon' or 'v_prediction'")
+            raise ValueError(
+                f"{source}: scheduler has prediction_type {self.prediction_type!r}; Stable Diffusion predicts 'epsilon' or 'v_prediction'"
+            )
         self.timestep_count: int = training.config.num_train_timesteps
         self.alphas_cumprod = training.alphas_cumprod.to(torch.float64)
         self.token_limit: int = pipeline.tokenizer.model_max_length
@@ -103,10 +110,13 @@ class StableDiffusion:
         if scheduler is not None:
             import diffusers
 
-            self.pipeline.scheduler = getattr(diffusers, SCHEDULERS[scheduler]).from_config(own.config)
+            # Stable Diffusion's PNDM starts without Runge-Kutta steps; another scheduler's config does not say so.
+            options = {"skip_prk_steps": True} if scheduler == "pndm" else {}
+            self.pipeline.scheduler = getattr(diffusers, SCHEDULERS[scheduler]).from_config(own.config, **options)
         try:
             images = self.pipeline(
-                prompts, negative_prompt=[negative_prompt] * len(prompts), height=height, width=width, num_inference_steps=steps, guidance_scale=guidance,
+                prompts, negative_prompt=[negative_prompt] * len(prompts), height=height, width=width, num_inference_steps=steps,
+                guidance_scale=guidance,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np",
             ).images  # fmt: skip
         finally:
@@ -133,7 +143,9 @@ class StableDiffusion:
     def identity(self) -> str:
         """A short hash of the denoiser's weights: what a checkpoint trained against names as its reference."""
         digest = hashlib.sha256()
-        for name, tensor in sorted((name.replace(".base_layer", ""), tensor) for name, tensor in self.denoiser.state_dict().items() if "lora_" not in name):
+        for name, tensor in sorted(
+            (name.replace(".base_layer", ""), tensor) for name, tensor in self.denoiser.state_dict().items() if "lora_" not in name
+        ):
             # Integer sums over the bits, plain and by place: exact, so the same on every device and with any number of threads.
             bits = tensor.detach().float().flatten().view(torch.int32).to(torch.int64)
             place = torch.arange(1, len(bits) + 1, device=bits.device)
@@ -160,9 +172,9 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
         raise
     except Exception as error:  # diffusers raises whatever it stumbles over in a damaged file, or in one of another kind
         raise (FileNotFoundError if isinstance(error, OSError) else ValueError)(
-            f"model source {source!r} could not be loaded: {' '.join(str(error).split())[:300]}; give a diffusers folder with safetensors weights "
-            f"(model_index.json in it), a .safetensors file of a whole Stable Diffusion (in such a folder where there is no network), or a hub id that can "
-            f"be reached; fetch damaged files again"
+            f"model source {source!r} could not be loaded: {' '.join(str(error).split())[:300]}; give a diffusers folder "
+            f"with safetensors weights (model_index.json in it), a .safetensors file of a whole Stable Diffusion (in such a folder where "
+            f"there is no network), or a hub id that can be reached; fetch damaged files again"
         ) from error
     if denoiser is not None:
         _replace_denoiser(pipeline, Path(denoiser), dtype)
@@ -174,11 +186,15 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
 def _replace_denoiser(pipeline: StableDiffusionPipeline, folder: Path, dtype: torch.dtype) -> None:
     inner = folder / "unet" if (folder / "unet").is_dir() else folder
     if not (inner / "config.json").is_file():
-        raise FileNotFoundError(f"denoiser {str(folder)!r} holds no unet/config.json; give a folder that full fine-tuning wrote (RUN/train/final)")
+        raise FileNotFoundError(
+            f"denoiser {str(folder)!r} holds no unet/config.json; give a folder that full fine-tuning wrote (RUN/train/final)"
+        )
     unet = UNet2DConditionModel.from_pretrained(inner, use_safetensors=True, **dtype_argument(dtype))
     for name in ("in_channels", "out_channels", "cross_attention_dim"):
         if unet.config[name] != pipeline.unet.config[name]:
-            raise ValueError(f"denoiser {str(folder)!r} has {name} {unet.config[name]}, the model {pipeline.unet.config[name]}: it is of another model")
+            raise ValueError(
+                f"denoiser {str(folder)!r} has {name} {unet.config[name]}, the model {pipeline.unet.config[name]}: it is of another model"
+            )
     pipeline.unet = unet
 
 

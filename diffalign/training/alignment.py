@@ -36,7 +36,9 @@ class Sampling:
     timesteps: tuple[float, float] = (0.0, 1.0)
 
 
-def forward(backbone: Backbone, policy: nn.Module, reference: Reference | None, batch: GroupBatch, noised: Noised, timestep: Tensor, needs: Needs) -> Outputs:
+def forward(
+    backbone: Backbone, policy: nn.Module, reference: Reference | None, batch: GroupBatch, noised: Noised, timestep: Tensor, needs: Needs
+) -> Outputs:
     """One forward of the policy, and of the reference where the objective needs it, over all B·K samples at once."""
     count = batch.latents.shape[1]
     flat, every = noised.sample.flatten(0, 1), timestep.repeat_interleave(count)
@@ -82,7 +84,9 @@ class AlignmentTask:
         )
         noised = self.noising(self.backbone, batch.latents.float(), timestep, generators)
         if noised.sample.shape != batch.latents.shape or len(timestep) != len(batch.latents):
-            raise ValueError(f"noising returned {tuple(noised.sample.shape)} for latents {tuple(batch.latents.shape)}; one x_t per sample, one t per group")
+            raise ValueError(
+                f"noising returned {tuple(noised.sample.shape)} for latents {tuple(batch.latents.shape)}; one x_t per sample, one t each"
+            )
         return batch, noised, timestep
 
     def measure(self, visits: list[Visit]) -> Measured:
@@ -97,7 +101,9 @@ class AlignmentTask:
         with torch.autocast(to.type, enabled=False):
             loss = self.objective(outputs)
         if loss.value.shape != timestep.shape:
-            raise ValueError(f"the objective returned a loss of shape {tuple(loss.value.shape)} for {len(timestep)} groups; it must stay unreduced")
+            raise ValueError(
+                f"the objective returned a loss of shape {tuple(loss.value.shape)} for {len(timestep)} groups; it must stay unreduced"
+            )
         return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss))
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:

@@ -32,7 +32,9 @@ class AutoencoderTask:
         pixels = torch.from_numpy(self.pictures[[visit.group for visit in visits]]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
         vae = self.modules["vae"]
         posterior = vae.encode(pixels).latent_dist
-        noise = [torch.randn(posterior.mean.shape[1:], generator=generator(self.seed, "posterior", visit.group, visit.draw)) for visit in visits]
+        noise = [
+            torch.randn(posterior.mean.shape[1:], generator=generator(self.seed, "posterior", visit.group, visit.draw)) for visit in visits
+        ]
         difference = vae.decode(posterior.mean + posterior.std * torch.stack(noise).to(device)).sample - pixels
         absolute, squared = difference.abs().flatten(1).mean(1), difference.square().flatten(1).mean(1)
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).flatten(1).mean(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,12 @@ from torch import Tensor, nn
 
 def trainable(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
     """The parameters that are trained, by "module.parameter", in a fixed order."""
-    return {f"{key}.{name}": parameter for key, module in modules.items() for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return {
+        f"{key}.{name}": parameter
+        for key, module in modules.items()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 def _flatten(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -50,13 +54,15 @@ def write(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.op
     (partial / "resume").mkdir(parents=True)
     write_weights(partial)
     tensors, rest = _flatten(optimizer.state_dict())
-    save_file({name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}, partial / "resume/parameters.safetensors")
+    save_file(
+        {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}, partial / "resume/parameters.safetensors"
+    )
     save_file(tensors, partial / "resume/optimizer.safetensors")
     if averages:
         save_file({name: average.cpu().contiguous() for name, average in averages.items()}, partial / "resume/averages.safetensors")
     (partial / "resume/facts.json").write_text(json.dumps({**facts, "optimizer": rest}, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    partial.replace(folder)
 
 
 def latest(folder: Path) -> Path | None:
@@ -82,12 +88,18 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, averages: dict[str, Tensor],
          identity: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
-    """Restores what `write` wrote, bit for bit, and returns its facts. ValueError where it belongs to another model or another reference."""
+    """Restores what `write` wrote, bit for bit, and returns its facts. ValueError where it is of another model or reference."""
     facts = json.loads((folder / "resume/facts.json").read_text())
     stored_identity, own = _leaves(facts["identity"]), _leaves(identity)
-    differences = [f"{key}: checkpoint has {stored_identity.get(key)!r}, this run {value!r}" for key, value in own.items() if stored_identity.get(key) != value]
+    differences = [
+        f"{key}: checkpoint has {stored_identity.get(key)!r}, this run {value!r}"
+        for key, value in own.items()
+        if stored_identity.get(key) != value
+    ]
     if differences:
-        raise ValueError(f"{folder} is a checkpoint of another run ({'; '.join(differences)}); train into another run folder, or use --redo")
+        raise ValueError(
+            f"{folder} is a checkpoint of another run ({'; '.join(differences)}); train into another run folder, or use --redo"
+        )
     stored = load_file(folder / "resume/parameters.safetensors")
     if set(stored) != set(parameters) or any(stored[name].shape != parameter.shape for name, parameter in parameters.items()):
         raise ValueError(f"{folder} holds other parameters than this model trains (another model, or another LoRA rank); use --redo")

@@ -33,7 +33,13 @@ class DenoiserTask:
         self.backbone, self.latents, self.tokens, self.empty, self.embed = backbone, latents, tokens, empty, embed
         self.prompt_dropout, self.min_snr, self.seed, self.write_weights = prompt_dropout, min_snr, seed, write_weights
         self.group_count = len(latents)
-        self.identity: dict[str, Any] = {"task": "denoiser", "pictures": len(latents), "prompt_dropout": prompt_dropout, "min_snr": min_snr, "seed": seed}
+        self.identity: dict[str, Any] = {
+            "task": "denoiser",
+            "pictures": len(latents),
+            "prompt_dropout": prompt_dropout,
+            "min_snr": min_snr,
+            "seed": seed,
+        }
 
     def measure(self, visits: list[Visit]) -> Measured:
         device = next(self.modules["denoiser"].parameters()).device

@@ -1,4 +1,7 @@
-"""What is measured at every step, and the sentences that say when something is wrong. Positive is good: win_adv = −drift_w, lose_adv = drift_l."""
+"""What is measured at every step, and the sentences that say when something is wrong.
+
+Positive is good: win_adv = −drift_w, lose_adv = drift_l.
+"""
 
 from __future__ import annotations
 
@@ -82,36 +85,65 @@ def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str
     last = history[-1]
     groups = sum(last.get(f"groups/t_bucket_{index}", 0.0) for index in range(BUCKETS))
     if last["largest_logit"] > 20:
-        said["large logits"] = f"largest |logit| is {last['largest_logit']:.1f} (above 20): lower learning_rate (now {last['lr']:.2g}), or lower beta"
+        said["large logits"] = (
+            f"largest |logit| is {last['largest_logit']:.1f} (above 20): lower learning_rate (now {last['lr']:.2g}), or lower beta"
+        )
     norms = _recent(history, "grad_norm", window)
     if len(norms) >= 20 and norms[-1] > 10 * median(norms[:-1]):
-        said["gradient spike"] = f"gradient norm {norms[-1]:.3g} is over 10 × its median {median(norms[:-1]):.3g} of {len(norms)} steps: keep clip_norm, lower learning_rate"
+        said["gradient spike"] = (
+            f"gradient norm {norms[-1]:.3g} is over 10 × its median {median(norms[:-1]):.3g} of {len(norms)} steps: "
+            f"keep clip_norm, lower learning_rate"
+        )
     moved = _recent(history, "distance", window)
     if len(moved) >= 10 and not any(moved[-10:]) and any(norms):
-        said["reference moves"] = "the policy is still exactly its reference after 10 updates: the reference moves with it (adapter not disabled?), or nothing is trained"
+        said["reference moves"] = (
+            "the policy is still exactly its reference after 10 updates: the reference moves with it (adapter not disabled?), "
+            "or nothing is trained"
+        )
     if len(history) < window:
         return said
-    mean = {name: fmean(_recent(history, name, window) or [0.0]) for name in ("win_adv", "lose_adv", "gradient_factor", "rewards/accuracies")}
+    mean = {
+        name: fmean(_recent(history, name, window) or [0.0]) for name in ("win_adv", "lose_adv", "gradient_factor", "rewards/accuracies")
+    }
     needed = math.ceil(PAIRS_TO_JUDGE / max(groups, 1))
     accuracies = _recent(history, "rewards/accuracies", needed)
     if len(accuracies) >= needed:
         accuracy = fmean(accuracies)
         if abs(accuracy - 0.5) < 0.02:
-            said["accuracy at chance"] = f"implicit accuracy {accuracy:.2f} ± 0.02 after {int(needed * groups)} pairs: check the labels (`chosen` first?) and the learning rate"
+            said["accuracy at chance"] = (
+                f"implicit accuracy {accuracy:.2f} ± 0.02 after {int(needed * groups)} pairs: "
+                f"check the labels (`chosen` first?) and the learning rate"
+            )
     if mean["rewards/accuracies"] > 0.98:
-        said["too easy"] = f"implicit accuracy {mean['rewards/accuracies']:.2f} with a growing margin: the pairs are too easy, or beta is too small to hold the policy near the reference"
+        said["too easy"] = (
+            f"implicit accuracy {mean['rewards/accuracies']:.2f} with a growing margin: "
+            f"the pairs are too easy, or beta is too small to hold the policy near the reference"
+        )
     if "win_adv" in last and "lose_adv" in last:
         wins, losses = _recent(history, "win_adv", window), _recent(history, "lose_adv", window)
         if _is_below_zero(wins) and mean["lose_adv"] > 0:
             said["displacement"] = (
-                f"win_adv falls below 0 ({mean['win_adv']:.2g} over {window} steps) while lose_adv rises: likelihood displacement; the policy forgets the "
-                f"chosen too. Lower lr, raise beta, or add `sft_weight`"
+                f"win_adv falls below 0 ({mean['win_adv']:.2g} over {window} steps) while lose_adv rises: "
+                f"likelihood displacement; the policy forgets the chosen too. Lower lr, raise beta, or add `sft_weight`"
             )
         elif _is_below_zero(wins) and _is_below_zero(losses):
-            said["against the labels"] = f"win_adv and lose_adv both fall ({mean['win_adv']:.2g}, {mean['lose_adv']:.2g}): the policy moves against the labels. Are chosen and rejected swapped?"
+            said["against the labels"] = (
+                f"win_adv and lose_adv both fall ({mean['win_adv']:.2g}, {mean['lose_adv']:.2g}): "
+                f"the policy moves against the labels. Are chosen and rejected swapped?"
+            )
     if mean["gradient_factor"] < 0.02:
-        said["saturated"] = f"gradient factor {mean['gradient_factor']:.3f}: {100 * (1 - mean['gradient_factor']):.0f}% of the pairs teach nothing now. Stop here, or bring harder pairs"
+        said["saturated"] = (
+            f"gradient factor {mean['gradient_factor']:.3f}: {100 * (1 - mean['gradient_factor']):.0f}% of the pairs "
+            f"teach nothing now. Stop here, or bring harder pairs"
+        )
     distances = _recent(history, "distance", 101)
-    if len(distances) == 101 and distances[0] > 0 and (growth := fmean(distances[-10:]) / max(fmean(distances[:10]), 1e-12)) > 10 and len(history) > 200:
-        said["running away"] = f"distance to the reference ×{growth:.0f} in 100 steps: expect noise images soon; keep the last good checkpoint"
+    if (
+        len(distances) == 101
+        and distances[0] > 0
+        and (growth := fmean(distances[-10:]) / max(fmean(distances[:10]), 1e-12)) > 10
+        and len(history) > 200
+    ):
+        said["running away"] = (
+            f"distance to the reference ×{growth:.0f} in 100 steps: expect noise images soon; keep the last good checkpoint"
+        )
     return said

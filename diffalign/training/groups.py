@@ -70,19 +70,30 @@ class CachedGroups:
         embeds = self.cache.embeds([row.prompt for row in rows])
         if any(dropped):
             mask = torch.tensor(list(dropped))
-            embeds = {name: torch.where(mask.view(-1, *[1] * (value.ndim - 1)), self.dropout_embeds[name], value) for name, value in embeds.items()}
+            embeds = {
+                name: torch.where(mask.view(-1, *[1] * (value.ndim - 1)), self.dropout_embeds[name], value)
+                for name, value in embeds.items()
+            }
         return GroupBatch(
             latents=latents.view(len(rows), -1, *latents.shape[1:]),
             embeds=embeds,
             weight=torch.tensor([row.weight for row in rows], dtype=torch.float32),
-            scores=torch.tensor([row.scores for row in rows], dtype=torch.float32).unsqueeze(-1) if all(row.scores is not None for row in rows) else None,
+            scores=torch.tensor([row.scores for row in rows], dtype=torch.float32).unsqueeze(-1)
+            if all(row.scores is not None for row in rows)
+            else None,
             labels=torch.tensor([row.labels for row in rows]) if rows[0].labels is not None else None,
         )
 
 
 def _positive(preference: Preference) -> Preference | None:
     """The preferred sample of a row alone, or None where a labelled row has none."""
-    best = preference.samples[0] if preference.labels is None else next((s for s, label in zip(preference.samples, preference.labels) if label == 1), None)
+    best = (
+        preference.samples[0]
+        if preference.labels is None
+        else next((s for s, label in zip(preference.samples, preference.labels) if label == 1), None)
+    )
     if best is None:
         return None
-    return Preference(preference.group_id, preference.prompt, (best,), "labelled", labels=(1,), weight=preference.weight, source=preference.source)
+    return Preference(
+        preference.group_id, preference.prompt, (best,), "labelled", labels=(1,), weight=preference.weight, source=preference.source
+    )

@@ -84,7 +84,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
 
     Writes folder/metrics.jsonl (one line a step, the same bits after any resume), folder/speed.jsonl (seconds), folder/checkpoints/step_N.
     advance(count, text) reports progress. stop_after ends the call after that many steps of this call, with a checkpoint (for tests).
-    Raises DivergedError on a loss that is not finite; the last good checkpoint stays. ValueError where the precision does not fit the device.
+    Raises DivergedError on a loss that is not finite; the last good checkpoint stays. ValueError where the device cannot do the precision.
     """
     log = logger or logging.getLogger(__name__)
     accelerator = _accelerator(task, settings, folder)
@@ -176,7 +176,9 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
                 target = checkpoints / f"step_{step + 1:06d}"
                 scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
                 facts = {"step": step + 1, "identity": identity, "scaler": scaler}
-                checkpoint.write(target, parameters, _inner(optimizer), averages, facts, lambda path: _write_weights(task, parameters, averages, path))
+                checkpoint.write(
+                    target, parameters, _inner(optimizer), averages, facts, lambda path: _write_weights(task, parameters, averages, path)
+                )
                 checkpoint.forget_resume_state(checkpoints, keep=target)
             accelerator.wait_for_everyone()
     for kind, count in said.items():
@@ -203,7 +205,9 @@ def _accelerator(task: Task, settings: Settings, folder: Path) -> Accelerator:
         mixed_precision=PRECISION[settings.precision], log_with=settings.tracker, project_dir=folder, cpu=device.type == "cpu"
     )  # fmt: skip
     if accelerator.device.type != device.type:
-        raise ValueError(f"the model is on {device}, accelerate works on {accelerator.device}; load the model there, or set ACCELERATE_USE_CPU=1")
+        raise ValueError(
+            f"the model is on {device}, accelerate works on {accelerator.device}; load the model there, or set ACCELERATE_USE_CPU=1"
+        )
     return accelerator
 
 

@@ -12,9 +12,9 @@ class Lora(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rank: int = Field(16, ge=1)
-    alpha: float | None = Field(None, gt=0, description="scale α/rank of the update; None: α = rank")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(default=16, ge=1)
+    alpha: float | None = Field(default=None, gt=0, description="scale α/rank of the update; None: α = rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     dora: bool = False
 

@@ -12,8 +12,8 @@ from diffalign.training.settings import Settings
 
 def build_optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
     """The optimiser named in the settings. ImportError names the extra where 8-bit Adam's library is missing."""
-    options = dict(lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    adam = dict(betas=settings.adam_betas, eps=settings.adam_epsilon)
+    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    adam = {"betas": settings.adam_betas, "eps": settings.adam_epsilon}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **options, **adam)
     if settings.optimizer == "adafactor":

@@ -12,21 +12,27 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(1000, ge=1, description="optimiser steps")
-    batch_size: int = Field(32, ge=1, description="groups per optimiser step, over all processes and accumulation together")
-    micro_batch_size: int | None = Field(None, ge=1, description="groups per forward on one device; None: no accumulation")
-    learning_rate: float = Field(2e-5, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after warm-up: constant, or down to 0 at the last step")
-    warmup_steps: int = Field(0, ge=0)
+    steps: int = Field(default=1000, ge=1, description="optimiser steps")
+    batch_size: int = Field(default=32, ge=1, description="groups per optimiser step, over all processes and accumulation together")
+    micro_batch_size: int | None = Field(default=None, ge=1, description="groups per forward on one device; None: no accumulation")
+    learning_rate: float = Field(default=2e-5, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="after warm-up: constant, or down to 0 at the last step"
+    )
+    warmup_steps: int = Field(default=0, ge=0)
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     adam_betas: tuple[float, float] = (0.9, 0.999)
-    adam_epsilon: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm; None: no clipping")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast of the forwards; weights and errors stay float32")
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip_norm: float | None = Field(default=1.0, gt=0, description="largest gradient norm; None: no clipping")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="autocast of the forwards; weights and errors stay float32"
+    )
     gradient_checkpointing: bool = False
-    ema_decay: float | None = Field(None, gt=0, lt=1, description="exponential moving average of the weights, saved as the result")
-    checkpoint_every: int | None = Field(None, ge=1, description="steps between checkpoints; None: a quarter of the run")
-    log_every: int = Field(10, ge=1, description="steps between lines on the console")
-    tracker: str | None = Field("tensorboard", description="any tracker of accelerate (tensorboard, wandb, …); None: metrics.jsonl alone")
+    ema_decay: float | None = Field(default=None, gt=0, lt=1, description="exponential moving average of the weights, saved as the result")
+    checkpoint_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; None: a quarter of the run")
+    log_every: int = Field(default=10, ge=1, description="steps between lines on the console")
+    tracker: str | None = Field(
+        default="tensorboard", description="any tracker of accelerate (tensorboard, wandb, …); None: metrics.jsonl alone"
+    )
     seed: int = 0

@@ -17,7 +17,7 @@ from diffalign.backbones import BACKBONES, load_backbone
 from diffalign.training.lora import Lora, add_lora
 
 PROMPTS = ["a red circle", "two green stars"]
-OPTIONS: dict[str, Any] = dict(steps=3, guidance=3.0)
+OPTIONS: dict[str, Any] = {"steps": 3, "guidance": 3.0}
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def v_pipeline(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
-@pytest.fixture(params=[(name, kind) for name in BACKBONES for kind in ("epsilon", "v")], ids=lambda value: "-".join(value))
+@pytest.fixture(params=[(name, kind) for name in BACKBONES for kind in ("epsilon", "v")], ids="-".join)
 def loaded(request: pytest.FixtureRequest, tiny_pipeline: Path, v_pipeline: Path):
     name, kind = request.param
     return load_backbone(name, str(tiny_pipeline if kind == "epsilon" else v_pipeline))
@@ -58,7 +58,9 @@ def pictures(pipeline: StableDiffusionPipeline, seeds: list[int], prompts: list[
 
 def test_noise_and_target_give_back_latents_and_noise(loaded) -> None:
     x0, epsilon = normal(6, 4, 8, 8, dtype=torch.float64), normal(6, 4, 8, 8, seed=1, dtype=torch.float64)
-    timestep = torch.tensor([0, 1, loaded.timestep_count // 4, loaded.timestep_count // 2, loaded.timestep_count - 2, loaded.timestep_count - 1])
+    timestep = torch.tensor(
+        [0, 1, loaded.timestep_count // 4, loaded.timestep_count // 2, loaded.timestep_count - 2, loaded.timestep_count - 1]
+    )
     scheduler = DDPMScheduler.from_config(loaded.pipeline.scheduler.config)
     cumulative = scheduler.alphas_cumprod.double()[timestep].view(-1, 1, 1, 1)
     alpha, sigma = cumulative.sqrt(), (1 - cumulative).sqrt()
@@ -184,7 +186,9 @@ def trained(folder: Path, lora: Lora | None):
     return backbone
 
 
-@pytest.mark.parametrize("lora", [Lora(rank=2), Lora(rank=4, alpha=8), Lora(rank=4, alpha=1), Lora(rank=2, dora=True)], ids=["plain", "alpha8", "alpha1", "dora"])
+@pytest.mark.parametrize(
+    "lora", [Lora(rank=2), Lora(rank=4, alpha=8), Lora(rank=4, alpha=1), Lora(rank=2, dora=True)], ids=["plain", "alpha8", "alpha1", "dora"]
+)
 def test_a_lora_loads_in_plain_diffusers(lora: Lora, tiny_pipeline: Path, tmp_path: Path) -> None:
     backbone = trained(tiny_pipeline, lora)
     ours = backbone.sample(PROMPTS, [1, 2], **OPTIONS).astype(int)
@@ -206,7 +210,9 @@ def test_full_weights_load_in_plain_diffusers(tiny_pipeline: Path, tmp_path: Pat
     backbone.save_trained(tmp_path)
     assert np.array_equal(ours, pictures(plain(tiny_pipeline, unet=UNet2DConditionModel.from_pretrained(tmp_path / "unet")), [1, 2]))
     for folder in (tmp_path, tmp_path / "unet"):
-        assert np.array_equal(ours, load_backbone("stable_diffusion", str(tiny_pipeline), denoiser=folder).sample(PROMPTS, [1, 2], **OPTIONS))
+        assert np.array_equal(
+            ours, load_backbone("stable_diffusion", str(tiny_pipeline), denoiser=folder).sample(PROMPTS, [1, 2], **OPTIONS)
+        )
     backbone.save(tmp_path / "whole")
     assert np.array_equal(ours, pictures(plain(tmp_path / "whole"), [1, 2]))
 
@@ -234,14 +240,16 @@ def test_identity_is_of_the_weights_and_not_of_adapters(tiny_pipeline: Path) -> 
 
 
 @pytest.mark.parametrize("name, source, error, message", [
-    ("stable_difusion", "x", ValueError, r"unknown backbone 'stable_difusion' \(did you mean 'stable_diffusion'\?\); choose one of: stable_diffusion"),
+    ("stable_difusion", "x", ValueError, r"unknown backbone .* \(did you mean 'stable_diffusion'\?\); choose one of: stable_diffusion"),
     ("stable_diffusion", "bundled:nothing", FileNotFoundError, r"no bundled model 'bundled:nothing'; there are: "),
-    ("stable_diffusion", "./nowhere", FileNotFoundError, r"model source './nowhere' does not exist; give a diffusers folder, a \.safetensors file, or a hub id"),
+    ("stable_diffusion", "./nowhere", FileNotFoundError, r"'./nowhere' does not exist; give a diffusers folder, a \.safetensors file"),
     ("stable_diffusion", "nowhere.safetensors", FileNotFoundError, "does not exist"),
     ("stable_diffusion", "model.ckpt", ValueError, r"\.ckpt files are pickles and are not opened; convert to \.safetensors first"),
-    ("stable_diffusion", "owner/nowhere", FileNotFoundError, "model source 'owner/nowhere' could not be loaded.*a hub id that can be reached"),
+    ("stable_diffusion", "owner/nowhere", FileNotFoundError, "'owner/nowhere' could not be loaded.*a hub id that can"),
 ])  # fmt: skip
-def test_a_source_that_is_not_there_is_named(name: str, source: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_is_not_there_is_named(
+    name: str, source: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -250,7 +258,7 @@ def test_a_source_that_is_not_there_is_named(name: str, source: str, error: type
 
 
 def test_a_folder_that_is_no_pipeline_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="could not be loaded.*model_index.json"):
+    with pytest.raises(FileNotFoundError, match=r"could not be loaded.*model_index.json"):
         load_backbone("stable_diffusion", str(tmp_path))
 
 
@@ -260,7 +268,7 @@ def test_pickled_weights_are_not_opened(tiny_pipeline: Path, tmp_path: Path) -> 
     weights = folder / "unet/diffusion_pytorch_model.safetensors"
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
-    with pytest.raises(FileNotFoundError, match="could not be loaded.*safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"could not be loaded.*safetensors"):
         load_backbone("stable_diffusion", str(folder))
 
 
@@ -270,7 +278,7 @@ def test_an_adapter_or_denoiser_of_another_model_is_refused(tiny_pipeline: Path,
         load_backbone("stable_diffusion", source, adapter="./nowhere")
     with pytest.raises(FileNotFoundError, match=r"denoiser '.*' holds no unet/config.json; give a folder that full fine-tuning wrote"):
         load_backbone("stable_diffusion", source, denoiser=tmp_path)
-    with pytest.raises(ValueError, match="adapter '.*' cannot be loaded onto"):
+    with pytest.raises(ValueError, match=r"adapter '.*' cannot be loaded onto"):
         load_backbone("stable_diffusion", source, adapter=tmp_path)
     trained(tiny_pipeline, Lora(rank=2)).save_trained(tmp_path)
     path = tmp_path / "pytorch_lora_weights.safetensors"
@@ -279,12 +287,12 @@ def test_an_adapter_or_denoiser_of_another_model_is_refused(tiny_pipeline: Path,
     with pytest.raises(ValueError, match=r"adapter '.*' (has no weights for the denoiser of|cannot be loaded onto)"):
         load_backbone("stable_diffusion", source, adapter=tmp_path)
     save_file({name: value.repeat(1, 2) if "lora_A" in name or ".down." in name else value for name, value in state.items()}, path)
-    with pytest.raises(ValueError, match="adapter '.*' cannot be loaded onto"):
+    with pytest.raises(ValueError, match=r"adapter '.*' cannot be loaded onto"):
         load_backbone("stable_diffusion", source, adapter=tmp_path)
     shutil.copytree(tiny_pipeline / "unet", tmp_path / "unet")
     config = tmp_path / "unet/config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": 64}))
-    with pytest.raises((ValueError, RuntimeError), match="cross_attention_dim|size mismatch|shape"):
+    with pytest.raises((ValueError, RuntimeError), match=r"cross_attention_dim|size mismatch|shape"):
         load_backbone("stable_diffusion", source, denoiser=tmp_path)
 
 

@@ -37,8 +37,10 @@ def test_noised_and_target_agree_at_each_group_s_own_timestep(name: str, shape: 
 
 @pytest.mark.parametrize("name", NOISINGS)
 def test_noise_is_standard_normal(name: str) -> None:
-    """Not uniform, as where a port wrote rand_like for randn_like (DiffSynth's DPO): mean 0, variance 1, kurtosis 3, half of it negative."""
-    epsilon = load_noising(name)(Plain(), torch.zeros(4, 2, 4, 64, 64), torch.full((4,), 10), [generator("moments", group) for group in range(4)]).target
+    """Not uniform, as where a port wrote rand_like for randn_like (DiffSynth): mean 0, variance 1, kurtosis 3, half of it negative."""
+    epsilon = load_noising(name)(
+        Plain(), torch.zeros(4, 2, 4, 64, 64), torch.full((4,), 10), [generator("moments", group) for group in range(4)]
+    ).target
     values = epsilon[:, 0].flatten().double()
     assert abs(values.mean()) < 5 / len(values) ** 0.5
     assert abs(values.var() - 1) < 5 * (2 / len(values)) ** 0.5

@@ -17,12 +17,21 @@ from pipelines.progress import Progress
 
 TRAINING = {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, "ema_decay": 0.9, "tracker": None}
 SMALL = {
-    "autoencoder_channels": [8, 8, 8, 8], "denoiser_channels": [16], "denoiser_heads": 2, "text_width": 16, "text_layers": 1, "text_heads": 2,
+    "autoencoder_channels": [8, 8, 8, 8], "denoiser_channels": [16], "denoiser_heads": 2, "text_width": 16, "text_layers": 1,
+    "text_heads": 2,
 }  # fmt: skip
 
 
 def config(folder: Path, **changes: Any) -> Config:
-    section = {"world": "shapes", "renders": 12, "architecture": SMALL, "autoencoder": TRAINING, "denoiser": TRAINING, "check_prompts": 2, "min_snr": 5.0}
+    section = {
+        "world": "shapes",
+        "renders": 12,
+        "architecture": SMALL,
+        "autoencoder": TRAINING,
+        "denoiser": TRAINING,
+        "check_prompts": 2,
+        "min_snr": 5.0,
+    }
     return Config.model_validate({"run": folder, "model": {"source": str(folder), "device": "cpu"}, "pretrain": section | changes})
 
 

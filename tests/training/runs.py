@@ -22,11 +22,14 @@ from diffalign.training.lora import Lora, add_lora
 from diffalign.training.reference import AdapterOff, FrozenCopy
 from diffalign.training.settings import Settings
 
-FAST = dict(steps=6, batch_size=4, learning_rate=1e-3, checkpoint_every=2, tracker=None)
+FAST = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, "tracker": None}
+
+
+NOTHING_DROPPED = Sampling()
 
 
 def make_task(pipeline: Path, road: Path, *, objective: str = "diffusion_dpo", lora: Lora | None = None, noising: str = "shared",
-              sampling: Sampling = Sampling(), beta: float | None = 100.0) -> AlignmentTask:  # noqa: B008  # fmt: skip
+              sampling: Sampling = NOTHING_DROPPED, beta: float | None = 100.0) -> AlignmentTask:  # fmt: skip
     needs = OBJECTIVES[objective]
     backbone = load_backbone("stable_diffusion", str(pipeline))
     groups = CachedGroups(LatentCache(road / "latents"), read_preferences(road / "preferences"), needs.rows)
@@ -59,7 +62,10 @@ def assert_same_run(one: Path, two: Path) -> None:
 
     assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
     last = max(path.name for path in (one / "checkpoints").iterdir())
-    files = [sorted(path.relative_to(run) for part in ("final", f"checkpoints/{last}") for path in (run / part).rglob("*.safetensors")) for run in (one, two)]
+    files = [
+        sorted(path.relative_to(run) for part in ("final", f"checkpoints/{last}") for path in (run / part).rglob("*.safetensors"))
+        for run in (one, two)
+    ]
     assert files[0] and files[0] == files[1]
     for name in files[0]:
         a, b = load_file(one / name), load_file(two / name)

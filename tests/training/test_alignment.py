@@ -134,7 +134,9 @@ def test_timesteps_stay_in_their_range(low: float, high: float, tiny_pipeline: P
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=2, dropout=0.2), Lora(rank=2, dora=True)], ids=["full", "lora", "dora"])
-@pytest.mark.parametrize("objective, value", [(name, needs.value_at_reference) for name, needs in OBJECTIVES.items() if needs.value_at_reference is not None])
+@pytest.mark.parametrize(
+    "objective, value", [(name, needs.value_at_reference) for name, needs in OBJECTIVES.items() if needs.value_at_reference is not None]
+)
 def test_the_first_loss_is_the_objective_s_value_at_the_reference(
     objective: str, value: float, lora: Lora | None, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path
 ) -> None:
@@ -158,7 +160,9 @@ def _dropout_in_the_policy_alone(task: AlignmentTask) -> None:
 
 @pytest.mark.parametrize("spoil", [_perturbed_reference, _dropout_in_the_policy_alone])
 @pytest.mark.parametrize("objective", ["diffusion_dpo", "ipo", "hinge"])
-def test_another_reference_is_noticed_before_the_first_update(objective: str, spoil, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+def test_another_reference_is_noticed_before_the_first_update(
+    objective: str, spoil, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path
+) -> None:
     task = make_task(tiny_pipeline, tiny_road, objective=objective, beta=5000.0)
     spoil(task)
     with pytest.raises(ValueError, match="the reference is not the starting policy"):
@@ -197,7 +201,7 @@ def test_an_adapter_left_on_in_the_reference_is_said(tiny_pipeline: Path, tiny_r
         task = make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2))
         if on:
             task.reference = LeftOn(task.modules["denoiser"])
-        train(task, Settings(**FAST | dict(steps=11, checkpoint_every=11)), tmp_path / str(on))
+        train(task, Settings(**FAST | {"steps": 11, "checkpoint_every": 11}), tmp_path / str(on))
         said.append(task.warnings(metrics(tmp_path / str(on))))
     assert "reference moves with it (adapter not disabled?)" in said[0]["reference moves"]
     assert "reference moves" not in said[1]

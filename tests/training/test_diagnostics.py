@@ -16,7 +16,10 @@ from diffalign.training.diagnostics import check_start, numbers, summarise, warn
 
 def outputs() -> Outputs:
     """Two pairs of one-number samples. Errors: policy ((1, 4), (9, 1)), reference ((4, 1), (9, 1)); drifts ((−3, 3), (0, 0))."""
-    tensor = lambda *values: torch.tensor(values, dtype=torch.float64).view(2, 2, 1, 1)  # noqa: E731
+
+    def tensor(*values: float) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float64).view(2, 2, 1, 1)
+
     return Outputs(tensor(1, 2, 3, 1), tensor(0, 0, 0, 0), torch.tensor([0, 999]), reference=tensor(2, 1, -3, 1))
 
 
@@ -38,7 +41,9 @@ def test_numbers_by_hand() -> None:
 def test_numbers_without_a_reference() -> None:
     plain = Outputs(outputs().policy[:, :1], outputs().target[:, :1], torch.tensor([0, 999]))
     assert set(numbers(plain, sft(plain))) == {"loss", "timestep", "error/policy_w"}
-    known = Outputs(outputs().policy, outputs().target, torch.tensor([0, 999]), known_reference_error=torch.tensor([[4.0, 1.0], [9.0, 1.0]]))
+    known = Outputs(
+        outputs().policy, outputs().target, torch.tensor([0, 999]), known_reference_error=torch.tensor([[4.0, 1.0], [9.0, 1.0]])
+    )
     found = numbers(known, diffusion_dpo(known, beta=0.5))
     assert found["win_adv"].tolist() == [3, 0] and "distance" not in found
 
@@ -46,7 +51,9 @@ def test_numbers_without_a_reference() -> None:
 @pytest.mark.parametrize("count", [1000, 500])
 def test_buckets_are_of_the_scheduler_s_own_range(count: int) -> None:
     timestep = torch.tensor([0.0, 0.249, 0.25, 0.5, 0.75, 0.999]) * count
-    metrics = summarise({"timestep": timestep.floor(), "win_adv": torch.arange(6.0), "largest_logit": torch.tensor([0.0, 7, 1, 0, 0, 0])}, count)
+    metrics = summarise(
+        {"timestep": timestep.floor(), "win_adv": torch.arange(6.0), "largest_logit": torch.tensor([0.0, 7, 1, 0, 0, 0])}, count
+    )
     assert [metrics[f"win_adv/t_bucket_{index}"] for index in range(4)] == [0.5, 2, 3, 4.5]
     assert [metrics[f"groups/t_bucket_{index}"] for index in range(4)] == [2, 1, 1, 2]
     assert metrics["win_adv"] == 2.5 and metrics["largest_logit"] == 7 and "timestep" not in metrics
@@ -60,12 +67,14 @@ def test_a_bucket_without_groups_has_no_line() -> None:
 def test_the_first_loss_is_checked() -> None:
     check_start({"loss": math.log(2)}, math.log(2))
     check_start({"loss": 123.0}, None)
-    with pytest.raises(ValueError, match=r"step 0: loss is 0\.7, expected 0\.693147 at the reference: the reference is not the starting policy"):
+    with pytest.raises(
+        ValueError, match=r"step 0: loss is 0\.7, expected 0\.693147 at the reference: the reference is not the starting policy"
+    ):
         check_start({"loss": 0.7}, math.log(2))
 
 
 def history(steps: int = 300, **changes: object) -> list[dict[str, float]]:
-    """A healthy run of 32 pairs a step: accuracy climbs to 0.7, advantages grow from noise, norms wander. `changes` are functions of the step."""
+    """A healthy run of 32 pairs a step: accuracy climbs to 0.7, advantages grow from noise. `changes`: functions of the step."""
     draw = random.Random(0)
     made = []
     for step in range(steps):
@@ -89,21 +98,39 @@ def test_a_healthy_run_hears_nothing() -> None:
 def test_noise_around_zero_is_no_alarm() -> None:
     """Before anything is learned both advantages are noise, and a quarter of such windows has both means below 0."""
     draw = random.Random(1)
-    noise = lambda step: draw.gauss(0, 1e-5)  # noqa: E731
+
+    def noise(step: int) -> float:
+        return draw.gauss(0, 1e-5)
+
     alarms = sum(bool(warnings(history(50, win_adv=noise, lose_adv=noise, rewards__accuracies=lambda step: 0.55))) for _ in range(200))
     assert alarms <= 10
 
 
 WRONG = {
-    "large logits": (dict(largest_logit=lambda step: 25.0), r"largest \|logit\| is 25\.0 \(above 20\): lower learning_rate \(now 0\.0001\), or lower beta"),
-    "gradient spike": (dict(grad_norm=lambda step: 50.0 if step == 299 else 1.0), r"gradient norm 50 is over 10 × its median 1 of 50 steps"),
-    "accuracy at chance": (dict(rewards__accuracies=lambda step: 0.5 + 0.1 * (-1) ** step), r"implicit accuracy 0\.50 ± 0\.02 after 2528 pairs: check the labels"),
-    "too easy": (dict(rewards__accuracies=lambda step: 0.99), r"implicit accuracy 0\.99 with a growing margin: the pairs are too easy"),
-    "displacement": (dict(win_adv=lambda step: -1e-3), r"win_adv falls below 0 \(-0\.001 over 50 steps\) while lose_adv rises: likelihood displacement"),
-    "against the labels": (dict(win_adv=lambda step: -1e-3, lose_adv=lambda step: -2e-3), r"win_adv and lose_adv both fall \(-0\.001, -0\.002\).*swapped"),
-    "saturated": (dict(gradient_factor=lambda step: 0.01), r"gradient factor 0\.010: 99% of the pairs teach nothing now"),
-    "running away": (dict(distance=lambda step: 1.1 ** (step - 299)), r"distance to the reference ×\d+ in 100 steps: expect noise images soon"),
-    "reference moves": (dict(distance=lambda step: 0.0), r"still exactly its reference after 10 updates"),
+    "large logits": (
+        {"largest_logit": lambda step: 25.0},
+        r"largest \|logit\| is 25\.0 \(above 20\): lower learning_rate \(now 0\.0001\), or lower beta",
+    ),
+    "gradient spike": ({"grad_norm": lambda step: 50.0 if step == 299 else 1.0}, r"gradient norm 50 is over 10 × its median 1 of 50 steps"),
+    "accuracy at chance": (
+        {"rewards__accuracies": lambda step: 0.5 + 0.1 * (-1) ** step},
+        r"implicit accuracy 0\.50 ± 0\.02 after 2528 pairs: check the labels",
+    ),
+    "too easy": ({"rewards__accuracies": lambda step: 0.99}, r"implicit accuracy 0\.99 with a growing margin: the pairs are too easy"),
+    "displacement": (
+        {"win_adv": lambda step: -1e-3},
+        r"win_adv falls below 0 \(-0\.001 over 50 steps\) while lose_adv rises: likelihood displacement",
+    ),
+    "against the labels": (
+        {"win_adv": lambda step: -1e-3, "lose_adv": lambda step: -2e-3},
+        r"win_adv and lose_adv both fall \(-0\.001, -0\.002\).*swapped",
+    ),
+    "saturated": ({"gradient_factor": lambda step: 0.01}, r"gradient factor 0\.010: 99% of the pairs teach nothing now"),
+    "running away": (
+        {"distance": lambda step: 1.1 ** (step - 299)},
+        r"distance to the reference ×\d+ in 100 steps: expect noise images soon",
+    ),
+    "reference moves": ({"distance": lambda step: 0.0}, r"still exactly its reference after 10 updates"),
 }  # fmt: skip
 
 

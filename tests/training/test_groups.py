@@ -59,5 +59,5 @@ def test_rows_that_do_not_fit_are_refused(cache: LatentCache, tiny_road: Path) -
 
 
 def test_a_candidate_that_was_not_encoded_is_named(cache: LatentCache) -> None:
-    with pytest.raises(KeyError, match="not in the latent cache.*'g99-0'"):
+    with pytest.raises(KeyError, match=r"not in the latent cache.*'g99-0'"):
         CachedGroups(cache, [Preference("g99", "a red circle", ("g99-0", "g99-1"))], "pairs")

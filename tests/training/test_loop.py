@@ -23,7 +23,7 @@ from diffalign.training.lora import Lora
 from diffalign.training.settings import Settings
 
 # Adam divides by √v: a large ε keeps gradients near 0 from turning their rounding into whole steps.
-SMOOTH = FAST | dict(batch_size=8, adam_epsilon=1e-2)
+SMOOTH = FAST | {"batch_size": 8, "adam_epsilon": 1e-2}
 
 
 def assert_close_runs(one: Path, two: Path, tolerance: float = 1e-5) -> None:
@@ -76,15 +76,15 @@ def launch(processes: int, pipeline: Path, road: Path, folder: Path, **options: 
 @pytest.mark.integration
 def test_two_processes_are_one(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
     """On gloo, with a tracker, which must not end the process group before the run has ended."""
-    settings = SMOOTH | dict(tracker="tensorboard", micro_batch_size=2)
-    launch(2, tiny_pipeline, tiny_road, tmp_path / "two", settings=settings, lora=dict(rank=2))
+    settings = SMOOTH | {"tracker": "tensorboard", "micro_batch_size": 2}
+    launch(2, tiny_pipeline, tiny_road, tmp_path / "two", settings=settings, lora={"rank": 2})
     train(make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2)), Settings(**settings), tmp_path / "one")
     assert_close_runs(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("processes", [2, 4])
-@pytest.mark.parametrize("lora", [None, dict(rank=2)], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["full", "lora"])
 def test_one_two_and_four_processes_agree(lora: dict | None, processes: int, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
     launch(processes, tiny_pipeline, tiny_road, tmp_path / "many", settings=SMOOTH, lora=lora)
     train(make_task(tiny_pipeline, tiny_road, lora=Lora(**lora) if lora else None), Settings(**SMOOTH), tmp_path / "one")
@@ -94,7 +94,9 @@ def test_one_two_and_four_processes_agree(lora: dict | None, processes: int, tin
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     assert _split(Settings(batch_size=32), 4) == (8, 1)
     assert _split(Settings(batch_size=32, micro_batch_size=4), 2) == (4, 4)
-    with pytest.raises(ValueError, match="batch_size 32 is not a multiple of micro_batch_size 5 × 2 processes; set batch_size to a multiple of 10"):
+    with pytest.raises(
+        ValueError, match="batch_size 32 is not a multiple of micro_batch_size 5 × 2 processes; set batch_size to a multiple of 10"
+    ):
         _split(Settings(batch_size=32, micro_batch_size=5), 2)
     with pytest.raises(ValueError, match="batch_size 2 is not a multiple of micro_batch_size 1 × 4 processes"):
         _split(Settings(batch_size=2), 4)
@@ -115,7 +117,7 @@ def test_row_weights_scale_the_gradient(tiny_pipeline: Path, tiny_road: Path, tm
 
 def test_the_averages_are_their_formula(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
     """a ← d·a + (1 − d)·w with d = min(decay, (1 + n)/(10 + n)) after n updates; the result holds a, the run goes on from w."""
-    settings = Settings(**FAST | dict(steps=3, checkpoint_every=1, ema_decay=0.15))
+    settings = Settings(**FAST | {"steps": 3, "checkpoint_every": 1, "ema_decay": 0.15})
     average = weights(make_task(tiny_pipeline, tiny_road))
     for step, decay in enumerate((1 / 10, 0.15, 0.15)):
         task = make_task(tiny_pipeline, tiny_road)
@@ -218,11 +220,13 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(kind: str, tiny
 def test_a_first_step_that_diverges_says_that_there_is_no_checkpoint(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
     task = make_task(tiny_pipeline, tiny_road)
     task.objective = _not_finite_at(1, "loss")
-    with pytest.raises(DivergedError, match="not finite at step 1, .*no checkpoint was written yet"):
+    with pytest.raises(DivergedError, match=r"not finite at step 1, .*no checkpoint was written yet"):
         train(task, Settings(**FAST), tmp_path)
 
 
-def test_a_warning_is_said_once_and_then_counted(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_is_said_once_and_then_counted(
+    tiny_pipeline: Path, tiny_road: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     task = make_task(tiny_pipeline, tiny_road)
     task.warnings = lambda history: {"kind": "a sentence"} if len(history) > 2 else {}  # type: ignore[method-assign]
     with caplog.at_level(logging.WARNING):
@@ -232,7 +236,7 @@ def test_a_warning_is_said_once_and_then_counted(tiny_pipeline: Path, tiny_road:
 
 def test_metrics_reach_the_tracker(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    train(make_task(tiny_pipeline, tiny_road), Settings(**FAST | dict(tracker="tensorboard")), tmp_path)
+    train(make_task(tiny_pipeline, tiny_road), Settings(**FAST | {"tracker": "tensorboard"}), tmp_path)
     assert list(tmp_path.rglob("events.out.tfevents.*"))
 
 

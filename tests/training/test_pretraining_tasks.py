@@ -38,8 +38,8 @@ def test_the_denoiser_s_loss_by_hand(tiny_pipeline: Path) -> None:
         backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
         encoder = backbone.pipeline.text_encoder  # type: ignore[attr-defined]
         task = DenoiserTask(
-            backbone, encoder, latents, tokens, empty, embed=lambda encoder, ids: {"prompt_embeds": encoder(ids)[0]}, prompt_dropout=dropout, min_snr=gamma,
-            seed=5, write_weights=lambda folder: None,
+            backbone, encoder, latents, tokens, empty, embed=lambda encoder, ids: {"prompt_embeds": encoder(ids)[0]},
+            prompt_dropout=dropout, min_snr=gamma,             seed=5, write_weights=lambda folder: None,
         )  # fmt: skip
         visits = [Visit(2, 0), Visit(0, 1)]
         with torch.no_grad():

@@ -16,7 +16,8 @@ def config_file(run: Path, pipeline: Path, **train: Any) -> Path:
     """A config beside the run folder: the tiny pipeline, 6 steps of 4 pairs."""
     values = {
         "run": str(run), "seed": 3, "model": {"source": str(pipeline), "device": "cpu"}, "pair": {"by": "shapes.overall"}, "encode": {},
-        "train": {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "tracker": None, "objective": {"name": "diffusion_dpo", "beta": 100.0}, **train},
+        "train": {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "tracker": None,
+                  "objective": {"name": "diffusion_dpo", "beta": 100.0}, **train},
     }  # fmt: skip
     path = run.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(values))
