@@ -1,4 +1,4 @@
-"""bench: what a training step costs beside its floor, and what encoding once saves. Ratios of medians, both sides in turn in one process."""
+"""bench: what a training step costs beside its floor, and what encoding once saves. Ratios of medians, in turn in one process."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Ratio:
         return f"{self.name}: {1000 * self.seconds:.1f} ms against {1000 * self.against:.1f} ms, ratio {self.ratio:.3f}"
 
 
-def run(name: str, *, source: str = "bundled:shapes", backbone: str = "stable_diffusion", lora: bool = False, objective: str = "diffusion_dpo",
-        batch_size: int = 32, steps: int = 30, threads: int | None = None) -> Ratio:  # fmt: skip
+def run(name: str, *, source: str = "bundled:shapes", backbone: str = "stable_diffusion", lora: bool = False,
+        objective: str = "diffusion_dpo", batch_size: int = 32, steps: int = 30, threads: int | None = None) -> Ratio:  # fmt: skip
     """One of BENCHES on random pictures and prompts; ValueError for another name. `threads` sets torch's."""
     import torch
 
@@ -166,7 +166,14 @@ def _task(folder: Path, source: str, name: str, lora: bool, objective: str, batc
     import torch
 
     from diffalign.backbones import load_backbone
-    from diffalign.data.latents import CacheDescription, LatentCache, write_cache_description, write_dropout_embeds, write_embeds_shard, write_latents_shard
+    from diffalign.data.latents import (
+        CacheDescription,
+        LatentCache,
+        write_cache_description,
+        write_dropout_embeds,
+        write_embeds_shard,
+        write_latents_shard,
+    )
     from diffalign.data.records import Preference
     from diffalign.noising import load_noising
     from diffalign.objectives import OBJECTIVES, build_objective

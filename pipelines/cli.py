@@ -82,7 +82,7 @@ def run(
     """All stages of the config's road; what is complete is not made again. Ends with the comparison and the gallery."""
     with clear_errors(traceback):
         from pipelines.config import load_config
-        from pipelines.stage import lock_run
+        from pipelines.run_folder import lock_run
 
         settings = load_config(config, overrides or ())
         stages = _stages_from(settings.road, start)
@@ -213,7 +213,8 @@ def _run_stage(name: str, config: Config, *, redo: bool, progress: Progress) -> 
     _quiet_libraries()
     import_module(f"pipelines.{name}").run(config, redo=redo, progress=progress)
     if int(os.environ.get("RANK", "0")) == 0:
-        from pipelines.stage import full_disk_is_clear, write_atomically
+        from pipelines.run_folder import full_disk_is_clear
+        from pipelines.stage import write_atomically
 
         with full_disk_is_clear(config.run):
             write_atomically(config.run / "config.yaml", config.to_yaml().encode())

@@ -6,16 +6,12 @@ fingerprint. A shard is the unit of work and appears by atomic rename; to resume
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
-import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +20,7 @@ from typing import Any
 import diffalign
 from pipelines import STAGES
 from pipelines.config import Config
+from pipelines.run_folder import full_disk_is_clear, lock_run, now
 
 RECORD = "stage.json"
 
@@ -71,7 +68,7 @@ class StageFolder:
         seconds = self.record.get("seconds", 0.0) + time.monotonic() - self._opened
         self.record |= {
             "complete": True,
-            "finished": _now(),
+            "finished": now(),
             "seconds": round(seconds, 2),
             "summary": _plain(summary),
             "files": {name: file.stat().st_size for name, file in files.items()},
@@ -117,7 +114,7 @@ def open_stage(
             "settings": _plain(settings),
             "inputs": {needed: _input_fingerprint(config, name, needed) for needed in inputs},
             "versions": _versions(),
-            "started": _now(),
+            "started": now(),
         }
         recorded = _read_record(path)
         if recorded is not None and not recorded.get("complete") and not _outputs(path):
@@ -289,10 +286,6 @@ def _move_away(run: Path, path: Path) -> None:
     path.rename(target)
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version(), "diffalign": diffalign.__version__}
     for package in ("torch", "diffusers", "transformers", "peft", "pyarrow"):
@@ -301,68 +294,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-_held: dict[Path, int] = {}  # runs that this process has locked, and how many times
-
-
-@contextmanager
-def lock_run(run: Path) -> Iterator[None]:
-    """One run at a time in a folder. Released when the process ends, however it ends; may be taken again by the process that has it."""
-    import fcntl
-
-    run.mkdir(parents=True, exist_ok=True)
-    key = run.resolve()
-    if key in _held:
-        _held[key] += 1
-        try:
-            yield
-        finally:
-            _held[key] -= 1
-        return
-    # Record locks, not flock: a forked data worker that outlives its parent must not keep the run locked.
-    with (run / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            file.seek(0)
-            holder = file.read().strip() or "unknown process"
-            raise ValueError(f"another run works in {run} ({holder}); wait for it, stop it, or choose another with run=...") from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}, since {_now()}")
-        file.flush()
-        _held[key] = 1
-        try:
-            yield
-        finally:
-            del _held[key]
-            file.truncate(0)
-
-
-@contextmanager
-def full_disk_is_clear(path: Path) -> Iterator[None]:
-    """Says on a full disk what is kept and what to do."""
-    try:
-        yield
-    except Exception as error:
-        number = _full_disk(error)
-        if number is None:
-            raise
-        existing = next(folder for folder in (path, *path.parents) if folder.exists())
-        free = shutil.disk_usage(existing).free
-        raise OSError(
-            number,
-            f"the disk is full ({free / 1e6:.0f} MB free in {existing}); "
-            "what is finished stays; free some space and run the same command again",
-        ) from error
-
-
-def _full_disk(error: Exception) -> int | None:
-    """The errno of a full disk, or None. safetensors wraps the system's error in one of its own, which has the number in its text alone."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, OSError):
-        return error.errno if error.errno in full else None
-    told = str(error) if type(error).__name__ == "SafetensorError" else ""
-    return next((number for number in full if f"os error {number}" in told), None)

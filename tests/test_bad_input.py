@@ -441,7 +441,7 @@ def test_an_interrupt_leaves_a_resumable_run(config: Path, run: Path, tmp_path: 
 
 def test_two_runs_in_one_folder(config: Path, run: Path) -> None:
     code = (
-        "import sys, pathlib; from pipelines.stage import lock_run\n"
+        "import sys, pathlib; from pipelines.run_folder import lock_run\n"
         f"with lock_run(pathlib.Path({str(run)!r})): print('locked', flush=True); sys.stdin.read()"
     )
     before = snapshot(run)

@@ -1,4 +1,4 @@
-"""What the README says is true: its commands exist and their configs parse, its tables name what the code's tables name, its links lead somewhere."""
+"""What the README says is true: its commands exist, their configs parse, its tables name what the code's do, its links lead somewhere."""
 
 import re
 import shlex
@@ -27,7 +27,8 @@ def test_the_readme_has_commands():
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("make ")])
 def test_make_targets_exist(line):
     target = line.split()[1]
-    assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), flags=re.M), f"README says {line!r}; the Makefile has no {target}"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{re.escape(target)}:", makefile, flags=re.M), f"README says {line!r}; the Makefile has no {target}"
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if re.search(r"\bdiffalign \w|pipelines\.cli", line)])

@@ -144,7 +144,7 @@ def test_an_interrupt_says_how_to_resume(config: str, tmp_path: Path, number: in
 
 
 def test_two_runs_at_once(config: str, tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from pipelines.stage import lock_run\n" + (
+    code = "import sys, time; from pathlib import Path; from pipelines.run_folder import lock_run\n" + (
         "with lock_run(Path(sys.argv[1])):\n    print(flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, cwd=ROOT)

@@ -14,7 +14,8 @@ from fake_backbone import fake_config
 
 import pipelines.stage
 from pipelines.config import Config
-from pipelines.stage import lock_run, open_stage, require_stage, stage_path, write_atomically
+from pipelines.run_folder import lock_run
+from pipelines.stage import open_stage, require_stage, stage_path, write_atomically
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_full_disk_while_the_record_is_written(config: Config, monkeypatch: pyte
 
 def test_two_runs_in_one_folder_are_refused_and_a_killed_one_is_not(config: Config) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from pipelines.stage import lock_run\n"
+        "import sys, time; from pathlib import Path; from pipelines.run_folder import lock_run\n"
         "with lock_run(Path(sys.argv[1])):\n    print('locked', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen(

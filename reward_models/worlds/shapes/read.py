@@ -127,7 +127,7 @@ def _label_cores(offset: np.ndarray, background: np.ndarray) -> tuple[np.ndarray
         parts, _ = cast("tuple[np.ndarray, int]", ndimage.label(is_core & (classes == index)))
         areas = np.bincount(parts.ravel())
         # Where two colours touch, their mixture may look like a third: a seam, too thin to survive erosion.
-        survivors = np.unique(parts[ndimage.binary_erosion(parts > 0)])
+        survivors = np.unique(parts[np.asarray(ndimage.binary_erosion(parts > 0), dtype=bool)])
         for part in survivors:
             if part and areas[part] >= _MIN_AREA:
                 count += 1
