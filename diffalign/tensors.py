@@ -60,7 +60,7 @@ class Outputs:
         if self.known_reference_error is not None:
             return self.known_reference_error
         if self.reference is None:
-            raise ValueError("this objective reads the reference's error; its line in OBJECTIVES says reference=None; write reference='error'")
+            raise ValueError("the objective reads the reference's error; its OBJECTIVES line says reference=None; write reference='error'")
         return mean_squared_error(self.reference, self.target)
 
     @cached_property
