@@ -1,6 +1,6 @@
 """pair: scores, or the judgements of a set that exists, → preferences/.
 
-A set that exists enters here: `pair: {source: {importer: pick_a_pic, path: …}}` copies its media to candidates/ and its judgements beside
+A set that exists enters here: `pair: {source: {importer: pickapic, path: …}}` copies its media to candidates/ and its judgements beside
 them, and from there on the road is the same. With rule `imported` its own judgements become the preferences; with any other rule the
 rewards of the section score rank its candidates anew.
 """

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class Score(Section):
-    """Rewards by name, each with its settings: `rewards: {shapes: {}, clip_score: {model: ViT-B-32}}`.
+    """Rewards by name, each with its settings: `rewards: {shapes: {}, clip_score: {architecture: ViT-B-32, checkpoint: clip.safetensors}}`.
 
     The name is the folder in scores/ and, where the settings have no `reward`, the reward in REWARD_MODELS. With `reward` one model can be
-    used twice: `{clip_b: {reward: clip_score, model: ViT-B-32}, clip_l: {reward: clip_score, model: ViT-L-14}}`.
+    used twice: `{clip_b: {reward: clip_score, checkpoint: b.safetensors}, clip_l: {reward: clip_score, checkpoint: l.safetensors, …}}`.
     """
 
     rewards: dict[str, dict[str, Any]] = Field(min_length=1)
