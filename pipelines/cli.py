@@ -237,9 +237,9 @@ def _show_result(config: Config) -> None:
 
     report = stage_path(config, "evaluate") / "report.json"
     if config.evaluate is not None and report.is_file():
-        from pipelines.report import result_table
+        from pipelines.result_table import result_table
 
-        Console().print(result_table(json.loads(report.read_text(encoding="utf-8"))))
+        _print_table(result_table(json.loads(report.read_text(encoding="utf-8"))))
     page = stage_path(config, "gallery") / "index.html"
     if config.gallery is not None and page.is_file():
         print(f"gallery: {page.resolve()}")
@@ -251,9 +251,14 @@ def _show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(column, no_wrap=place == 0, overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
+    _print_table(table)
+
+
+def _print_table(table: Table) -> None:
     console = Console()
-    # A pipe or file gets whole lines, however long: grep must find them.
-    console.width = console.width if console.is_terminal else 400
+    # A pipe or file gets whole lines, however long: grep must find them. A terminal too narrow for the numbers wraps them: none is cut.
+    least = console.measure(table, options=console.options.update(width=10_000)).minimum
+    console.width = max(console.width, least) if console.is_terminal else 400
     console.print(table)
 
 

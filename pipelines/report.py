@@ -1,4 +1,4 @@
-"""What evaluate measured, as numbers, sentences, a table and curves: base against aligned models on the same prompts and seeds.
+"""What evaluate measured, as numbers, sentences and curves: base against aligned models on the same prompts and seeds.
 
 report.json:
     prompts, samples, settings, trained_on
@@ -11,16 +11,12 @@ report.json:
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 RESAMPLES = 2000
 GUARDS = ("saturation", "contrast", "sharpness")
@@ -211,57 +207,6 @@ def warnings_of(scores: Mapping[str, Change], guards: Mapping[str, Mapping[str, 
         names = ", ".join(trained)
         sentences.append(f"no change of {names} is clear of 0: train longer, bring more pairs, or evaluate more prompts.")
     return sentences
-
-
-def result_table(report: Mapping[str, Any]) -> Table:
-    """The table a run ends with: base, aligned, change with its 95 % interval and win-rate, one line per score and model."""
-    from rich.table import Table
-    from rich.text import Text
-
-    models = report["models"]
-    table = Table(title=f"{report['base']} against {', '.join(models)}: {report['prompts']} prompts, same seeds", title_justify="left",
-                  caption="* trained on it" if report["trained_on"] else None, caption_justify="left")  # fmt: skip
-    table.add_column("score", no_wrap=True)
-    if len(models) > 1:
-        table.add_column("model")
-    for title in ("base", "aligned", "change", "95 % interval", "win-rate"):
-        table.add_column(title, justify="right", no_wrap=True)
-    order = ("trained", "same reward", "held out", "guard")
-    names = list(dict.fromkeys(name for model in models.values() for name in model["scores"]))
-    roles = {name: next(model["scores"][name]["role"] for model in models.values() if name in model["scores"]) for name in names}
-    for role in order:
-        rows = [(name, of_model, model["scores"][name]) for name in names if roles[name] == role for of_model, model in models.items()
-                if name in model["scores"]]  # fmt: skip
-        for index, (name, of_model, change) in enumerate(rows):
-            show = _formatter(change)
-            clear = change["low"] > 0 or change["high"] < 0
-            colour = "" if not clear or role == "guard" else "green" if change["change"] > 0 else "red"
-            cells = [Text(name + (" *" if role == "trained" else ""))]
-            cells += [Text(of_model)] if len(models) > 1 else []
-            interval = f"{show(change['low'], sign=True)} … {show(change['high'], sign=True)}"
-            cells += [Text(show(change["base"])), Text(show(change["aligned"])), Text(show(change["change"], sign=True), style=colour)]
-            cells += [Text(interval), Text(f"{100 * change['win_rate']:.0f} %")]
-            table.add_row(*cells, end_section=index == len(rows) - 1)
-    return table
-
-
-def _formatter(change: Mapping[str, float]) -> Callable[..., str]:
-    """Numbers of one row: three digits of its means, and up to two more where its change is smaller than that."""
-    means = max(abs(change["base"]), abs(change["aligned"]))
-    differences = max(abs(change["change"]), abs(change["low"]), abs(change["high"]))
-    wanted = _decimals(means, 3)
-    decimals = min(wanted + 2, max(wanted, _decimals(differences, 2)))
-
-    def show(value: float, sign: bool = False) -> str:
-        text = f"{round(value, decimals) + 0.0:{'+' if sign else ''}.{decimals}f}"  # + 0.0 turns −0 into 0
-        return text.replace("-", "−")
-
-    return show
-
-
-def _decimals(value: float, digits: int) -> int:
-    """Decimals that show `value` with so many significant digits, at least 0."""
-    return max(0, digits - 1 - math.floor(math.log10(value))) if value > 0 else 0
 
 
 def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:

@@ -1,23 +1,19 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from pipelines.report import (
     Change,
     Scored,
-    _formatter,
     bootstrap_intervals,
     compare,
     curves,
     make_report,
     read_metrics,
-    result_table,
     role_of,
     warnings_of,
 )
@@ -130,38 +126,18 @@ def test_report_is_plain_json_with_tags_and_guards() -> None:
     assert model["scores"]["shapes.colour"]["win_rate"] == 0.5  # all ties
 
 
-def test_table_fits_80_columns_and_marks_what_was_trained_on() -> None:
-    console = Console(width=80, record=True, file=StringIO())
-    console.print(result_table(example()))
-    text = console.export_text()
-    assert "shapes.overall *" in text and "sharpness.score" in text and "…" in text and "50 %" in text
-    assert max(map(len, text.splitlines())) <= 80
-
-
-def row_of(base: float, change: float, low: float, high: float) -> dict[str, float]:
-    return {"base": base, "aligned": base + change, "change": change, "low": low, "high": high}
-
-
-@pytest.mark.parametrize(
-    ("row", "shown"),
-    [
-        (row_of(0.5, 0.08, 0.05, 0.11), ["0.500", "+0.080"]),
-        (row_of(0.49, -0.0002, -0.0003, 0.0001), ["0.49000", "−0.00020"]),
-        (row_of(7904.0, 0.4, -0.4, 4.0), ["7904.0", "+0.4"]),
-        (row_of(450.0, 0.0, 0.0, 0.0), ["450", "+0"]),
-        (row_of(0.0, 0.0, 0.0, 0.0), ["0", "+0"]),
-        (row_of(20.0, 1e-9, -1e-9, 2e-9), ["20.000", "+0.000"]),
-    ],
-)
-def test_numbers_show_the_digits_that_matter(row: dict[str, float], shown: list[str]) -> None:
-    show = _formatter(row)
-    assert [show(row["base"]), show(row["change"], sign=True)] == shown
-
-
 def metrics(path: Path, lines: int = 60, tail: str = "") -> Path:
     rows = [
-        {"step": step + 1, "loss": 0.69 - 0.001 * step, "rewards/accuracies": 0.6, "win_adv": 1e-4, "lose_adv": -1e-4, "grad_norm": 1.0,
-         "note": "x"} for step in range(lines)
+        {
+            "step": step + 1,
+            "loss": 0.69 - 0.001 * step,
+            "rewards/accuracies": 0.6,
+            "win_adv": 1e-4,
+            "lose_adv": -1e-4,
+            "grad_norm": 1.0,
+            "note": "x",
+        }
+        for step in range(lines)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + tail)
     return path
