@@ -1,10 +1,10 @@
 """evaluate: base against aligned models, same prompts, same seeds.
 
-    evaluation/
-      NAME/shard-00000.parquet               samples of the model NAME ("base", "aligned", ...), as candidates
-      NAME/scores/REWARD/shard-00000.parquet   their scores
-      report.json                            means, paired changes with intervals, win-rates, drift, warnings (pipelines/report.py)
-      loss.png, accuracy.png, ...            the training curves
+evaluation/
+  NAME/shard-00000.parquet               samples of the model NAME ("base", "aligned", ...), as candidates
+  NAME/scores/REWARD/shard-00000.parquet   their scores
+  report.json                            means, paired changes with intervals, win-rates, drift, warnings (pipelines/report.py)
+  loss.png, accuracy.png, ...            the training curves
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Evaluate(Section):
 
 
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
-    """Makes the samples and scores that are missing, then the report."""
+    """Makes the samples and scores that are missing, then the report. Other rewards or one more model make nothing else again."""
     section = config.evaluate
     if section is None:
         raise ValueError("the config has no section evaluate; add one with prompts, as evaluate: {prompts: {texts: [a red circle]}}")
@@ -93,10 +93,13 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         "checkpoints": {name: _fingerprint(config, path) for name, path in models.items() if name in section.models},
     }
     inputs = ("train",) if config.train is not None else ()
-    with open_stage(config, "evaluate", settings=settings, inputs=inputs, redo=redo) as stage:
+    with open_stage(config, "evaluate", settings=settings, inputs=inputs, outdated=outdated, redo=redo) as stage:
         if stage.is_complete:
             progress.say(f"evaluate: complete, report in {stage.path / 'report.json'}; nothing to do")
             return
+        stage.record["revisions"] = {
+            name: revision for name, revision in stage.record.get("revisions", {}).items() if any(stage.path.glob(f"*/scores/{name}/*"))
+        }
         size = None
         for name, checkpoint in {BASE: None, **models}.items():
             size = _sample(config, section, stage, prompts, name, checkpoint, size, progress)
@@ -112,6 +115,20 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     for name, model in report["models"].items():
         for sentence in model["warnings"]:
             progress.say(f"evaluate: {name}: {sentence}", style="yellow")
+
+
+def outdated(key: str, before: Any, now: Any) -> list[str] | None:
+    """What a changed setting makes worthless (stage.Outdated): the scores of each reward that changed, the samples of a model that is new
+    or gone. Everything else determines all samples."""
+    if key == "trained_on":
+        return []  # the report alone
+    if key not in ("rewards", "models", "checkpoints"):
+        return None
+    before, now = before or {}, now or {}
+    changed = [name for name in before | now if before.get(name) != now.get(name)]
+    if key == "rewards":
+        return [f"*/scores/{name}" for name in changed]
+    return None if any(name in before and name in now for name in changed) else changed
 
 
 def rewards_of(config: Config, section: Evaluate) -> dict[str, dict[str, Any]]:
@@ -265,7 +282,7 @@ def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[st
             rows = [Candidate.from_row(row) for row in read_file(path)] if due else []
             for reward_name, target in due:
                 reward = open_reward(reward_name, rewards[reward_name])
-                revisions = stage.record.setdefault("revisions", {})
+                revisions = stage.record["revisions"]
                 if revisions.setdefault(reward_name, reward.revision) != reward.revision:
                     raise ValueError(
                         f"{stage.path} was begun with revision {revisions[reward_name]!r} of reward {reward_name!r}, installed is "

@@ -38,7 +38,10 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
 
     section = config.gallery or Gallery()
     inputs = tuple(stage for stage in ("pair", "train", "evaluate") if getattr(config, stage) is not None)
-    with open_stage(config, "gallery", settings=settings_of(section), inputs=inputs, redo=redo) as stage:
+    # It shows what is elsewhere, so nothing is lost where a change of any kind writes it anew.
+    with open_stage(
+        config, "gallery", settings=settings_of(section), inputs=inputs, outdated=lambda key, before, now: (), redo=redo
+    ) as stage:
         index = stage.path / "index.html"
         if stage.is_complete and index.is_file():
             progress.say(f"gallery: {index}; nothing to do")
@@ -115,7 +118,7 @@ def comparison_rows(evaluation: Path, names: list[str]) -> Iterator[Any]:
 
 
 def by_candidate(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """"reward.dimension" → id → value, turned around: id → "reward.dimension" → value."""
+    """ "reward.dimension" → id → value, turned around: id → "reward.dimension" → value."""
     turned: dict[str, dict[str, float]] = {}
     for name, values in scores.items():
         for candidate, value in values.items():

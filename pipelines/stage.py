@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,10 @@ from pipelines.config import Config
 from pipelines.run_folder import full_disk_is_clear, lock_run, now
 
 RECORD = "stage.json"
+
+# (key of the settings or "input NAME", value before, value now; None where there is none) → globs of what the change makes worthless
+# in the stage's folder; None: all of it.
+Outdated = Callable[[str, Any, Any], Sequence[str] | None]
 
 
 def stage_path(config: Config, name: str) -> Path:
@@ -82,6 +86,11 @@ class StageFolder:
         _write_record(self.path, self.record)
 
 
+def everything(key: str, before: Any, now: Any) -> Sequence[str] | None:
+    """A stage that no change spares."""
+    return None
+
+
 @contextmanager
 def open_stage(
     config: Config,
@@ -89,6 +98,7 @@ def open_stage(
     *,
     settings: Mapping[str, Any],
     inputs: tuple[str, ...] = (),
+    outdated: Outdated = everything,
     redo: bool = False,
     is_main: bool = True,
 ) -> Iterator[StageFolder]:
@@ -96,6 +106,7 @@ def open_stage(
 
     settings  whatever determines the output; a difference from what is recorded is refused, key by key, unless redo.
     inputs    stages that must be complete; their fingerprints are recorded, and a changed one is refused like a changed setting.
+    outdated  for changes that spare a part: that part stays, the rest moves to RUN/replaced, and the stage is open for what is missing.
     redo      moves the old folder to RUN/replaced and starts afresh.
     is_main   False in the other processes of a distributed run: takes no lock and writes nothing.
 
@@ -126,7 +137,7 @@ def open_stage(
             record = fresh
             _write_record(path, record)
         else:
-            _refuse_changes(config.run, path, name, recorded, fresh)
+            worthless = _outdated(config.run, path, name, recorded, fresh, outdated)
             record = recorded
             changed = _changed_outputs(path, record)
             if changed:
@@ -136,6 +147,12 @@ def open_stage(
                 )
             if record.get("complete") and any(not (path / file).is_file() for file in record.get("files", {})):
                 record = record | {"complete": False}
+            if worthless is not None:
+                for folder in sorted({folder for pattern in worthless for folder in path.glob(pattern)}):
+                    _move_away(config.run, folder)
+                # Not before: a kill in between must leave the old settings beside what is left of the old files.
+                record = record | {"complete": False, "settings": fresh["settings"], "inputs": fresh["inputs"]}
+                _write_record(path, record)
         _remove_leftovers(path)
         stage = StageFolder(path, name, record, is_main=True)
         try:
@@ -173,15 +190,12 @@ def _input_fingerprint(config: Config, name: str, needed: str) -> str:
     return record["fingerprint"]
 
 
-def _refuse_changes(run: Path, path: Path, name: str, recorded: dict[str, Any], fresh: dict[str, Any]) -> None:
-    before, now = _flat(recorded.get("settings", {})), _flat(fresh["settings"])
-    different = [key for key in sorted(before | now) if before.get(key, before) != now.get(key, now)]
-    lines = [f"  {key}: was {_show(before, key)}, is now {_show(now, key)}" for key in different]
-    known = recorded.get("inputs", {})
-    for needed, fingerprint in fresh["inputs"].items():
-        if known.get(needed) != fingerprint:
-            lines.append(f"  input {needed}: " + ("was made again since" if needed in known else "is new"))
-    lines += [f"  input {needed}: is not used any more" for needed in known if needed not in fresh["inputs"]]
+def _outdated(run: Path, path: Path, name: str, recorded: dict[str, Any], fresh: dict[str, Any], outdated: Outdated) -> list[str] | None:
+    """Globs of what changed settings and inputs make worthless; None where nothing changed. ValueError where a change spares nothing."""
+    before, now = _facts(recorded), _facts(fresh)
+    changed = [key for key in sorted(before | now) if before.get(key, before) != now.get(key, now)]
+    worthless = {key: outdated(key, before.get(key), now.get(key)) for key in changed}
+    lines = [line for key, globs in worthless.items() if globs is None for line in _describe(key, before, now)]
     if lines:
         stage = name.partition("/")[0]
         raise ValueError(
@@ -189,6 +203,19 @@ def _refuse_changes(run: Path, path: Path, name: str, recorded: dict[str, Any], 
             f"Undo the change, choose another run folder (run=...), or make the stage again: diffalign {stage} CONFIG --redo "
             f"(diffalign run CONFIG --redo --from {stage} also makes what follows; the old folders are kept in {run / 'replaced'})"
         )
+    return [pattern for globs in worthless.values() for pattern in globs or ()] if changed else None
+
+
+def _facts(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record.get("settings", {}), **{f"input {needed}": fingerprint for needed, fingerprint in record.get("inputs", {}).items()}}
+
+
+def _describe(key: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    if key.startswith("input "):
+        return [f"  {key}: " + ("is new" if key not in before else "is not used any more" if key not in now else "was made again since")]
+    old, new = (_flat({key: values[key]}) if key in values else {} for values in (before, now))
+    different = [name for name in sorted(old | new) if old.get(name, old) != new.get(name, new)]
+    return [f"  {name}: was {_show(old, name)}, is now {_show(new, name)}" for name in different]
 
 
 def _show(values: dict[str, Any], key: str) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,6 +161,118 @@ def test_interrupted_and_again(tmp_path: Path, model: Path, monkeypatch: pytest.
             assert path.read_bytes() == (config.run / "evaluation" / path.relative_to(whole.run / "evaluation")).read_bytes(), path
     run(config, progress=QUIET)
     assert calls.count("base") == 3
+
+
+class Calls:
+    """What a run samples and scores."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import pipelines.evaluate as evaluate
+
+        self.sampled: list[str] = []
+        self.scored: list[str] = []
+        self.fail_at = 0  # scored shards until a kill; 0: never
+        sample, score = evaluate.sample_requests, evaluate.score_media
+
+        def counted_sample(*arguments: Any, **keywords: Any) -> Any:
+            self.sampled.append(keywords["model"])
+            return sample(*arguments, **keywords)
+
+        def counted_score(reward: Any, *arguments: Any, **keywords: Any) -> Any:
+            self.scored.append(reward.name)
+            if len(self.scored) == self.fail_at:
+                raise KeyboardInterrupt
+            return score(reward, *arguments, **keywords)
+
+        monkeypatch.setattr(evaluate, "sample_requests", counted_sample)
+        monkeypatch.setattr(evaluate, "score_media", counted_score)
+
+
+def report_bytes(config: Config) -> bytes:
+    return (config.run / "evaluation" / "report.json").read_bytes()
+
+
+def evaluated(tmp_path: Path, model: Path, **evaluate: object) -> Config:
+    """A run of three shards a model whose evaluation is complete."""
+    config = with_evaluate(tmp_path, model, **evaluate)  # type: ignore[arg-type]
+    finish_training(config)
+    run(config, progress=QUIET)
+    return config
+
+
+def test_other_rewards_score_what_is_missing_and_sample_nothing(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = {"rewards": {"mine": {"reward": "brightness"}, "jpeg_size": {}}}
+    then = {"rewards": {"mine": {"reward": "contrast"}, "brightness": {}}, "trained_on": ["mine.score"]}
+    config, fresh = evaluated(tmp_path, model, **first), evaluated(tmp_path, model, name="fresh", **then)
+    changed = with_evaluate(tmp_path, model, **then)
+    calls = Calls(monkeypatch)
+    monkeypatch.setattr("reward_models.contrast.Contrast.revision", "9")  # another than that of the scores which `mine` had
+    run(changed, progress=QUIET)
+    # jpeg_size goes, brightness comes, mine is another reward; contrast is a guard beside it no more.
+    assert calls.sampled == [] and sorted(calls.scored) == ["brightness"] * 6 + ["contrast"] * 6
+    assert report_bytes(changed) == report_bytes(fresh)
+    roles = {name: change["role"] for name, change in json.loads(report_bytes(changed))["models"]["aligned"]["scores"].items()}
+    assert roles == {"mine.score": "trained", "brightness.score": "held out", "saturation.score": "guard", "sharpness.score": "guard"}
+    assert (config.run / "replaced" / "evaluation" / "base" / "scores" / "mine.1").is_dir()
+    run(changed, progress=QUIET)
+    assert len(calls.scored) == 12
+
+
+def test_a_change_of_trained_on_rewrites_the_report_alone(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated(tmp_path, model)
+    calls = Calls(monkeypatch)
+    changed = with_evaluate(tmp_path, model, trained_on=["sharpness.score"])
+    run(changed, progress=QUIET)
+    assert calls.sampled == calls.scored == []
+    scores = json.loads(report_bytes(changed))["models"]["aligned"]["scores"]
+    assert scores["sharpness.score"]["role"] == "trained" and scores["contrast.score"]["role"] == "guard"
+
+
+def test_a_model_comes_and_goes_and_the_others_stay(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in (1, 2):
+        write_lora(with_evaluate(tmp_path, model), tmp_path / str(seed), seed=seed)
+    config = evaluated(tmp_path, model)
+    before = report_bytes(config)
+    fresh = evaluated(tmp_path, model, name="fresh", models={"more": str(tmp_path / "1")})
+    calls = Calls(monkeypatch)
+    changed = with_evaluate(tmp_path, model, models={"more": str(tmp_path / "1")})
+    run(changed, progress=QUIET)
+    assert calls.sampled == ["more"] * 3 and len(calls.scored) == 9
+    assert report_bytes(changed) == report_bytes(fresh)
+    with pytest.raises(ValueError, match=r"(?s)checkpoints\.more: was .*models\.more: was .*--redo"):
+        run(with_evaluate(tmp_path, model, models={"more": str(tmp_path / "2")}), progress=QUIET)
+    run(config, progress=QUIET)
+    assert report_bytes(config) == before and len(calls.sampled) == 3 and not (config.run / "evaluation" / "more").exists()
+
+
+def test_a_model_in_place_of_the_runs_own_is_sampled(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lora(with_evaluate(tmp_path, model), tmp_path / "other", seed=1)
+    config = evaluated(tmp_path, model)
+    own = report_bytes(config)
+    calls = Calls(monkeypatch)
+    run(with_evaluate(tmp_path, model, models={"aligned": str(tmp_path / "other")}), progress=QUIET)
+    assert calls.sampled == ["aligned"] * 3 and report_bytes(config) != own
+    run(config, progress=QUIET)
+    assert calls.sampled == ["aligned"] * 6 and report_bytes(config) == own
+
+
+def test_a_kill_after_a_change_of_rewards_mixes_no_scores(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = evaluated(tmp_path, model, rewards={"mine": {"reward": "brightness"}})
+    before = report_bytes(config)
+    calls = Calls(monkeypatch)
+    calls.fail_at = 5
+    with pytest.raises(KeyboardInterrupt):
+        run(with_evaluate(tmp_path, model, rewards={"mine": {"reward": "jpeg_size"}}), progress=QUIET)
+    run(config, progress=QUIET)
+    assert calls.scored == ["jpeg_size"] * 5 + ["brightness"] * 6 and calls.sampled == []
+    assert report_bytes(config) == before
+
+
+def test_what_changes_samples_is_refused(tmp_path: Path, model: Path) -> None:
+    evaluated(tmp_path, model)
+    for change in ({"steps": 3}, {"guidance": 1.0}, {"samples_per_prompt": 2}, {"prompts": {"texts": PROMPTS[:3]}}, {"scheduler": "ddim"}):
+        with pytest.raises(ValueError, match=f"(?s){next(iter(change))}.*: was .*--redo"):
+            run(with_evaluate(tmp_path, model, **{"rewards": ["brightness"], **change}), progress=QUIET)  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, model: Path) -> None:

@@ -12,7 +12,7 @@ from diffalign.data.modalities.image import Image
 from diffalign.data.records import Candidate, Preference, write_candidates
 from diffalign.data.shards import write_shard
 from pipelines.config import Config
-from pipelines.gallery import comparison_of, curves_of, flags_of, gap_of, pair_rows, run
+from pipelines.gallery import Gallery, comparison_of, curves_of, flags_of, gap_of, pair_rows, run
 from pipelines.progress import Progress
 from pipelines.report import Scored, make_report
 from pipelines.score import score_schema
@@ -80,6 +80,20 @@ def test_the_page_of_a_whole_run(tmp_path: Path) -> None:
     written = (folder / "index.html").stat().st_mtime_ns
     run(config, progress=QUIET)
     assert (folder / "index.html").stat().st_mtime_ns == written
+
+
+def test_another_evaluation_or_title_writes_the_page_anew(tmp_path: Path) -> None:
+    config = whole_run(tmp_path)
+    run(config, progress=QUIET)
+    with open_stage(config, "evaluate", settings={"rewards": {}}, outdated=lambda key, before, now: ()) as stage:
+        write_evaluation(stage.path, 7)
+        stage.finish({})
+    run(config, progress=QUIET)
+    assert '"count":7' in script(config.run / "gallery" / "data" / "gallery.js")
+    named = config.model_copy(update={"gallery": Gallery(title="Another title")})
+    run(named, progress=QUIET)
+    assert "Another title" in script(config.run / "gallery" / "data" / "gallery.js")
+    assert json.loads(script(config.run / "gallery" / "stage.json"))["complete"]
 
 
 def test_rows_pair_base_and_model_by_prompt_and_seed(tmp_path: Path) -> None:

@@ -74,6 +74,62 @@ def test_redo_keeps_the_old_folder(config: Config) -> None:
     assert [(config.run / "replaced" / f"candidates.{number}" / "shard-00000.parquet").is_file() for number in (1, 2)] == [True, True]
 
 
+def spare(key: str, before: Any, now: Any) -> list[str] | None:
+    """Changed names cost their folder; everything else costs all."""
+    return (
+        [name for name in before | now if before.get(name) != now.get(name)] if key == "names" else [] if key == "input score/a" else None
+    )
+
+
+def make_names(config: Config, *names: str, inputs: tuple[str, ...] = (), **settings: Any) -> None:
+    with open_stage(config, "pair", settings={"names": dict.fromkeys(names, 1), **settings}, inputs=inputs, outdated=spare) as stage:
+        for name in names:
+            (stage.path / name).mkdir(exist_ok=True)
+            if not (stage.path / name / "file").is_file():
+                (stage.path / name / "file").write_text(f"made with {', '.join(names)}")
+        stage.finish({})
+
+
+def test_a_change_that_spares_a_part_keeps_that_part(config: Config) -> None:
+    make_names(config, "a", "b")
+    make_names(config, "b", "c")
+    folder = config.run / "preferences"
+    assert {path.parent.name: path.read_text() for path in folder.glob("*/file")} == {"b": "made with a, b", "c": "made with b, c"}
+    assert (config.run / "replaced" / "preferences" / "a.1" / "file").is_file()
+    record = json.loads((folder / "stage.json").read_text())
+    assert record["complete"] and record["settings"] == {"names": {"b": 1, "c": 1}} and set(record["files"]) == {"b/file", "c/file"}
+    with open_stage(config, "pair", settings={"names": {"b": 1, "c": 1}}, outdated=spare) as stage:
+        assert stage.is_complete
+
+
+def test_a_change_that_spares_nothing_moves_nothing(config: Config) -> None:
+    make_names(config, "a", "b", gap=1)
+    told = refusal(config, "pair", settings={"names": {"a": 1}, "gap": 2}, outdated=spare)
+    assert "gap: was 1, is now 2" in told and "names" not in told
+    assert (config.run / "preferences" / "b" / "file").is_file() and not (config.run / "replaced").exists()
+
+
+def test_an_input_may_be_made_again_where_the_stage_says_so(config: Config) -> None:
+    make(config, "score/a", content=b"1")
+    make_names(config, "a", inputs=("score/a",))
+    make(config, "score/a", content=b"2", redo=True)
+    assert "input score/a: was made again since" in refusal(config, "pair", settings={"names": {"a": 1}}, inputs=("score/a",))
+    with open_stage(config, "pair", settings={"names": {"a": 1}}, inputs=("score/a",), outdated=spare) as stage:
+        assert not stage.is_complete
+    make_names(config, "a", inputs=("score/a",))
+
+
+def test_a_kill_while_a_part_is_moved_away_mixes_nothing(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_names(config, "a", "b")
+    monkeypatch.setattr(pipelines.stage, "_write_record", lambda path, record: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make_names(config, "b")
+    monkeypatch.undo()
+    with open_stage(config, "pair", settings={"names": {"a": 1, "b": 1}}, outdated=spare) as stage:
+        assert not stage.is_complete  # "a" is gone, and the old settings know that it is missing
+    assert stage.record["settings"] == {"names": {"a": 1, "b": 1}}
+
+
 def test_a_stage_before_its_input_says_what_to_run(config: Config) -> None:
     assert "score/clip needs" in (told := refusal(config, "score/clip", settings={}, inputs=("generate",)))
     assert "generate has not run" in told and "diffalign generate CONFIG" in told
