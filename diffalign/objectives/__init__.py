@@ -27,6 +27,7 @@ OBJECTIVES: dict[str, Needs] = {
     "diffusion_dpo": Needs("pairs", reference="error", value_at_reference=log(2)),  # Wallace et al. 2023, arXiv:2311.12908
     "ipo": Needs("pairs", reference="error", value_at_reference=0.25),  # Azar et al. 2023, arXiv:2310.12036
     "hinge": Needs("pairs", reference="error", value_at_reference=1.0),  # Zhao et al. 2023 (SLiC), arXiv:2305.10425
+    "rpo": Needs("pairs", reference="error", value_at_reference=None),  # Liu et al. 2024, arXiv:2405.16436
     "sft": Needs("positives", reference=None, value_at_reference=None),  # denoising error of the preferred sample
 }
 

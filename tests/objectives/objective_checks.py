@@ -91,6 +91,7 @@ NAIVE: dict[str, Callable[[np.ndarray, Any, np.ndarray, float], float]] = {
     "diffusion_dpo": lambda p, q, y, beta: -math.log(1 / (1 + math.exp(-naive_margin(p, q, y, beta)))),
     "ipo": lambda p, q, y, beta: (naive_margin(p, q, y, beta) - 0.5) ** 2,
     "hinge": lambda p, q, y, beta: max(0.0, 1 - naive_margin(p, q, y, beta)),
+    "rpo": lambda p, q, y, beta: NAIVE["diffusion_dpo"](p, q, y, beta) + 0.4 * beta / 2 * naive_error(p[0], y[0]),
     "sft": lambda p, q, y, beta: naive_error(p[0], y[0]),
 }
 
@@ -244,10 +245,14 @@ def check_bfloat16(objective: Objective, name: str) -> None:
 
 # (e_w, e_l, reference e_w, reference e_l, β) → value, by hand. Row 1: drifts −0.2 and 0.1, m = −5 · (−0.3) = 1.5; row 2: m = −1.5;
 # row 3: drifts ∓1e-4 at β = 5000, m = 0.5. ln(1 + e^−1.5) = 0.20141327798275246, ln(1 + e^−0.5) = 0.47407698418010668.
+# rpo adds 0.4 · β/2 · e_w: 0.6, 1.2, 499.9.
 HAND: tuple[tuple[tuple[float, float, float, float, float], dict[str, float]], ...] = (
-    ((0.3, 0.6, 0.5, 0.5, 10.0), {"diffusion_dpo": 0.20141327798275246, "ipo": 1.0, "hinge": 0.0, "sft": 0.3}),
-    ((0.6, 0.3, 0.5, 0.5, 10.0), {"diffusion_dpo": 1.70141327798275246, "ipo": 4.0, "hinge": 2.5, "sft": 0.6}),
-    ((0.4999, 0.5001, 0.5, 0.5, 5000.0), {"diffusion_dpo": 0.47407698418010668, "ipo": 0.0, "hinge": 0.5, "sft": 0.4999}),
+    ((0.3, 0.6, 0.5, 0.5, 10.0), {"diffusion_dpo": 0.20141327798275246, "ipo": 1.0, "hinge": 0.0, "rpo": 0.80141327798275246, "sft": 0.3}),
+    ((0.6, 0.3, 0.5, 0.5, 10.0), {"diffusion_dpo": 1.70141327798275246, "ipo": 4.0, "hinge": 2.5, "rpo": 2.90141327798275246, "sft": 0.6}),
+    (
+        (0.4999, 0.5001, 0.5, 0.5, 5000.0),
+        {"diffusion_dpo": 0.47407698418010668, "ipo": 0.0, "hinge": 0.5, "rpo": 500.37407698418010668, "sft": 0.4999},
+    ),
 )
 
 

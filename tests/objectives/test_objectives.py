@@ -57,6 +57,21 @@ def test_ipo_pulls_back_past_its_target() -> None:
     close(error.grad, [[-35.0, 35.0]])  # 2·(m − ½)·(∓β/2)
 
 
+def test_rpo_without_its_regulariser_is_dpo() -> None:
+    outputs = random_outputs("rpo")
+    close(objective_function("rpo")(outputs, beta=BETA, sft=0.0).value, diffusion_dpo(outputs, beta=BETA).value)
+
+
+def test_rpo_pulls_the_winner_down_at_any_margin() -> None:
+    """∂L/∂e_w = (β/2)(σ(−m) + sft), ∂L/∂e_l = −(β/2)σ(−m): at m = 4 and at m = 40,000, where DPO has let go of both."""
+    for scale, sigmoid in ((1.0, 0.01798620996209156), (1e4, 0.0)):
+        error = torch.tensor([[0.1, 0.1 + 0.8 * scale]], dtype=torch.float64, requires_grad=True)
+        objective_function("rpo")(
+            outputs_of_errors(error, torch.full((1, 2), 0.1, dtype=torch.float64)), beta=10.0, sft=0.4
+        ).value.sum().backward()
+        close(error.grad, [[5 * (sigmoid + 0.4), -5 * sigmoid]], rtol=1e-6)
+
+
 def test_sft_ignores_reference_and_loser() -> None:
     outputs = random_outputs("sft")
     loss = objective_function("sft")(outputs)
@@ -99,7 +114,7 @@ def test_unknown_argument(name) -> None:
 def test_build_binds_the_arguments(name) -> None:
     outputs = random_outputs(name)
     close(build_objective(name, **arguments(name))(outputs).value, objective_function(name)(outputs, **arguments(name)).value)
-    assert set(defaults(name)) == ({"beta"} if name in PAIRWISE else set())
+    assert ("beta" in defaults(name)) is (name in PAIRWISE)
 
 
 def test_margin_is_linear_in_beta() -> None:
