@@ -28,10 +28,11 @@ def build_optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch
 
 
 def learning_rate_factor(step: int, settings: Settings) -> float:
-    """Factor on the learning rate at a step, counted from 0: linear warm-up to 1, then constant, or down to 0 one step after the last."""
+    """Factor on the learning rate at a step, counted from 0: linear warm-up to 1, then constant, or down to 0 one step after the schedule's last."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
         return 1.0
-    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    last = settings.schedule_steps or settings.steps
+    done = (step - settings.warmup_steps) / max(1, last - settings.warmup_steps)
     return 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
@@ -18,6 +18,9 @@ class Settings(BaseModel):
     learning_rate: float = Field(default=2e-5, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="after warm-up: constant, or down to 0 at the last step"
+    )
+    schedule_steps: int | None = Field(
+        default=None, ge=1, description="steps at whose end the schedule reaches 0; None: all. More than `steps`: training stops on the way down"
     )
     warmup_steps: int = Field(default=0, ge=0)
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
@@ -36,3 +39,12 @@ class Settings(BaseModel):
         default="tensorboard", description="any tracker of accelerate (tensorboard, wandb, …); None: metrics.jsonl alone"
     )
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _schedule_covers_the_run(self) -> Settings:
+        if self.schedule_steps is not None and self.schedule_steps < self.steps:
+            raise ValueError(
+                f"schedule_steps {self.schedule_steps} is less than steps {self.steps}: the rest would train at rate 0; "
+                f"give at least {self.steps}, or leave it out"
+            )
+        return self

@@ -24,7 +24,13 @@ def test_schedules_by_hand() -> None:
     assert factors(schedule="linear", warmup_steps=2) == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.5, 0.25])
     half = math.sqrt(0.5)
     assert factors(schedule="cosine", warmup_steps=2) == pytest.approx([0.5, 1.0, 1.0, (1 + half) / 2, 0.5, (1 - half) / 2])
+    assert factors(schedule="linear", warmup_steps=2, schedule_steps=10) == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625])
     assert factors(warmup_steps=60) == pytest.approx([(step + 1) / 60 for step in range(6)])
+
+
+def test_a_schedule_shorter_than_the_run_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"schedule_steps 5 is less than steps 6: .* give at least 6, or leave it out"):
+        Settings(steps=6, schedule="cosine", schedule_steps=5)
 
 
 def test_one_step_of_adamw_by_hand() -> None:
