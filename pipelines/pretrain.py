@@ -127,6 +127,10 @@ def _train_denoiser(section: Pretrain, seed: int, autoencoder, pictures, caption
     load_backbone("stable_diffusion", str(final / "pipeline"), dtype=torch.float16).save(folder / "pipeline")
     for name in ("vocab.json", "merges.txt"):  # transformers 5 writes tokenizer.json alone, transformers 4 reads these two
         shutil.copy(folder / "tokenizer" / name, folder / "pipeline" / "tokenizer" / name)
+    for path in (folder / "pipeline").rglob("*.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:  # a folder of this machine
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     # transformers 5 loads the dtype that its config names, diffusers float32: a plain from_pretrained would mix them.
     path = folder / "pipeline" / "text_encoder" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
