@@ -57,6 +57,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
                 pair_rows(preferences, candidates_path(config), stage_path(config, "score")),
                 curves_of(stage_path(config, "train") / "metrics.jsonl") if config.train is not None else (),
                 title=section.title or title_of(config),
+                roles=roles_of(report) if report is not None else {},
                 thumbnail_size=section.thumbnail_size,
                 progress=_each(advance),
             )
@@ -68,7 +69,17 @@ def title_of(config: Config) -> str:
     """What the page is called where the config does not say."""
     objective = getattr(config.train, "objective", None)
     name = objective.get("name") if isinstance(objective, Mapping) else objective
-    return f"{config.model.source}: {name}" if name else config.model.source
+    return f"{short_source(config.model.source)}: {name}" if name else short_source(config.model.source)
+
+
+def short_source(source: str) -> str:
+    """A hub id as it is, of a path from the root its last two folders."""
+    return "/".join(Path(source).parts[-2:]) if Path(source).is_absolute() else source
+
+
+def roles_of(report: Mapping[str, Any]) -> dict[str, str]:
+    """What each score has to do with the training (report.Change)."""
+    return {score: change["role"] for model in report["models"].values() for score, change in model["scores"].items()}
 
 
 def comparison_of(evaluation: Path, report: Mapping[str, Any]) -> Comparison:
@@ -81,12 +92,11 @@ def comparison_of(evaluation: Path, report: Mapping[str, Any]) -> Comparison:
         for name in names
         for score, change in report["models"][name]["scores"].items()
     ]
-    settings = {key: _shown(value) for key, value in report["settings"].items() if value not in ("", None, [])}
+    settings = {key: _shown(value) for key, value in report["settings"].items() if key != "model" and value not in ("", None, [])}
     return Comparison(
-        columns=[Column(BASE, str(report["settings"].get("model", ""))), *(Column(name) for name in names)],
+        columns=[Column(BASE, short_source(str(report["settings"].get("model", "")))), *(Column(name) for name in names)],
         rows=comparison_rows(evaluation, [BASE, *names]),
         settings=settings,
-        trained_on=report["trained_on"],
         summary=summary,
     )
 

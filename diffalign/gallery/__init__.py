@@ -11,7 +11,8 @@ The page needs no server, no network and no build step. `write.write_gallery` tu
       data/pairs.js, data/pairs/0000.js, data/curves.js
       media/000/000000.webp named by a running index, never by data
 
-Every score counts as "higher is better". A score that is missing or not finite is shown as "–".
+Every score counts as "higher is better", but a guard, whose change is neither good nor bad. A score that is missing or not finite is
+shown as "–".
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+
+# What a score has to do with the training, in the order in which scores stand on the page: trained on it; another dimension of a reward
+# that was trained on; of a reward that was not; a measure of looks whose drift is a warning.
+ROLES = ("trained", "same reward", "held out", "guard")
 
 
 class Media(Protocol):
@@ -81,13 +86,11 @@ class Comparison:
     """Rows are read once, in order, so a generator keeps one row of media in memory at a time.
 
     `settings` is what all columns share (scheduler, steps, guidance, size) and stands in the header.
-    `trained_on` names the scores that the aligned models were trained on; all others are marked as held out.
     """
 
     columns: Sequence[Column]
     rows: Iterable[Row]
     settings: Mapping[str, str] = field(default_factory=dict)
-    trained_on: Sequence[str] = ()
     summary: Sequence[SummaryLine] = ()
 
 

@@ -19,6 +19,7 @@ SHAPES = ("circle", "square", "triangle")
 TASKS = {"single": 1, "two": 2, "counting": 3}
 COLUMNS = (Column("base"), Column("dpo", "diffusion_dpo, step 400"), Column("kto", "diffusion_kto, step 400"))
 TRAINED_ON = "shapes.overall"
+DEMO_ROLES = {TRAINED_ON: "trained", "shapes.colour": "same reward", "pick_score.score": "held out", "sharpness.score": "guard"}
 GAINS = {"base": 0.0, "dpo": 0.5, "kto": 0.3}  # chance that a model mends a mistake of the base
 
 
@@ -71,6 +72,7 @@ def _sample(shapes: tuple[tuple[str, str], ...], mistakes: int, index: int, name
     scores = {
         "shapes.overall": right,
         "shapes.colour": 1 - mistakes / len(shapes) * float(rng.uniform(0.7, 1.0)),
+        "pick_score.score": 0.2 + 0.02 * right + 0.004 * float(rng.normal()),
         "sharpness.score": 0.031 + 0.004 * float(rng.normal()) - 0.002 * (name != "base"),
     }
     return Sample(Drawing(shapes, mistakes, index, size), scores, candidate_id=f"{name}-{index:05d}")
@@ -121,8 +123,8 @@ def demo_summary(rows: int) -> list[SummaryLine]:
 
 def write_demo(folder: Path, rows: int = 200) -> Path:
     settings = {"scheduler": "DDIM", "steps": "20", "guidance": "3.0", "size": "64×64", "prompts": f"{rows // 2} × 2 seeds"}
-    comparison = Comparison(COLUMNS, demo_rows(rows), settings, (TRAINED_ON,), demo_summary(rows))
-    return write_gallery(folder, comparison, demo_pairs(rows), demo_curves(), title="Invented shapes: base, DPO and KTO")
+    comparison = Comparison(COLUMNS, demo_rows(rows), settings, demo_summary(rows))
+    return write_gallery(folder, comparison, demo_pairs(rows), demo_curves(), title="Invented shapes: base, DPO and KTO", roles=DEMO_ROLES)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffalign.gallery import Comparison, Curve, PairRow, Row, Sample
+from diffalign.gallery import ROLES, Comparison, Curve, PairRow, Row, Sample
 from diffalign.gallery.pictures import MediaFolder
 from diffalign.gallery.replace import replacing
 from diffalign.gallery.scripts import RowScripts, finite, write_script
@@ -24,6 +24,7 @@ def write_gallery(
     curves: Iterable[Curve] = (),
     *,
     title: str,
+    roles: Mapping[str, str] | None = None,
     thumbnail_size: int = 256,
     detail_size: int = 1024,
     progress: Callable[[int], None] | None = None,
@@ -33,12 +34,15 @@ def write_gallery(
     Rows and pairs are read once, in order; the media of one row is in memory at a time. The folder appears, or replaces
     an older gallery, only when it is complete (`replace.replacing`). Pictures of at most 128 pixels are stored exactly;
     larger ones as a thumbnail of `thumbnail_size` and, for the lightbox, at up to `detail_size` (0: thumbnail only),
-    both in pixels of the longer side. `progress` is called after each sample with the number written so far.
+    both in pixels of the longer side. `roles` gives scores one of ROLES; the page shows those trained on first, and folds
+    the others where there are many. `progress` is called after each sample with the number written so far.
 
     Raises ValueError for a row whose samples do not match the columns, column names that repeat, a summary line about
-    no column, pixels that are not uint8 (H, W, 3), or a folder that something else wrote.
+    no column, an unknown role, pixels that are not uint8 (H, W, 3), or a folder that something else wrote.
     """
     _check_sizes(thumbnail_size, detail_size)
+    roles = roles or {}
+    _check_roles(roles)
     if comparison is not None:
         _check_comparison(comparison)
     with replacing(folder, OWNED, MARK) as partial:
@@ -46,8 +50,8 @@ def write_gallery(
         header = {
             "title": str(title),
             "chunk": RowScripts.CHUNK,
-            "compare": None if comparison is None else _write_comparison(partial / "data", comparison, media),
-            "pairs": _write_pairs(partial / "data", pairs, media),
+            "compare": None if comparison is None else _write_comparison(partial / "data", comparison, media, roles),
+            "pairs": _write_pairs(partial / "data", pairs, media, roles),
             "curves": _write_curves(partial / "data", curves),
         }
         shutil.copyfile(PAGE / "index.html", partial / "index.html")
@@ -61,6 +65,12 @@ def _check_sizes(thumbnail_size: int, detail_size: int) -> None:
         raise ValueError(f"thumbnail_size is {thumbnail_size}; choose 16 to 4096 pixels of the longer side")
     if not 0 <= detail_size <= 16383:
         raise ValueError(f"detail_size is {detail_size}; choose 0 (thumbnails only) to 16383 pixels, the most webp holds")
+
+
+def _check_roles(roles: Mapping[str, str]) -> None:
+    for name, role in roles.items():
+        if role not in ROLES:
+            raise ValueError(f"score {name!r} has the role {role!r}; choose one of: {', '.join(ROLES)}")
 
 
 def _check_comparison(comparison: Comparison) -> None:
@@ -86,7 +96,7 @@ class _ScoreNames:
         return [finite(scores.get(name)) for name in self.names]
 
 
-def _write_comparison(data: Path, comparison: Comparison, media: MediaFolder) -> dict[str, Any]:
+def _write_comparison(data: Path, comparison: Comparison, media: MediaFolder, roles: Mapping[str, str]) -> dict[str, Any]:
     scores, frame = _ScoreNames(), _Frame()
     with RowScripts(data, "compare") as table:
         for row in comparison.rows:
@@ -102,16 +112,16 @@ def _write_comparison(data: Path, comparison: Comparison, media: MediaFolder) ->
     return {
         "columns": [{"name": column.name, "detail": column.detail} for column in comparison.columns],
         "settings": [[str(name), str(value)] for name, value in comparison.settings.items()],
-        "trained_on": list(comparison.trained_on),
         "summary": [
             {
                 "score": line.score, "column": line.column, "base": finite(line.base), "aligned": finite(line.aligned),
                 "change": finite(line.change), "low": finite(line.low), "high": finite(line.high),
-                "win_rate": finite(line.win_rate),
+                "win_rate": finite(line.win_rate), "role": roles.get(line.score),
             }
             for line in comparison.summary
         ],
         "scores": list(scores.names),
+        "roles": [roles.get(name) for name in scores.names],
         "count": table.count,
         **frame.size,
     }  # fmt: skip
@@ -126,7 +136,7 @@ def _check_row(row: Row, comparison: Comparison, where: str) -> None:
         )
 
 
-def _write_pairs(data: Path, pairs: Iterable[PairRow], media: MediaFolder) -> dict[str, Any] | None:
+def _write_pairs(data: Path, pairs: Iterable[PairRow], media: MediaFolder, roles: Mapping[str, str]) -> dict[str, Any] | None:
     scores, frame = _ScoreNames(), _Frame()
     with RowScripts(data, "pairs") as table:
         for pair in pairs:
@@ -136,7 +146,8 @@ def _write_pairs(data: Path, pairs: Iterable[PairRow], media: MediaFolder) -> di
             line = [scores.line(sample.scores) for sample in sides.values()]
             flags = [str(flag) for flag in pair.flags]
             table.add([pair.prompt, _texts(pair.tags), line, finite(pair.gap), flags], shown)
-    return {"scores": list(scores.names), "count": table.count, **frame.size} if table.count else None
+    names = list(scores.names)
+    return {"scores": names, "roles": [roles.get(name) for name in names], "count": table.count, **frame.size} if table.count else None
 
 
 def _write_curves(data: Path, curves: Iterable[Curve]) -> dict[str, Any] | None:

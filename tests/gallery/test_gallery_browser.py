@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffalign.gallery import Column, Comparison, Curve, PairRow, Row, Sample
-from diffalign.gallery.demo import TRAINED_ON, demo_pairs, demo_rows, write_demo
+from diffalign.gallery import Column, Comparison, Curve, PairRow, Row, Sample, SummaryLine
+from diffalign.gallery.demo import DEMO_ROLES, TRAINED_ON, demo_pairs, demo_rows, write_demo
 from diffalign.gallery.write import write_gallery
 
 pytestmark = pytest.mark.browser
@@ -98,8 +98,8 @@ def test_it_opens_from_disk_with_summary_settings_and_tabs(page: Any, demo: str)
     assert page.title() == "Invented shapes: base, DPO and KTO"
     assert page.locator("#tabs a").all_inner_texts() == ["Compare 60", "Pairs 60", "Training 7"]
     assert page.locator("#settings div").all_inner_texts()[1] == "steps\n20"
-    assert page.locator(".summary .badge").all_inner_texts() == ["trained on", "held out", "held out"]
-    assert page.locator(".summary tbody tr").count() == 6
+    assert page.locator(".summary .badge").all_inner_texts() == ["trained", "same reward", "held out", "guard"]
+    assert page.locator(".summary tbody tr").count() == 8
     assert page.locator(".rows-head .column-name").all_inner_texts() == ["base", "dpo", "kto"]
     assert shown_rows(page) == list(range(24))
     first = next(demo_rows(1))
@@ -123,7 +123,7 @@ def test_sorting_by_the_change_of_a_score_in_a_column(page: Any, demo: str) -> N
 def test_sorting_by_disagreement_of_the_scores(page: Any, demo: str) -> None:
     rows = list(demo_rows(ROWS))
     visit(page, demo + "#compare?order=disagreement")
-    changes = np.array([[gain(row, 1, score) for score in ("shapes.overall", "shapes.colour", "sharpness.score")] for row in rows])
+    changes = np.array([[gain(row, 1, score) for score in DEMO_ROLES] for row in rows])
     units = changes / changes.std(axis=0)
     disagreement = np.minimum(units.max(axis=1).clip(0), -units.min(axis=1).clip(None, 0))
     assert disagreement[shown_rows(page)] == pytest.approx(np.sort(disagreement)[::-1][:24], abs=1e-3)
@@ -154,8 +154,9 @@ def test_filtering_by_words_tag_and_outcome(page: Any, demo: str) -> None:
 def test_the_address_holds_the_view_and_what_it_does_not_know_is_ignored(page: Any, demo: str) -> None:
     visit(page, demo)
     page.get_by_label("Order").select_option("gain")
-    page.locator(".checks .chip", has_text="shapes.colour").click()
     page.get_by_role("button", name="Next →").first.click()
+    page.get_by_role("button", name="View").click()
+    page.locator(".checks .chip", has_text="sharpness.score").click()  # what is shown of the rows turns no page
     address = page.url
     assert address.endswith("#compare?show=shapes.overall&show=sharpness.score&page=2&order=gain")
     before = shown_rows(page)
@@ -190,6 +191,97 @@ def test_differences_have_a_sign_and_an_arrow(page: Any, demo: str) -> None:
                 assert f"{'+' if change > 0 else '−'}{abs(change):.2f}" in text
             else:
                 assert "=" in text
+    visit(page, demo + "#compare?show=sharpness.score")  # a guard: its arrow says where it went, and no colour that this is good or bad
+    changes = page.locator(".rows-body .change")
+    assert set(changes.evaluate_all("nodes => nodes.map(node => node.className)")) == {"change same"}
+    assert {text[0] for text in changes.all_inner_texts()} >= {"▲", "▼"}
+
+
+def write_many_scores(folder: Path) -> str:
+    """Two models, the eleven scores of a run on the shapes world, in the order in which their folders are read."""
+    dimensions = ("objects", "count", "colour", "shape", "position", "fidelity", "overall", "score")
+    roles = {"contrast.score": "guard", "saturation.score": "guard"} | {f"shapes.{name}": "same reward" for name in dimensions}
+    roles |= {"shapes.score": "trained", "sharpness.score": "guard"}
+    rows = [
+        Row("a picture of a yellow ring left of a green square", seed, tuple(Sample(Plain(value), dict.fromkeys(roles, value / 9))
+            for value in (3, 7)), {"split": "heldout", "task": "position"}) for seed in range(30)
+    ]  # fmt: skip
+    summary = [SummaryLine(score, 0.33, 0.77, 0.44, 0.4, 0.48, "aligned", 1.0) for score in roles]
+    settings = {"steps": "20", "guidance": "3.0", "scheduler": "the model's own", "size": "64 × 64", "seed": "0"}
+    comparison = Comparison((Column("base", "bundled:shapes"), Column("aligned")), rows, settings, summary)
+    pairs = [PairRow(row.prompt, row.samples[1], row.samples[0], 0.4, (), row.tags) for row in rows if row.samples[0] and row.samples[1]]
+    return write_gallery(folder, comparison, pairs, title="bundled:shapes: diffusion_dpo", roles=roles).as_uri()
+
+
+def names_in_summary(page: Any) -> list[str]:
+    return page.locator(".summary .score-name:visible").all_inner_texts()
+
+
+def names_under_a_picture(page: Any) -> list[str]:
+    return page.locator(".rows-body:visible .cell").first.locator("dt").all_inner_texts()
+
+
+@pytest.mark.parametrize(("tab", "lowest"), [("compare", 800 - 240), ("pairs", 620)])
+def test_pictures_begin_above_the_fold_and_the_other_scores_are_a_click_away(page: Any, tmp_path: Path, tab: str, lowest: int) -> None:
+    address = write_many_scores(tmp_path / "gallery")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    visit(page, f"{address}#{tab}")
+    assert page.locator(".item:visible").first.bounding_box()["y"] <= lowest  # on Compare the whole first row is on the screen
+    assert names_under_a_picture(page) == ["shapes.score", "shapes.overall"]
+    assert page.get_by_label("Split").count() == page.get_by_label("Task").count() == 0  # all rows are alike in them
+    page.locator(".list-top:visible").get_by_role("button", name="All 11 scores").click()
+    assert len(names_under_a_picture(page)) == 11 and names_under_a_picture(page)[0] == "shapes.score"
+    assert page.url.endswith(f"#{tab}?show=all")
+    visit(page, page.url)
+    assert len(names_under_a_picture(page)) == 11
+    page.locator(".list-top:visible").get_by_role("button", name="Main scores").click()
+    assert names_under_a_picture(page) == ["shapes.score", "shapes.overall"] and page.url.endswith(f"#{tab}")
+
+
+def test_the_summary_shows_what_was_trained_on_and_unfolds(page: Any, tmp_path: Path) -> None:
+    address = write_many_scores(tmp_path / "gallery")
+    visit(page, address)
+    assert names_in_summary(page) == ["shapes.score", "shapes.overall"]
+    assert page.locator(".summary .badge:visible").all_inner_texts() == ["trained", "same reward"]
+    page.get_by_role("button", name="Next →").first.click()
+    page.locator(".summary").get_by_role("button", name="All 11 scores").click()
+    assert page.url.endswith("#compare?page=2&summary=all") and shown_rows(page) == list(range(24, 30))
+    visit(page, page.url)
+    expected = [f"shapes.{name}" for name in ("score", "objects", "count", "colour", "shape", "position", "fidelity", "overall")]
+    assert names_in_summary(page) == [*expected, "contrast.score", "saturation.score", "sharpness.score"]
+    assert page.locator(".summary .badge:visible").all_inner_texts() == ["trained", *["same reward"] * 7, *["guard"] * 3]
+    tones = page.eval_on_selector_all(".summary .change", "nodes => nodes.map(node => node.className)")
+    assert tones == ["change up"] * 8 + ["change same"] * 3  # more of a guard is not better
+    page.locator(".summary").get_by_role("button", name="Main scores").click()
+    assert names_in_summary(page) == ["shapes.score", "shapes.overall"]
+
+
+def test_which_scores_are_shown_first(page: Any, demo: str) -> None:
+    visit(page, demo)
+
+    def main(**roles: str | None) -> list[str]:
+        names = [name.replace("_", ".") for name in roles]
+        return page.evaluate("table => gallery.roles.main(table)", {"scores": names, "roles": list(roles.values())})
+
+    assert main(a="guard", b="held out", c="trained") == ["c", "b", "a"]  # few: all of them
+    assert main(a="guard", b="held out", c="trained", d="trained") == ["c", "d"]
+    assert main(a_x="trained", a_overall="same reward", b_overall="held out", c="guard") == ["a.x", "a.overall"]
+    every = dict.fromkeys(("s_a", "s_b", "s_c", "s_overall", "s_score"), "trained")  # trained on a reward, not on one dimension
+    assert main(**every) == ["s.a", "s.overall", "s.score"]
+    assert main(a="guard", b="held out", c="held out", d="guard") == ["b", "c"]  # nothing was trained on
+    assert main(a=None, b=None, c=None, d=None) == ["a", "b", "c"]
+    assert main(a="guard", b="guard", c="guard", d="guard") == ["a", "b", "c"]
+
+
+def test_a_telephone_folds_the_filters(page: Any, tmp_path: Path) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, write_many_scores(tmp_path / "gallery"))
+    order = page.get_by_label("Order")
+    assert not order.is_visible()
+    assert page.locator(".item").first.bounding_box()["y"] + 100 < 844
+    page.get_by_text("Filter and sort").click()
+    order.select_option("gain")
+    assert page.url.endswith("#compare?order=gain")
 
 
 def test_the_lightbox_answers_its_keys_and_gives_the_focus_back(page: Any, demo: str) -> None:
@@ -297,11 +389,10 @@ def test_zoom_and_pan_are_the_same_in_every_column(page: Any, demo: str) -> None
 def test_hostile_text_is_shown_and_never_run(page: Any, tmp_path: Path) -> None:
     samples = (Sample(Plain(), {HOSTILE: 1.0}, HOSTILE), Sample(Plain(9), {HOSTILE: 2.0}, HOSTILE))
     rows = [Row(HOSTILE, 2**63, samples, {HOSTILE: HOSTILE}), Row("__proto__", 1, samples, {"__proto__": "constructor"})]
-    comparison = Comparison((Column("base", HOSTILE), Column(HOSTILE)), rows, {HOSTILE: HOSTILE}, (HOSTILE,))
+    comparison = Comparison((Column("base", HOSTILE), Column(HOSTILE)), rows, {HOSTILE: HOSTILE})
     pairs = [PairRow(HOSTILE, *samples, 1.0, (HOSTILE,), {HOSTILE: HOSTILE})]
-    address = write_gallery(
-        tmp_path / "gallery", comparison, pairs, [Curve(HOSTILE, [(0, 1.0), (1, 2.0)], HOSTILE)], title=HOSTILE
-    ).as_uri()
+    curves = [Curve(HOSTILE, [(0, 1.0), (1, 2.0)], HOSTILE)]
+    address = write_gallery(tmp_path / "gallery", comparison, pairs, curves, title=HOSTILE, roles={HOSTILE: "trained"}).as_uri()
     for tab in ("compare", "compare?row=0", "pairs", "pairs?row=0", "training", f"compare?q={HOSTILE}&{HOSTILE}={HOSTILE}", HOSTILE):
         visit(page, f"{address}#{tab}")
         page.wait_for_timeout(50)

@@ -61,8 +61,9 @@ def size_of(path: Path) -> tuple[int, int]:
 def test_the_folder_holds_page_data_and_media(tmp_path: Path) -> None:
     pair = PairRow("a pair", sample(1, clip_score=0.5), sample(2, clip_score=0.25), 0.25, ("tie",), {"task": "two"})
     summary = SummaryLine("shapes.overall", 0.5, 0.6, 0.1, 0.05, 0.15, "dpo")
-    comparison = Comparison(COLUMNS, rows(101), {"steps": "20"}, ("shapes.overall",), (summary,))
-    index = write_gallery(tmp_path / "gallery", comparison, [pair], [Curve("dpo", [(0, 0.7), (1, 0.6)], "loss")], title="A title")
+    comparison = Comparison(COLUMNS, rows(101), {"steps": "20"}, (summary,))
+    curves, roles = [Curve("dpo", [(0, 0.7), (1, 0.6)], "loss")], {"shapes.overall": "same reward", "elsewhere": "guard"}
+    index = write_gallery(tmp_path / "gallery", comparison, [pair], curves, title="A title", roles=roles)
 
     assert index == tmp_path / "gallery" / "index.html"
     folder = index.parent
@@ -77,8 +78,9 @@ def test_the_folder_holds_page_data_and_media(tmp_path: Path) -> None:
     assert header["compare"]["columns"] == [{"name": "base", "detail": ""}, {"name": "dpo", "detail": "step 400"}]
     assert header["compare"]["settings"] == [["steps", "20"]]
     assert header["compare"]["scores"] == ["shapes.overall"]
-    assert header["compare"]["summary"][0]["change"] == 0.1
-    assert header["pairs"] == {"scores": ["clip.score"], "count": 1, "width": 8, "height": 8, "tiny": True}
+    assert header["compare"]["roles"] == ["same reward"]
+    assert (header["compare"]["summary"][0]["change"], header["compare"]["summary"][0]["role"]) == (0.1, "same reward")
+    assert header["pairs"] == {"scores": ["clip.score"], "roles": [None], "count": 1, "width": 8, "height": 8, "tiny": True}
 
     name, lines = read_script(folder / "data/compare.js")
     assert name == "compare"
@@ -121,9 +123,10 @@ def test_hostile_text_stays_text_in_every_data_file(tmp_path: Path) -> None:
     hostile = Sample(Plain(), {HOSTILE: 1.0}, HOSTILE)
     row = Row(HOSTILE, 2**64 - 1, (hostile, hostile), {HOSTILE: HOSTILE})
     line = SummaryLine(HOSTILE, 0, 1, 1, 0, 2, HOSTILE)
-    comparison = Comparison((Column("base", HOSTILE), Column(HOSTILE)), [row], {HOSTILE: HOSTILE}, (HOSTILE,), (line,))
+    comparison = Comparison((Column("base", HOSTILE), Column(HOSTILE)), [row], {HOSTILE: HOSTILE}, (line,))
     pair = PairRow(HOSTILE, hostile, hostile, 0.0, (HOSTILE,), {HOSTILE: HOSTILE})
-    folder = write_gallery(tmp_path / "gallery", comparison, [pair], [Curve(HOSTILE, [(0, 1.0)], HOSTILE)], title=HOSTILE).parent
+    curves = [Curve(HOSTILE, [(0, 1.0)], HOSTILE)]
+    folder = write_gallery(tmp_path / "gallery", comparison, [pair], curves, title=HOSTILE, roles={HOSTILE: "trained"}).parent
     for path in folder.rglob("data/**/*.js"):
         text = path.read_text("ascii")  # no raw U+2028, no surrogate
         assert not set("<>&") & set(text), path.name
@@ -246,6 +249,12 @@ def test_pixels_of_another_type_or_shape_are_refused(tmp_path: Path, shape: tupl
     comparison = Comparison((Column("base"),), [Row("p", 0, (Sample(Wrong(), {}),))])
     with pytest.raises(ValueError, match=r"row 0 \('p', seed 0\), column 'base': pixels\(\) returned .*; the gallery takes uint8 of shape"):
         write_gallery(tmp_path / "gallery", comparison, title="t")
+
+
+def test_an_unknown_role_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"score 'a' has the role 'trained on'; choose one of: trained, same reward, held out, guard"):
+        write_gallery(tmp_path / "gallery", None, title="t", roles={"a": "trained on"})
+    assert not (tmp_path / "gallery").exists()
 
 
 def test_sizes_out_of_range_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from small_road import finish_until_pair, make_candidates, make_config, pairs_of
 from diffalign.data.modalities.image import Image
 from diffalign.data.records import Candidate, Preference, write_candidates
 from diffalign.data.shards import write_shard
+from diffalign.gallery import ROLES
 from pipelines.config import Config
-from pipelines.gallery import Gallery, comparison_of, curves_of, flags_of, gap_of, pair_rows, run
+from pipelines.gallery import Gallery, comparison_of, curves_of, flags_of, gap_of, pair_rows, roles_of, run, short_source
 from pipelines.progress import Progress
-from pipelines.report import Scored, make_report
+from pipelines.report import Role, Scored, make_report
 from pipelines.score import score_schema
 from pipelines.stage import open_stage
 
@@ -72,7 +74,7 @@ def test_the_page_of_a_whole_run(tmp_path: Path) -> None:
     compare = header["compare"]
     assert header["title"] == "A <b>title</b>"
     assert (compare["count"], header["pairs"]["count"], header["curves"]["count"]) == (5, 4, 3)
-    assert [column["name"] for column in compare["columns"]] == ["base", "aligned"] and compare["trained_on"] == ["shapes.overall"]
+    assert [column["name"] for column in compare["columns"]] == ["base", "aligned"] and compare["roles"] == ["trained"]
     assert dict(compare["settings"]) == {"steps": "20", "size": "24 × 16"}
     assert len(list((folder / "media").rglob("*.webp"))) == 5 * 2 + 4 * 2
     everything = "".join(script(path) for path in folder.rglob("*.js") if path.parent.name == "data" or path.parent.parent.name == "data")
@@ -108,7 +110,20 @@ def test_rows_pair_base_and_model_by_prompt_and_seed(tmp_path: Path) -> None:
         assert all(set(sample.scores) == {"shapes.overall"} for sample in row.samples if sample)
     mean = np.mean([row.samples[1].scores["shapes.overall"] - row.samples[0].scores["shapes.overall"] for row in rows])  # type: ignore[union-attr]
     [line] = comparison.summary
-    assert line.change == pytest.approx(mean) and line.column == "aligned" and comparison.trained_on == ["shapes.overall"]
+    assert line.change == pytest.approx(mean) and line.column == "aligned"
+
+
+def test_roles_are_those_of_the_report() -> None:
+    names = ("shapes.overall", "shapes.colour", "pick_score.score", "saturation.score")
+    scored = {name: np.random.default_rng(0).random((4, 1)) for name in names}
+    report = make_report(Scored("base", scored), [Scored("aligned", scored)], prompts=["p"] * 4, trained_on=["shapes.overall"])
+    assert roles_of(report) == dict(zip(names, ("trained", "same reward", "held out", "guard"), strict=True))
+    assert get_args(Role) == ROLES
+
+
+def test_a_path_does_not_fill_the_title() -> None:
+    assert short_source("/models/of/mine/sd15/unet_only") == "sd15/unet_only"
+    assert short_source("stable-diffusion-v1-5/stable-diffusion-v1-5") == "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 def test_samples_that_do_not_match_are_no_comparison(tmp_path: Path) -> None:

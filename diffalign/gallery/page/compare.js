@@ -37,38 +37,45 @@
   gallery.compare = function (section, header, index) {
     var names = header.columns.map(function (column) { return column.name; });
     var aligned = names.slice(1);
-    var trained = header.scores.filter(function (name) { return header.trained_on.indexOf(name) >= 0; });
+    var ordered = gallery.roles.ordered(header);
     var comparable = aligned.length > 0 && header.scores.length > 0;
     var table = {
       name: "compare", label: "Samples by prompt and model", columns: header.columns, base: 0, baseName: "base",
-      scores: header.scores, digits: gallery.digits(header.scores, index), index: index, frame: header,
+      scores: header.scores, roles: header.roles, digits: gallery.digits(header.scores, index), index: index, frame: header,
       notes: function (row) { return [element("span", { "class": "seed", text: "seed " + row[3] })]; }
     };
     var orders = [["prompt", "Prompt order"], ["gain", "Largest gain first"], ["loss", "Largest loss first"]];
     if (header.scores.length > 1) orders.push(["disagreement", "Scores disagree most"]);
-    var fields = comparable ? {
-      score: { start: trained[0] || header.scores[0], allowed: header.scores },
-      column: { start: aligned[0], allowed: aligned },
-      outcome: { start: "all", allowed: ["up", "same", "down"] },
-      order: { start: "prompt", allowed: orders.map(function (choice) { return choice[0]; }) }
-    } : {};
+    var fields = { summary: { start: "", allowed: ["all"], look: true } };
+    if (comparable) {
+      fields.score = { start: ordered[0], allowed: header.scores };
+      fields.column = { start: aligned[0], allowed: aligned };
+      fields.outcome = { start: "all", allowed: ["up", "same", "down"] };
+      fields.order = { start: "prompt", allowed: orders.map(function (choice) { return choice[0]; }) };
+    }
     var outcome = null;
+    var listing = null;
+    var summary = gallery.summary(header.summary, header.columns, function (all) { listing.change("summary", all ? "all" : ""); });
 
     function pairs(list) {
       return list.map(function (name) { return [name, name]; });
     }
 
+    function setSummary(state) {
+      if (summary) summary.set(state.summary === "all");
+    }
+
     function controls(change) {
-      if (!comparable) return { filters: [], looks: [], set: function () {} };
+      if (!comparable) return { nodes: [], set: setSummary };
       function setter(name) { return function (value) { change(name, value); }; }
-      var judge = gallery.controls.select("Judged by", pairs(header.scores), setter("score"));
+      var judge = gallery.controls.select("Judged by", pairs(ordered), setter("score"));
       var column = gallery.controls.select("Model", pairs(aligned), setter("column"));
       outcome = gallery.controls.segments("Against the base", [["all", "All"], ["up", ""], ["same", ""], ["down", ""]], setter("outcome"));
       var order = gallery.controls.select("Order", orders, setter("order"));
       return {
-        filters: [judge.node].concat(aligned.length > 1 ? [column.node] : [], outcome.node),
-        looks: [order.node],
+        nodes: [judge.node].concat(aligned.length > 1 ? [column.node] : [], outcome.node, order.node),
         set: function (state) {
+          setSummary(state);
           judge.set(state.score);
           column.set(state.column);
           outcome.set(state.outcome);
@@ -98,13 +105,11 @@
       return kept;
     }
 
-    return gallery.listing({
+    listing = gallery.listing({
       section: section, tab: "compare", table: table, fields: fields, controls: controls, choose: choose,
       filters: comparable ? ["outcome"] : [], unit: ["row", "rows"],
-      top: [gallery.summary(header.summary, header.columns, header.trained_on)],
-      scoreChoices: header.scores.map(function (name) {
-        return [name, name, header.trained_on.indexOf(name) >= 0 ? "trained on" : "held out"];
-      })
+      top: [summary ? summary.node : null]
     });
+    return listing;
   };
 })();

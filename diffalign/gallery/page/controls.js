@@ -60,7 +60,7 @@
     };
   }
 
-  /* Any of a few; changed(values) in the order of the choices. set(null) ticks all of them. */
+  /* Any of a few; changed(values) in the order of the choices. */
   function checks(label, choices, changed) {
     var items = inputs("checkbox", choices, function () {
       changed(items.filter(function (item) { return item.input.checked; }).map(function (item) { return item.value; }));
@@ -68,7 +68,7 @@
     return {
       node: fieldset(label, items, "checks"),
       set: function (values) {
-        items.forEach(function (item) { item.input.checked = values === null || values.indexOf(item.value) >= 0; });
+        items.forEach(function (item) { item.input.checked = values.indexOf(item.value) >= 0; });
       }
     };
   }
@@ -78,5 +78,19 @@
     return { node: item.node, set: function (value) { item.input.checked = value === "1"; } };
   }
 
-  gallery.controls = { search: search, select: select, segments: segments, checks: checks, toggle: toggle };
+  /* A button that shows more and less; changed(open). */
+  function fold(more, less, changed) {
+    var open = false;
+    var button = element("button", { type: "button", "class": "fold", on: { click: function () { changed(!open); } } });
+    return {
+      node: button,
+      set: function (value) {
+        open = value;
+        button.textContent = open ? less : more;
+        button.setAttribute("aria-expanded", open ? "true" : "false");
+      }
+    };
+  }
+
+  gallery.controls = { search: search, select: select, segments: segments, checks: checks, toggle: toggle, fold: fold };
 })();

@@ -4,6 +4,7 @@
   var element = gallery.element;
   var WIDE = "(min-width: 760px)";
 
+  /* Tags that tell rows apart, with their values. */
   function tagValues(index) {
     var values = {};
     index.forEach(function (row) {
@@ -14,7 +15,7 @@
     });
     return Object.keys(values).map(function (name) {
       return { name: name.slice(1), values: Object.keys(values[name]).map(function (value) { return value.slice(1); }).sort() };
-    });
+    }).filter(function (tag) { return tag.values.length > 1; });
   }
 
   /* Decimals for each score, from how much it varies over all samples. */
@@ -43,9 +44,10 @@
     };
   }
 
-  /* table: name, label, columns, base, baseName, scores, digits, index, frame, notes(row) -> nodes.
-     options: section, tab, table, top (nodes above), fields (more of the address), controls(change) -> {filters, looks, set(state)},
-     choose(state, matching) -> row numbers in order, scoreChoices [[name, text, title]], unit [one, many]. */
+  /* table: name, label, columns, base, baseName, scores, roles, digits, index, frame, notes(row) -> nodes.
+     options: section, tab, table, top (nodes above), fields (more of the address), controls(change) -> {nodes, set(state)},
+     filters (names of fields that "Clear filters" clears), choose(state, matching) -> row numbers in order, unit [one, many].
+     A field that is a `look` changes what is shown of the rows, not which rows. */
   gallery.listing = function (options) {
     var table = options.table;
     var state = null;
@@ -53,13 +55,15 @@
     var order = [];
     var prompts = table.index.map(function (row) { return row[0].toLowerCase(); });
     var tags = tagValues(table.index);
+    var scores = gallery.roles.ordered(table);
+    var main = gallery.roles.main(table);
     var fields = {
       q: { start: "" },
-      show: { start: null, allowed: table.scores, list: true },
-      page: { start: 1, whole: true },
+      show: { start: main, allowed: table.scores.concat("all"), list: true, look: true },
+      page: { start: 1, whole: true, look: true },
       per: { start: "24", allowed: ["12", "24", "48", "96"] },
-      size: { start: "m", allowed: ["s", "m", "l"] },
-      smooth: { start: "", allowed: ["1"] },
+      size: { start: "m", allowed: ["s", "m", "l"], look: true },
+      smooth: { start: "", allowed: ["1"], look: true },
       row: { start: null, whole: true }
     };
     tags.forEach(function (tag) { fields["tag." + tag.name] = { start: "", allowed: tag.values }; });
@@ -80,7 +84,12 @@
     }));
     var own = options.controls(change);
     var looks = [];
-    if (options.scoreChoices.length > 1) looks.push(bind("show", controls.checks("Scores shown", options.scoreChoices, showScores)));
+    if (scores.length > 1) {
+      var shownScores = controls.checks("Scores shown", scores.map(function (name) {
+        return [name, name, gallery.roles.title(gallery.roles.of(table, name))];
+      }), showScores);
+      looks.push({ node: shownScores.node, set: function () { shownScores.set(shown()); } });
+    }
     looks.push(bind("size", controls.segments("Size", [["s", "S"], ["m", "M"], ["l", "L"]], setter("size"))));
     if (table.frame.tiny) looks.push(bind("smooth", controls.toggle("Smooth pixels", setter("smooth"), "Small pictures are enlarged: smoothly, or pixel by pixel")));
     var per = bind("per", controls.select("Rows per page", fields.per.allowed.map(function (n) { return [n, n]; }), setter("per")));
@@ -89,36 +98,44 @@
     var rows = gallery.rows(table, open);
     var above = pager(turn);
     var below = pager(turn);
-    var anchor = element("div", { "class": "list-top" }, [count, clear, above.node]);
+    var allScores = controls.fold("All " + scores.length + " scores", "Main scores", function (all) { change("show", all ? ["all"] : main); });
+    allScores.node.hidden = main.length === scores.length;
+    var view = controls.fold("View", "View", showView);
+    var anchor = element("div", { "class": "list-top" }, [count, clear, allScores.node, view.node, above.node]);
 
     function nodes(list) {
       return list.map(function (item) { return item.node; });
     }
 
     var panel = element("details", { "class": "filters", open: window.matchMedia(WIDE).matches }, [
-      element("summary", { text: "Filter, sort and show" }),
-      element("div", { "class": "toolbar" }, nodes(filters).concat(own.filters)),
-      element("div", { "class": "toolbar" }, own.looks.concat(nodes(looks)))
+      element("summary", { text: "Filter and sort" }),
+      element("div", { "class": "toolbar" }, nodes(filters).concat(own.nodes))
     ]);
+    var viewPanel = element("div", { "class": "toolbar view-panel" }, nodes(looks));
     window.matchMedia(WIDE).addEventListener("change", function (event) { if (event.matches) panel.open = true; });
     per.node.hidden = table.index.length <= Number(fields.per.allowed[0]);
     options.section.style.setProperty("--columns", table.columns.length);
     gallery.replace(options.section, options.top.concat([
-      panel, anchor, rows.node, element("div", { "class": "list-end" }, [below.node, per.node])
+      panel, anchor, viewPanel, rows.node, element("div", { "class": "list-end" }, [below.node, per.node])
     ]));
 
+    function showView(open) {
+      view.set(open);
+      viewPanel.hidden = !open;
+    }
+
     function showScores(names) {
-      change("show", names.length === table.scores.length || !names.length ? null : names);
+      change("show", names.length === scores.length ? ["all"] : names.length ? names : main);
     }
 
     function shown() {
-      return state.show === null ? table.scores : table.scores.filter(function (name) { return state.show.indexOf(name) >= 0; });
+      return state.show.indexOf("all") >= 0 ? scores : scores.filter(function (name) { return state.show.indexOf(name) >= 0; });
     }
 
     /* What is filtered or sorted anew is read from its first page. */
     function change(name, value) {
       state[name] = value;
-      if (name !== "page") state.page = 1;
+      if (!fields[name].look) state.page = 1;
       render();
       save();
     }
@@ -161,6 +178,7 @@
       filters.concat(looks, own, per).forEach(function (control) { control.set(state); });
       options.section.setAttribute("data-size", state.size);
       options.section.setAttribute("data-smooth", state.smooth);
+      allScores.set(shown().length === scores.length);
       rows.show(order.slice((state.page - 1) * size, state.page * size), shown());
       [above, below].forEach(function (control) { control.set(state.page, pages); });
       var all = order.length === table.index.length;
@@ -202,6 +220,7 @@
       item.scrollIntoView({ block: "nearest" });
     }
 
+    showView(false);
     return {
       open: function (values) {
         dismiss();

@@ -52,14 +52,14 @@
     return (value < 0 ? MINUS : "") + text;
   }
 
-  /* An arrow and a signed number: never told apart by colour alone. */
-  function change(value, decimals) {
+  /* An arrow and a signed number: never told apart by colour alone. `tone` (up, down, same) is a colour other than the arrow's. */
+  function change(value, decimals, tone) {
     var direction = sign(value, decimals);
     if (direction === null) return null;
     var name = direction > 0 ? "up" : direction < 0 ? "down" : "same";
     var arrow = direction > 0 ? "\u25b2" : direction < 0 ? "\u25bc" : "=";
-    return gallery.element("span", { "class": "change " + name }, [
-      gallery.element("span", { "class": "arrow", "aria-hidden": "true", text: arrow }),
+    return gallery.element("span", { "class": "change " + (tone || name) }, [
+      gallery.element("span", { "class": direction === 0 ? "equal" : "arrow", "aria-hidden": "true", text: arrow }),
       direction === 0 ? gallery.element("span", { "class": "unseen", text: "no change" }) : signed(value, decimals)
     ]);
   }

@@ -39,7 +39,7 @@
     var flagged = index.filter(function (row) { return row[4].length; }).length;
     var table = {
       name: "pairs", label: "Preference pairs", columns: [{ name: "chosen", detail: "" }, { name: "rejected", detail: "" }],
-      base: 1, baseName: "", scores: header.scores, digits: gallery.digits(header.scores, index), index: index, frame: header,
+      base: 1, baseName: "", scores: header.scores, roles: header.roles, digits: gallery.digits(header.scores, index), index: index, frame: header,
       notes: function (row) {
         return [element("span", { "class": "gap", text: "gap " + numbers.signed(row[3], gapDigits) })].concat(row[4].map(function (flag) {
           return element("span", { "class": "flag", text: "\u2691 " + flag });
@@ -63,9 +63,8 @@
         return ["is." + item.name, item.name + " (" + item.count + ")"];
       })), function (value) { change("flag", value); });
       return {
-        filters: flags.length ? [flag.node] : [],
-        looks: [order.node],
-        set: function (state) { order.set(state.order); flag.set(state.flag); }
+        nodes: (flags.length ? [flag.node] : []).concat(order.node),
+        set: function (state) { order.set(state.order); flag.set(state.flag); showFacts(state.facts === "all"); }
       };
     }
 
@@ -88,23 +87,37 @@
       fact("pairs", index.length),
       fact("median gap", numbers.signed(median(gaps), gapDigits)),
       fact("flagged", flagged)
-    ].concat(header.scores.map(function (name, at) {
-      return fact(name + " agrees", agreement(index, at), "Of the pairs on which this score decides, the share in which it prefers the chosen side");
-    }));
+    ];
+    var main = gallery.roles.main(header);
+    var agreements = gallery.roles.ordered(header).map(function (name) {
+      var share = agreement(index, header.scores.indexOf(name));
+      return {
+        node: fact(name + " agrees", share, "Of the pairs on which this score decides, the share in which it prefers the chosen side"),
+        folds: main.indexOf(name) < 0
+      };
+    });
+    var fold = gallery.controls.fold("All " + agreements.length + " scores", "Main scores", function (all) { listing.change("facts", all ? "all" : ""); });
+    fold.node.hidden = main.length === agreements.length;
+
+    function showFacts(all) {
+      fold.set(all);
+      agreements.forEach(function (item) { item.node.hidden = item.folds && !all; });
+    }
+
     listing = gallery.listing({
       section: section, tab: "pairs", table: table, controls: controls, choose: choose, filters: ["flag", "gap"], unit: ["pair", "pairs"],
       fields: {
         order: { start: "data", allowed: orders.map(function (choice) { return choice[0]; }) },
         flag: { start: "", allowed: ["none"].concat(flags.map(function (item) { return "is." + item.name; })) },
-        gap: { start: "", allowed: bins }
+        gap: { start: "", allowed: bins },
+        facts: { start: "", allowed: ["all"], look: true }
       },
       top: [element("div", { "class": "card gaps" }, [
-        element("h2", { text: "Gap between chosen and rejected" }),
-        element("dl", { "class": "facts" }, facts),
+        element("div", { "class": "card-line" }, [element("h2", { text: "Gap between chosen and rejected" }), fold.node]),
+        element("dl", { "class": "facts" }, facts.concat(agreements.map(function (item) { return item.node; }))),
         histogram ? histogram.node : null,
         element("p", { "class": "hint", text: "Pick a bar to see its pairs. Under each chosen item: its scores and how far they are above the rejected one." })
-      ])],
-      scoreChoices: header.scores.map(function (name) { return [name, name]; })
+      ])]
     });
     return listing;
   };

@@ -18,7 +18,7 @@
         element("dt", { text: name }),
         element("dd", {}, [
           gallery.numbers.show(value, table.digits[at]),
-          known ? gallery.numbers.change(value - other, table.digits[at]) : null
+          known ? gallery.numbers.change(value - other, table.digits[at], table.roles[at] === "guard" ? "same" : null) : null
         ])
       ]);
     }));
