@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
-from diffalign.data.modalities import Media
-from reward_models.pixels import luma, score_pixels
+from reward_models.pixels import PixelReward, luma
 
 
 def contrast(pixels: np.ndarray) -> float:
@@ -19,17 +15,11 @@ def contrast(pixels: np.ndarray) -> float:
     return float(luma(pixels).std())
 
 
-@dataclass(frozen=True)
-class Contrast:
+class Contrast(PixelReward):
     """RMS contrast of luma, 0 to 0.5; no prompt, no weights."""
 
     name = "contrast"
-    revision = "1"
-    modalities = frozenset({"image"})
-    dimensions = ("score",)
-    needs_prompt = False
-    groupwise = False
     scale = (0.0, 0.5)
 
-    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-        return score_pixels(self, contrast, prompts, media)
+    def measure(self, pixels: np.ndarray) -> float:
+        return contrast(pixels)

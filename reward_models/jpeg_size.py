@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 
 import numpy as np
 from PIL import Image as PillowImage
 
-from diffalign.data.modalities import Media
-from reward_models.pixels import score_pixels
+from reward_models.pixels import PixelReward
 
 
 def jpeg_size(pixels: np.ndarray, quality: int = 75) -> float:
@@ -25,16 +22,12 @@ def jpeg_size(pixels: np.ndarray, quality: int = 75) -> float:
 
 
 @dataclass(frozen=True)
-class JpegSize:
+class JpegSize(PixelReward):
     """JPEG bytes per pixel; no prompt, no weights. quality: 1 to 95, as libjpeg counts."""
 
     quality: int = 75
 
     name = "jpeg_size"
-    modalities = frozenset({"image"})
-    dimensions = ("score",)
-    needs_prompt = False
-    groupwise = False
     scale = (0.0, 1.0)
 
     def __post_init__(self) -> None:
@@ -46,5 +39,5 @@ class JpegSize:
         """The quality: sizes at two qualities do not compare."""
         return f"1-quality-{self.quality}"
 
-    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-        return score_pixels(self, partial(jpeg_size, quality=self.quality), prompts, media)
+    def measure(self, pixels: np.ndarray) -> float:
+        return jpeg_size(pixels, self.quality)

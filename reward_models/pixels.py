@@ -1,19 +1,17 @@
-"""Scores that are one number per picture: luma, and the call shared by the rewards that need no weights."""
+"""Scores that are one number per picture: luma, and what the rewards that need no weights share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from diffalign.data.modalities import Media
-from reward_models.contract import Reward, check_call
+from reward_models.contract import check_call
 
 if TYPE_CHECKING:
     from diffalign.data.modalities.image import Image
-
-Measure = Callable[[np.ndarray], float]
 
 BT601 = np.array([0.299, 0.587, 0.114])
 
@@ -23,7 +21,25 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float64) @ BT601 / 255.0
 
 
-def score_pixels(reward: Reward, measure: Measure, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-    """{"score": one float per picture}: `measure` of the uint8 pixels (H, W, 3) of each. Prompts are ignored."""
-    check_call(reward, prompts, media)
-    return {"score": [float(measure(image.pixels())) for image in cast("Sequence[Image]", media)]}
+class PixelReward:
+    """A statistic of one picture's pixels as a reward: no prompt, no weights. A subclass gives `name`, `scale` and `measure`."""
+
+    name: str
+    scale: tuple[float, float]
+    modalities = frozenset({"image"})
+    dimensions = ("score",)
+    needs_prompt = False
+    groupwise = False
+
+    @property
+    def revision(self) -> str:
+        return "1"
+
+    def measure(self, pixels: np.ndarray) -> float:
+        """The score of pixels uint8 (H, W, 3)."""
+        raise NotImplementedError
+
+    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
+        """{"score": one float per picture}. Prompts are ignored."""
+        check_call(self, prompts, media)
+        return {"score": [float(self.measure(image.pixels())) for image in cast("Sequence[Image]", media)]}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
-from diffalign.data.modalities import Media
-from reward_models.pixels import score_pixels
+from reward_models.pixels import PixelReward
 
 
 def saturation(pixels: np.ndarray) -> float:
@@ -18,17 +14,11 @@ def saturation(pixels: np.ndarray) -> float:
     return float(np.mean((highest - lowest) / np.maximum(highest, 1.0)))
 
 
-@dataclass(frozen=True)
-class Saturation:
+class Saturation(PixelReward):
     """Mean HSV saturation, 0 to 1; no prompt, no weights."""
 
     name = "saturation"
-    revision = "1"
-    modalities = frozenset({"image"})
-    dimensions = ("score",)
-    needs_prompt = False
-    groupwise = False
     scale = (0.0, 1.0)
 
-    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-        return score_pixels(self, saturation, prompts, media)
+    def measure(self, pixels: np.ndarray) -> float:
+        return saturation(pixels)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
-from diffalign.data.modalities import Media
-from reward_models.pixels import luma, score_pixels
+from reward_models.pixels import PixelReward, luma
 
 
 def sharpness(pixels: np.ndarray) -> float:
@@ -24,17 +20,11 @@ def sharpness(pixels: np.ndarray) -> float:
     return float(laplacian.var())
 
 
-@dataclass(frozen=True)
-class Sharpness:
+class Sharpness(PixelReward):
     """Variance of the Laplacian, squared grey levels (0 to 255); no prompt, no weights."""
 
     name = "sharpness"
-    revision = "1"
-    modalities = frozenset({"image"})
-    dimensions = ("score",)
-    needs_prompt = False
-    groupwise = False
     scale = (0.0, 5000.0)
 
-    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-        return score_pixels(self, sharpness, prompts, media)
+    def measure(self, pixels: np.ndarray) -> float:
+        return sharpness(pixels)

@@ -28,7 +28,7 @@ def build_optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch
 
 
 def learning_rate_factor(step: int, settings: Settings) -> float:
-    """Factor on the learning rate at a step, counted from 0: linear warm-up to 1, then constant, or down to 0 one step after the schedule's last."""
+    """Factor on the learning rate at a step, from 0: linear warm-up to 1, then constant, or down to 0 after its last step."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":

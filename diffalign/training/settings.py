@@ -20,7 +20,7 @@ class Settings(BaseModel):
         default="constant", description="after warm-up: constant, or down to 0 at the last step"
     )
     schedule_steps: int | None = Field(
-        default=None, ge=1, description="steps at whose end the schedule reaches 0; None: all. More than `steps`: training stops on the way down"
+        default=None, ge=1, description="steps after which the schedule reaches 0; None: `steps`. More: training stops on the way down"
     )
     warmup_steps: int = Field(default=0, ge=0)
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
