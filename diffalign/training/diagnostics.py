@@ -124,7 +124,7 @@ def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str
         if _is_below_zero(wins) and mean["lose_adv"] > 0:
             said["displacement"] = (
                 f"win_adv falls below 0 ({mean['win_adv']:.2g} over {window} steps) while lose_adv rises: "
-                f"likelihood displacement; the policy forgets the chosen too. Lower lr, raise beta, or hold on to it: objective rpo, larger sft"
+                f"likelihood displacement; the chosen are forgotten too. Lower lr, raise beta, or hold on to them: objective rpo, more sft"
             )
         elif _is_below_zero(wins) and _is_below_zero(losses):
             said["against the labels"] = (
