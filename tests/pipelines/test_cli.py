@@ -127,6 +127,8 @@ def test_unknown_keys_and_files_in_the_command(config: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_says_how_to_resume(config: str, tmp_path: Path, number: int, loader: Loader) -> None:  # noqa: F811
     code = (
+        # Where the tests run in the background of a shell, Ctrl-C is ignored, and a child inherits that.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import pipelines.generate; from fake_backbone import Loader; from pipelines.cli import main\n"
         f"pipelines.generate.load_model = Loader(seconds=0.3); sys.argv = ['diffalign', 'generate', {config!r}, 'generate.batch_size=1', "
