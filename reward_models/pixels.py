@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +22,7 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float64) @ BT601 / 255.0
 
 
-class PixelReward:
+class PixelReward(ABC):
     """A statistic of one picture's pixels as a reward: no prompt, no weights. A subclass gives `name`, `scale` and `measure`."""
 
     name: str
@@ -35,9 +36,9 @@ class PixelReward:
     def revision(self) -> str:
         return "1"
 
+    @abstractmethod
     def measure(self, pixels: np.ndarray) -> float:
         """The score of pixels uint8 (H, W, 3)."""
-        raise NotImplementedError
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """{"score": one float per picture}. Prompts are ignored."""

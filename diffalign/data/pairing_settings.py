@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 RuleName = Literal["best_vs_worst", "best_vs_rest", "all_pairs", "ranked_list", "labelled", "random", "imported"]
 
@@ -45,7 +45,7 @@ class PairingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        rules = RuleName.__args__  # type: ignore[attr-defined]
+        rules = get_args(RuleName)
         if self.rule not in rules:
             raise ValueError(f"unknown pairing rule {self.rule!r}; choose one of: {', '.join(rules)}")
         if isinstance(self.agreement, str):

@@ -93,7 +93,7 @@ def test_redo_from_a_stage(config: str, tmp_path: Path, loader: Loader) -> None:
         (ValueError("beta is -1; it is positive [0, 1]"), "error: beta is -1; it is positive [0, 1]"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.png"), "No such file or directory: 'x.png'; check the path"),
         (FileNotFoundError("no model 'x'; give y"), "error: no model 'x'; give y"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "no permission for '/root/x'"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "no permission for '/data/x'"),
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
         (ModuleNotFoundError("reward 'clip_score' needs open_clip: pip install 'diffalign[clip]'"), "pip install 'diffalign[clip]'"),
         (MemoryError("12 GiB"), "out of memory (12 GiB); lower batch_size"),

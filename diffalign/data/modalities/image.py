@@ -88,7 +88,7 @@ class Image:
                 width, height = picture.size
                 try:
                     orientation = picture.getexif().get(ORIENTATION, 1)
-                except Exception as error:
+                except Exception as error:  # damaged files make Pillow raise anything
                     raise self._corrupt(error) from error
                 self._size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
         return self._size
@@ -110,7 +110,7 @@ class Image:
                 pixels = _to_rgb(picture)
             except BOMBS as error:
                 raise self._bomb() from error
-            except Exception as error:
+            except Exception as error:  # damaged files make Pillow raise anything
                 raise self._corrupt(error) from error
         self._size = (pixels.shape[1], pixels.shape[0])
         return pixels
@@ -153,7 +153,7 @@ class Image:
             picture = PIL.Image.open(BytesIO(self._bytes) if self._bytes is not None else self.path, formats=FORMATS)
         except BOMBS as error:
             raise self._bomb() from error
-        except Exception as error:
+        except Exception as error:  # damaged files make Pillow raise anything
             raise ValueError(
                 f"image {self._name()} cannot be read ({type(error).__name__}); it must be a whole file in one of {', '.join(FORMATS)}: "
                 "fetch it again or drop the row"
