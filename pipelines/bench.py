@@ -205,6 +205,6 @@ def _task(folder: Path, source: str, name: str, lora: bool, objective: str, batc
         backbone.denoiser.requires_grad_(True)
     cached = CachedGroups(LatentCache(cache), preferences, needs.rows)
     return AlignmentTask(
-        backbone, _EncodingGroups(backbone, cached, pixels) if encode_in_step else cached, build_objective(objective), needs,  # type: ignore[arg-type]
+        backbone, _EncodingGroups(backbone, cached, pixels) if encode_in_step else cached, build_objective(objective), needs,  # type: ignore[arg-type]  # the same fetch, with the encoders in it
         load_noising("shared"), reference, sampling=Sampling(), seed=0, identity={}, write_weights=lambda denoiser, path: None,
     )  # fmt: skip

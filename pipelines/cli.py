@@ -279,7 +279,7 @@ def clear_errors(traceback: bool) -> Iterator[None]:
         # The reader (head, less) has seen enough; keep Python from complaining again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
-    except Exception as error:
+    except Exception as error:  # only what has a message for the user is caught; the rest goes on up
         message = _message(error)
         if message is None or traceback:
             raise

@@ -60,7 +60,7 @@ def full_disk_is_clear(path: Path) -> Iterator[None]:
     """Says on a full disk what is kept and what to do."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # a full disk comes out of every library in its own exception; all others go on up
         number = _full_disk(error)
         if number is None:
             raise

@@ -31,7 +31,7 @@ class Train(Section, Settings):
     )
     prompt_dropout: float = Field(default=0.0, ge=0, le=1, description="share of groups trained with the empty prompt")
     flip: float = Field(default=0.0, ge=0, le=1, description="share of groups mirrored as a whole; needs encode.flip")
-    seed: int | None = Field(default=None, ge=0, description="of order, noise, timesteps and LoRA; None: the run's seed")  # type: ignore[assignment]
+    seed: int | None = Field(default=None, ge=0, description="of order, noise, timesteps and LoRA; None: the run's seed")  # type: ignore[assignment]  # resolved before it is used
     timesteps: tuple[float, float] = Field(default=(0.0, 1.0), description="range of the scheduler's timesteps to train on, in [0, 1]")
 
     @field_validator("objective", mode="before")

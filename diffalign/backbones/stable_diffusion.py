@@ -134,7 +134,7 @@ class StableDiffusion:
         from peft.utils import get_peft_model_state_dict
 
         state = get_peft_model_state_dict(self.denoiser)
-        [config] = self.denoiser.peft_config.values()  # type: ignore[union-attr]
+        [config] = self.denoiser.peft_config.values()  # type: ignore[union-attr]  # set by add_adapter
         # Readers take α = rank where the file does not say otherwise, and few read what diffusers could say: the scale α/rank goes into B.
         state = {name: value * (config.lora_alpha / config.r) if ".lora_B." in name else value for name, value in state.items()}
         layers = convert_state_dict_to_diffusers(state)

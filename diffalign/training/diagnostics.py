@@ -15,6 +15,7 @@ from diffalign.tensors import Loss, Outputs, mean_squared_error
 
 BUCKETS = 4
 PAIRS_TO_JUDGE = 2500  # two standard errors of an accuracy of one half are 0.02 from here on
+FORGOTTEN = 0.1  # winners lose this share of what losers lose: displacement. Below it, an objective that holds on is doing its work
 BUCKETED = ("win_adv", "lose_adv", "rewards/margins")
 
 
@@ -121,7 +122,7 @@ def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str
         )
     if "win_adv" in last and "lose_adv" in last:
         wins, losses = _recent(history, "win_adv", window), _recent(history, "lose_adv", window)
-        if _is_below_zero(wins) and mean["lose_adv"] > 0:
+        if _is_below_zero(wins) and mean["win_adv"] < -FORGOTTEN * mean["lose_adv"] < 0:
             said["displacement"] = (
                 f"win_adv falls below 0 ({mean['win_adv']:.2g} over {window} steps) while lose_adv rises: "
                 f"likelihood displacement; the chosen are forgotten too. Lower lr, raise beta, or hold on to them: objective rpo, more sft"

@@ -38,7 +38,7 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int) -> None:
             r=lora.rank, lora_alpha=lora.alpha if lora.alpha is not None else lora.rank, lora_dropout=lora.dropout,
             target_modules=list(lora.targets), use_dora=lora.dora, init_lora_weights="gaussian",
         )  # fmt: skip
-        denoiser.add_adapter(config)  # type: ignore[operator]
+        denoiser.add_adapter(config)  # type: ignore[operator]  # of diffusers' PeftAdapterMixin
     for parameter in denoiser.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -29,12 +29,12 @@ class AdapterOff:
     def use(self) -> Iterator[nn.Module]:
         was_training = self.denoiser.training
         self.denoiser.eval()
-        self.denoiser.disable_adapters()  # type: ignore[operator]
+        self.denoiser.disable_adapters()  # type: ignore[operator]  # of diffusers' PeftAdapterMixin; nn.Module is all the type says
         try:
             with torch.no_grad():
                 yield self.denoiser
         finally:
-            self.denoiser.enable_adapters()  # type: ignore[operator]
+            self.denoiser.enable_adapters()  # type: ignore[operator]  # as above
             self.denoiser.train(was_training)
 
 
