@@ -203,8 +203,11 @@ def _task(folder: Path, source: str, name: str, lora: bool, objective: str, batc
         reference = AdapterOff(backbone.denoiser) if lora else FrozenCopy(backbone.denoiser)
     if not lora:
         backbone.denoiser.requires_grad_(True)
-    cached = CachedGroups(LatentCache(cache), preferences, needs.rows)
+    # Any: an _EncodingGroups is no CachedGroups, but the task asks for no more than the fetch that both have.
+    source_of_groups: Any = CachedGroups(LatentCache(cache), preferences, needs.rows)
+    if encode_in_step:
+        source_of_groups = _EncodingGroups(backbone, source_of_groups, pixels)
     return AlignmentTask(
-        backbone, _EncodingGroups(backbone, cached, pixels) if encode_in_step else cached, build_objective(objective), needs,  # type: ignore[arg-type]  # the same fetch, with the encoders in it
+        backbone, source_of_groups, build_objective(objective), needs,
         load_noising("shared"), reference, sampling=Sampling(), seed=0, identity={}, write_weights=lambda denoiser, path: None,
     )  # fmt: skip
