@@ -6,18 +6,20 @@ Nothing here names a spatial dimension.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+BUCKETS = 4
 Rows = Literal["pairs", "lists", "labelled", "segments", "positives"]
 
 
-def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Error of each sample, (B, K): the mean of (prediction − target)² over every axis after the second, in float32.
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """(prediction − target)², elementwise, in float32.
 
     Float32 before the subtraction: two bf16 errors differ by less than their rounding, and β/2 ≈ 1000 multiplies the difference.
     Float64 stays float64, so that tests can check values by hand.
@@ -25,7 +27,12 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.shape != target.shape:
         raise ValueError(f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; they must be equal")
     dtype = torch.promote_types(prediction.dtype, torch.float32)
-    return (prediction.to(dtype) - target.to(dtype)).square().flatten(2).mean(2)
+    return (prediction.to(dtype) - target.to(dtype)).square()
+
+
+def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Error of each sample, (B, K): the mean of the squared error over every axis after the second."""
+    return squared_error(prediction, target).flatten(2).mean(2)
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,18 @@ class Outputs:
     timestep    (B,) in the units of the backbone's scheduler
     reference   (B, K, C, *S) prediction of the frozen reference, or None
     known_reference_error  (B, K) the reference's error where it was computed before and kept, or None
-    scores      (B, K, R) external scores of the samples, or None
+    teacher     (B, K, C, *S) prediction of a checkpoint further along than the reference, or None
+    mismatched  (B, K, 2, C, *S) predictions of policy and reference under another group's prompt, without gradient, or None
+    mask        (B, K, 1, *S) weights of positions, ≥ 0, with gradient where they are learned, or None
+    fraction    (B,) the timestep as a share of the scheduler's range, in [0, 1), or None
+    snr         (B,) α²/σ² at the timestep, or None
+    scores      (B, K, R) external scores of the samples, the first of them the one that ranks, or None
     labels      (B, K) in {0, 1}, for unpaired rows, or None
+    win_probability  (B,) P(index 0 preferred over index 1) where votes gave one, or None
+    segment_labels   (B, F) per time span: 1 index 0 is better, −1 index 1, 0 neither; or None
+    lengths     (B, K) valid length of each sample along the first axis of S, or None where all are full
+    correction  (B, K) what a stabiliser takes off the error, or None
+    running     means over the batches so far of what objectives track, scalars or vectors by name
     """
 
     policy: Tensor
@@ -46,13 +63,24 @@ class Outputs:
     timestep: Tensor
     reference: Tensor | None = None
     known_reference_error: Tensor | None = None
+    teacher: Tensor | None = None
+    mismatched: Tensor | None = None
+    mask: Tensor | None = None
+    fraction: Tensor | None = None
+    snr: Tensor | None = None
     scores: Tensor | None = None
     labels: Tensor | None = None
+    win_probability: Tensor | None = None
+    segment_labels: Tensor | None = None
+    lengths: Tensor | None = None
+    correction: Tensor | None = None
+    running: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def error(self) -> Tensor:
         """Error of the policy, (B, K), with gradient."""
-        return mean_squared_error(self.policy, self.target)
+        error = mean_squared_error(self.policy, self.target)
+        return error if self.correction is None else error - self.correction
 
     @cached_property
     def reference_error(self) -> Tensor:
@@ -68,18 +96,57 @@ class Outputs:
         """Δ = error of the policy − error of the reference, (B, K). Negative: the policy explains the sample better."""
         return self.error - self.reference_error
 
+    @cached_property
+    def displacement(self) -> Tensor:
+        """d = mean (policy − reference)², (B, K), with gradient. Raises ValueError without the reference's prediction."""
+        return mean_squared_error(self.policy, self.required("reference", "the reference's prediction"))
+
+    @property
+    def bucket(self) -> Tensor:
+        """Which quarter of the scheduler's range the timestep lies in, (B,) of 0 … 3; all in the first where the fraction is not known."""
+        if self.fraction is None:
+            return torch.zeros(len(self.policy), dtype=torch.long, device=self.policy.device)
+        return (BUCKETS * self.fraction).long().clamp(0, BUCKETS - 1)
+
+    def required(self, name: str, what: str) -> Tensor:
+        """A part that not every run has. ValueError says what is missing."""
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(
+                f"the objective reads {what} (Outputs.{name}), and this run gives none; see its OBJECTIVES line for what it needs"
+            )
+        return value
+
 
 @dataclass(frozen=True)
 class Loss:
-    """An objective's result: value (B,) unreduced, and the margin r_w − r_l (B,) where the method has one. The loop alone reduces."""
+    """An objective's result, unreduced: the loop alone reduces.
+
+    value    (B,)
+    margin   (B,) what the link saw for index 0 over index 1, where the method compares two samples
+    reward   (B, K) implicit reward of each sample, where the method ranks more than two or judges them singly
+    tracked  (B,) or (B, N) by name: its mean over the whole batch is `Outputs.running` of the next step, on any number of processes
+    """
 
     value: Tensor
     margin: Tensor | None = None
+    reward: Tensor | None = None
+    tracked: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def pair(values: Tensor) -> tuple[Tensor, Tensor]:
+    """(preferred, dispreferred) of (B, 2). Raises ValueError for groups of any other size."""
+    if values.shape[1] != 2:
+        raise ValueError(f"a pairwise objective got groups of K = {values.shape[1]} samples; it needs K = 2, index 0 preferred")
+    return values[:, 0], values[:, 1]
+
+
+def implicit_reward(outputs: Outputs, beta: float) -> Tensor:
+    """r = −(β/2)·Δ, (B, K): β·log(π/π_ref) of each sample, up to a constant of its prompt."""
+    return -0.5 * beta * outputs.drift
 
 
 def implicit_margin(outputs: Outputs, beta: float) -> Tensor:
     """m = r_w − r_l = −(β/2)·(Δ_w − Δ_l), (B,): Wallace et al. 2023, arXiv:2311.12908, with mean-reduced float32 errors."""
-    drift = outputs.drift
-    if drift.shape[1] != 2:
-        raise ValueError(f"a pairwise objective got groups of K = {drift.shape[1]} samples; it needs K = 2, index 0 preferred")
-    return -0.5 * beta * (drift[:, 0] - drift[:, 1])
+    winner, loser = pair(outputs.drift)
+    return -0.5 * beta * (winner - loser)

@@ -193,7 +193,7 @@ def _task(folder: Path, source: str, name: str, lora: bool, objective: str, batc
         write_latents_shard(cache, 0, ids, latents)
         write_embeds_shard(cache, 0, prompts, backbone.embed(prompts))
         write_dropout_embeds(cache, backbone.embed([""]))
-        write_cache_description(cache, CacheDescription(dtype="float32", posterior="sample", backbone=name))
+        write_cache_description(cache, CacheDescription(dtype="float32", posterior="sample", encoder=name))
     preferences = [Preference(f"g{index}", prompts[index], (ids[2 * index], ids[2 * index + 1])) for index in range(groups)]
     needs = OBJECTIVES[objective]
     if lora:

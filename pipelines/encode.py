@@ -86,7 +86,7 @@ def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progr
     encode_candidates(stage, folder, plan, sizes, backbone, section, config.seed, progress)
     shapes = {"x".join(map(str, shape)): count for shape, count in latent_shapes(stage.path, plan).items()}
     description = CacheDescription(
-        dtype=section.dtype, posterior=section.posterior, backbone=backbone.identity(), seed=config.seed, size=section.size,
+        dtype=section.dtype, posterior=section.posterior, encoder=backbone.encoder_identity(), seed=config.seed, size=section.size,
         flip=section.flip, prompts_truncated=truncated, latent_shapes=shapes,
     )  # fmt: skip
     write_cache_description(stage.path, description)

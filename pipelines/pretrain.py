@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections import defaultdict
@@ -36,6 +37,8 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     section = config.pretrain
     if section is None:
         raise ValueError("the config has no `pretrain` section; see configs/worlds/shapes.yaml")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("pretrain runs on one process: the autoencoder's two halves are called apart; start it without accelerate launch")
     shown = {"log_every", "tracker", "micro_batch_size"}
     settings = section.model_dump(mode="json", exclude={"autoencoder": shown, "denoiser": shown}) | {"seed": config.seed}
     with open_stage(config, "pretrain", settings=settings, redo=redo) as stage:

@@ -42,11 +42,19 @@ class Train(Section, Settings):
     @model_validator(mode="after")
     def _check(self) -> Train:
         from diffalign.noising import NOISINGS
-        from diffalign.objectives import build_objective
+        from diffalign.objectives import build_objective, defaults
 
         if "name" not in self.objective:
             raise ValueError(f"objective {self.objective!r} has no name; write {{name: diffusion_dpo, beta: 2000}}")
         build_objective(**self.objective)
+        # Defaults too: the file a run keeps says every number it trained with, whatever they become later.
+        name = self.objective["name"]
+        object.__setattr__(self, "objective", {"name": name, **defaults(name), **self.objective})
+        if self.lora is None and self.reference_dtype != "float32" and self.precision == "fp32":
+            raise ValueError(
+                f"reference_dtype {self.reference_dtype!r} with precision 'fp32': a half-precision copy cannot take float32 inputs; "
+                f"set precision to bf16 or fp16, or reference_dtype to float32"
+            )
         if self.noising not in NOISINGS:
             raise ValueError(f"unknown noising {self.noising!r}; choose one of: {', '.join(NOISINGS)}")
         low, high = self.timesteps
@@ -99,7 +107,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     """The alignment task of a config, over a preference set and its latent cache."""
     import torch
 
-    from diffalign.data.latents import LatentCache
+    from diffalign.data.latents import LatentCache, read_cache_description
     from diffalign.data.records import read_preferences
     from diffalign.noising import load_noising
     from diffalign.objectives import OBJECTIVES, build_objective
@@ -113,14 +121,21 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     section = section_of(config)
     seed = config.seed if section.seed is None else section.seed
     needs = OBJECTIVES[section.objective["name"]]
-    groups = CachedGroups(LatentCache(latents), list(read_preferences(preferences)), needs.rows)
+    models_ties = any("win_probability" in each for each in needs.reads)
+    groups = CachedGroups(LatentCache(latents), list(read_preferences(preferences)), needs.rows, models_ties=models_ties)
     if section.lora is None and config.model.dtype != "float32":
         raise ValueError(
             f"full fine-tuning keeps float32 weights, model.dtype is {config.model.dtype!r}; "
             f"set model.dtype=float32 and train.precision=bf16"
         )
+    if section.precision == "fp32" and config.model.dtype != "float32":
+        raise ValueError(
+            f"model.dtype {config.model.dtype!r} with train.precision 'fp32': half-precision weights cannot take float32 inputs; "
+            f"set train.precision=bf16, or model.dtype=float32"
+        )
     backbone = load_model(config.model)
     base = backbone.identity()
+    _check_encoder(read_cache_description(latents).encoder, backbone.encoder_identity(), latents, config.model.source)
     reference = None
     if section.lora is not None:
         add_lora(backbone.denoiser, section.lora, seed_of(seed, "lora"))
@@ -144,15 +159,21 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     )  # fmt: skip
 
 
+def _check_encoder(cached: str, own: str, latents: Path, source: str) -> None:
+    """A denoiser that goes on from the one that encoded may have another name; its autoencoder and text encoder may not differ."""
+    if cached.partition(":")[0] == own.partition(":")[0] and cached != own:
+        raise ValueError(
+            f"the latents in {latents} were made by another autoencoder or text encoder ({cached}) than {source!r} has ({own}); "
+            f"encode them with this model: diffalign encode CONFIG --redo"
+        )
+
+
 def _describe(section: Train, groups: int) -> str:
     import os
 
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     micro = section.micro_batch_size or max(1, section.batch_size // ranks)
     beta = section.objective.get("beta")
-    from diffalign.objectives import defaults
-
-    beta = defaults(section.objective["name"]).get("beta") if beta is None else beta
     return (
         f"train: {section.objective['name']} on {groups} groups; effective batch {section.batch_size} = {micro} × "
         f"{section.batch_size // (micro * ranks)} × {ranks} (per device × accumulation × ranks); lr {section.learning_rate:g}"

@@ -58,7 +58,7 @@ def tiny_road(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
     write_embeds_shard(folder / "latents", 0, PROMPTS, backbone.embed(list(PROMPTS)))
     write_dropout_embeds(folder / "latents", backbone.embed([""]))
-    write_cache_description(folder / "latents", CacheDescription("float32", "mean", backbone.identity(), flip=True))
+    write_cache_description(folder / "latents", CacheDescription("float32", "mean", backbone.encoder_identity(), flip=True))
     pairs = [Preference(f"g{index}", PROMPTS[index % 4], (f"g{index}-0", f"g{index}-1"), scores=(1.0, 0.0)) for index in range(12)]
     write_preferences(folder / "preferences" / "shard-00000.parquet", pairs)
     return folder

@@ -84,6 +84,10 @@ class Backbone(Protocol):
         """A short hash of the denoiser's weights, adapters left out: what a checkpoint names as its reference."""
         ...
 
+    def encoder_identity(self) -> str:
+        """ "dtype:hash" of the weights that make latents and embeds: a cache of others is refused. Rounded weights hash otherwise."""
+        ...
+
 
 def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
                   revision: str | None = None,

@@ -141,16 +141,22 @@ class StableDiffusion:
         StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, safe_serialization=True)
 
     def identity(self) -> str:
-        """A short hash of the denoiser's weights: what a checkpoint trained against names as its reference."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(
-            (name.replace(".base_layer", ""), tensor) for name, tensor in self.denoiser.state_dict().items() if "lora_" not in name
-        ):
-            # Integer sums over the bits, plain and by place: exact, so the same on every device and with any number of threads.
-            bits = tensor.detach().float().flatten().view(torch.int32).to(torch.int64)
-            place = torch.arange(1, len(bits) + 1, device=bits.device)
-            digest.update(f"{name} {tuple(tensor.shape)} {int(bits.sum())} {int((bits * place).sum())}".encode())
-        return digest.hexdigest()[:16]
+        return _weights_hash({name: tensor for name, tensor in self.denoiser.state_dict().items() if "lora_" not in name})
+
+    def encoder_identity(self) -> str:
+        parts = {"vae": self.pipeline.vae, "text_encoder": self.pipeline.text_encoder}
+        tensors = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
+        return f"{str(self.pipeline.vae.dtype).removeprefix('torch.')}:{_weights_hash(tensors)}"
+
+
+def _weights_hash(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted((name.replace(".base_layer", ""), tensor) for name, tensor in tensors.items()):
+        # Integer sums over the bits, plain and by place: exact, so the same on every device and with any number of threads.
+        bits = tensor.detach().float().flatten().view(torch.int32).to(torch.int64)
+        place = torch.arange(1, len(bits) + 1, device=bits.device)
+        digest.update(f"{name} {tuple(tensor.shape)} {int(bits.sum())} {int((bits * place).sum())}".encode())
+    return digest.hexdigest()[:16]
 
 
 def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,

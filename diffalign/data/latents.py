@@ -38,7 +38,7 @@ class CacheDescription:
 
     dtype      of latents and embeds
     posterior  "sample" (one draw per candidate, of `seed`) or "mean"
-    backbone   identity of the weights that encoded
+    encoder    identity of the weights that encoded (`Backbone.encoder_identity`)
     size       (height, width) that images were resized and cropped to, or None: each image's own
     flip       whether latents of the mirrored images are kept too
     prompts_truncated              prompts over the encoder's limit that were cut
@@ -47,7 +47,7 @@ class CacheDescription:
 
     dtype: str
     posterior: str
-    backbone: str
+    encoder: str
     seed: int = 0
     size: tuple[int, int] | None = None
     flip: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from diffalign.training.groups import CachedGroups, GroupBatch
 from diffalign.training.loop import Measured, Visit
 from diffalign.training.randomness import generator
 from diffalign.training.reference import Reference
+
+START = "at the reference: "  # of numbers that only the first step has, for its check
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ def forward(
     return Outputs(prediction, noised.target, timestep, reference=frozen, scores=batch.scores, labels=batch.labels)
 
 
+def _floats(value: Tensor) -> Tensor:
+    """A half-precision cache as float32; autocast takes it from there."""
+    return value.float() if value.is_floating_point() else value
+
+
 class AlignmentTask:
     """What `loop.train` trains for alignment: see `Task`.
 
@@ -70,6 +77,7 @@ class AlignmentTask:
         self.noising, self.reference, self.sampling, self.seed = noising, reference, sampling, seed
         self.identity, self.write_weights, self.starts_at_reference = identity, write_weights, starts_at_reference
         self.group_count = len(groups)
+        self.has_started = False
 
     def draw(self, visits: Sequence[Visit]) -> tuple[GroupBatch, Noised, Tensor]:
         """The batch, x_t with its target, and the timesteps of some visits: a function of (seed, group, draw), one draw per group."""
@@ -93,25 +101,37 @@ class AlignmentTask:
         batch, noised, timestep = self.draw(visits)
         to = next(self.backbone.denoiser.parameters()).device
         batch = GroupBatch(
-            batch.latents, {name: value.to(to, non_blocking=True) for name, value in batch.embeds.items()}, batch.weight.to(to),
+            batch.latents, {name: _floats(value.to(to, non_blocking=True)) for name, value in batch.embeds.items()}, batch.weight.to(to),
             None if batch.scores is None else batch.scores.to(to), None if batch.labels is None else batch.labels.to(to),
         )  # fmt: skip
         noised = Noised(noised.sample.to(to), noised.target.to(to))
         outputs = forward(self.backbone, self.modules["denoiser"], self.reference, batch, noised, timestep.to(to), self.needs)
         with torch.autocast(to.type, enabled=False):
             loss = self.objective(outputs)
+            at_reference = self._at_reference(outputs)
         if loss.value.shape != timestep.shape:
             raise ValueError(
                 f"the objective returned a loss of shape {tuple(loss.value.shape)} for {len(timestep)} groups; it must stay unreduced"
             )
-        return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss))
+        return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss) | at_reference)
+
+    @torch.no_grad()
+    def _at_reference(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Before the first update: loss and margin with the reference's prediction in the policy's place."""
+        if self.has_started or not self.starts_at_reference or outputs.reference is None:
+            return {}
+        loss = self.objective(replace(outputs, policy=outputs.reference))
+        return {START + "loss": loss.value} | ({} if loss.margin is None else {START + "margin": loss.margin})
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
-        return diagnostics.summarise(numbers, self.backbone.timestep_count)
+        start = {name.removeprefix(START): float(numbers.pop(name).mean()) for name in list(numbers) if name.startswith(START)}
+        metrics = diagnostics.summarise(numbers, self.backbone.timestep_count)
+        if start:
+            diagnostics.check_start(metrics["loss"], metrics.get("rewards/margins"), start["loss"], start.get("margin"))
+        return metrics
 
-    def check_start(self, metrics: dict[str, float]) -> None:
-        if self.starts_at_reference:
-            diagnostics.check_start(metrics, self.needs.value_at_reference)
+    def follow(self, step: int, metrics: dict[str, float]) -> None:
+        self.has_started = True
 
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
         return diagnostics.warnings(history)

@@ -44,8 +44,8 @@ class AutoencoderTask:
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         return {name: float(values.mean()) for name, values in numbers.items()}
 
-    def check_start(self, metrics: dict[str, float]) -> None:
-        """Nothing is known of a random autoencoder's first loss."""
+    def follow(self, step: int, metrics: dict[str, float]) -> None:
+        """The next step depends on the weights alone."""
 
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
         return {}

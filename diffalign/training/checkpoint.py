@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,8 +62,21 @@ def write(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.op
     if averages:
         save_file({name: average.cpu().contiguous() for name, average in averages.items()}, partial / "resume/averages.safetensors")
     (partial / "resume/facts.json").write_text(json.dumps({**facts, "optimizer": rest}, indent=1))
+    # On disk before it has its name: the older checkpoint's state is deleted next, and a power cut must not take both.
+    for path in [*partial.rglob("*"), partial]:
+        _flush(path)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+    _flush(folder.parent)
+
+
+def _flush(path: Path) -> None:
+    """The file's content, or the folder's entries, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def latest(folder: Path) -> Path | None:
@@ -92,9 +106,9 @@ def read(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.opt
     facts = json.loads((folder / "resume/facts.json").read_text())
     stored_identity, own = _leaves(facts["identity"]), _leaves(identity)
     differences = [
-        f"{key}: checkpoint has {stored_identity.get(key)!r}, this run {value!r}"
-        for key, value in own.items()
-        if stored_identity.get(key) != value
+        f"{key}: checkpoint has {stored_identity.get(key)!r}, this run {own.get(key)!r}"
+        for key in dict.fromkeys([*own, *stored_identity])
+        if stored_identity.get(key) != own.get(key)
     ]
     if differences:
         raise ValueError(

@@ -60,8 +60,8 @@ class DenoiserTask:
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         return summarise(numbers, self.backbone.timestep_count)
 
-    def check_start(self, metrics: dict[str, float]) -> None:
-        """A random denoiser that predicts about 0 has an error of about 1; nothing exact is known."""
+    def follow(self, step: int, metrics: dict[str, float]) -> None:
+        """The next step depends on the weights alone."""
 
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
         return {}

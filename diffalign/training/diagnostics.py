@@ -60,13 +60,17 @@ def summarise(numbers: dict[str, Tensor], timestep_count: int) -> dict[str, floa
     return metrics
 
 
-def check_start(metrics: dict[str, float], expected: float | None) -> None:
-    """Raises ValueError where the first loss, before any update, is not the objective's value at policy = reference."""
-    if expected is not None and not math.isclose(metrics["loss"], expected, rel_tol=1e-3, abs_tol=1e-6):
-        raise ValueError(
-            f"step 0: loss is {metrics['loss']:.6g}, expected {expected:.6g} at the reference: the reference is not the starting policy "
-            f"(adapter not disabled, dropout on, or wrong weights)"
-        )
+def check_start(loss: float, margin: float | None, at_reference: float, margin_at_reference: float | None) -> None:
+    """Raises ValueError where the first batch, before any update, is not what it is with the reference in the policy's place.
+
+    The margin is compared beside the loss: a term that weighs much more (rpo's winner error) would hide it there.
+    """
+    for name, found, expected, absolute in (("loss", loss, at_reference, 1e-6), ("margin", margin, margin_at_reference, 0.01)):
+        if found is not None and expected is not None and not math.isclose(found, expected, rel_tol=1e-3, abs_tol=absolute):
+            raise ValueError(
+                f"step 0: {name} is {found:.6g}, expected {expected:.6g} at the reference: the reference is not the starting policy "
+                f"(adapter not disabled, dropout on, or wrong weights)"
+            )
 
 
 def _recent(history: list[dict[str, float]], name: str, count: int) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,19 +32,31 @@ class GroupBatch:
 class CachedGroups:
     """The rows of a preference set that an objective can use, read from the latent cache.
 
-    rows   what the objective's table line asks for; "positives" takes the first sample of pairs and lists, and samples labelled 1
-    Raises ValueError where the set has no such rows, or holds lists of different lengths or latents of different shapes.
+    rows   what the objective's table line asks for; "positives" takes the first sample of pairs and lists, and every sample labelled 1
+    models_ties   whether the objective reads win_probability
+    Raises ValueError where the set has no such rows, holds ties that would be counted as wins, lists of different lengths, or latents of
+    different shapes.
     """
 
-    def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows):
+    def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows, *, models_ties: bool = False):
         self.cache = cache
-        self.preferences = [row for row in map(_positive, preferences) if row is not None] if rows == "positives" else list(preferences)
+        self.preferences = [row for each in preferences for row in _positives(each)] if rows == "positives" else list(preferences)
         have = Counter(preference.kind for preference in preferences)
         wanted = KINDS[rows]
         if not self.preferences or set(have) - set(wanted):
             raise ValueError(
                 f"this objective trains on {rows} ({' or '.join(wanted)} rows), the preference set has {dict(have) or 'no rows'}; "
                 f"choose a pairing rule that makes them (pair.rule), or another objective"
+            )
+        if rows == "segments" and any(preference.segment_labels is None for preference in self.preferences):
+            raise ValueError(
+                "this objective trains on segments, and some pairs have no segment_labels; label spans of time, or choose diffusion_dpo"
+            )
+        ties = sum(preference.kind == "pair" and preference.win_probability == 0.5 for preference in self.preferences)
+        if ties and not models_ties:
+            raise ValueError(
+                f"{ties} of {len(self.preferences)} pairs are ties (win_probability 0.5), and this objective would count each as a win of "
+                f"its first sample; drop them with pair.ties: drop, or choose an objective that reads the probability: smpo"
             )
         lengths = Counter(len(preference.samples) for preference in self.preferences)
         if len(lengths) > 1:
@@ -85,15 +97,8 @@ class CachedGroups:
         )
 
 
-def _positive(preference: Preference) -> Preference | None:
-    """The preferred sample of a row alone, or None where a labelled row has none."""
-    best = (
-        preference.samples[0]
-        if preference.labels is None
-        else next((s for s, label in zip(preference.samples, preference.labels) if label == 1), None)
-    )
-    if best is None:
-        return None
-    return Preference(
-        preference.group_id, preference.prompt, (best,), "labelled", labels=(1,), weight=preference.weight, source=preference.source
-    )
+def _positives(preference: Preference) -> list[Preference]:
+    """The preferred sample of a pair or list, or each wanted one of a labelled row, as a row of its own."""
+    labels = preference.labels
+    best = preference.samples[:1] if labels is None else [sample for sample, label in zip(preference.samples, labels) if label == 1]
+    return [replace(preference, samples=(sample,), kind="labelled", labels=(1,), scores=None, segment_labels=None) for sample in best]

@@ -1,7 +1,7 @@
 """The training loop: one straight function for alignment and for pretraining. It alone reduces a loss.
 
 What is trained, and what a batch is, a `Task` says. Everything random is a function of (seed, group, draw), so a killed run resumes to
-the same bits, and one process or eight, accumulation or none, train on the same numbers.
+the same bits, and one process or eight, accumulation or none, train on the same numbers; a dropout mask alone is one of the forward.
 """
 
 from __future__ import annotations
@@ -56,11 +56,14 @@ class Task(Protocol):
     def measure(self, visits: list[Visit]) -> Measured: ...
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
-        """Metrics of one optimiser step from the gathered numbers of its whole batch, each (B,)."""
+        """Metrics of one optimiser step from the gathered numbers of its whole batch, each (B,). Before the update, on every process.
+
+        Raises ValueError where the first step does not show what its maths says.
+        """
         ...
 
-    def check_start(self, metrics: dict[str, float]) -> None:
-        """Raises ValueError where the first step, before any update, does not show what its maths says."""
+    def follow(self, step: int, metrics: dict[str, float]) -> None:
+        """Called after each update, and on resume with the step and metrics of the checkpoint: what the next step depends on."""
         ...
 
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
@@ -93,6 +96,8 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
     optimizer = build_optimizer(list(parameters.values()), settings)
     averages = {name: parameter.detach().clone() for name, parameter in parameters.items()} if settings.ema_decay else {}
     identity = {**task.identity, "settings": settings.model_dump(mode="json", exclude={"log_every", "tracker", "micro_batch_size"})}
+    if any(isinstance(layer, nn.Dropout) and layer.p > 0 for module in task.modules.values() for layer in module.modules()):
+        identity["groups per forward"] = micro  # a dropout mask is drawn for a whole forward: another split is another run
 
     checkpoints = folder / "checkpoints"
     newest, start = checkpoint.latest(checkpoints), 0
@@ -101,6 +106,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
     if newest is not None:
         facts = checkpoint.read(newest, parameters, optimizer, averages, identity)
         start = facts["step"]
+        task.follow(start, facts["metrics"])
         log.info(f"resuming from step {start}")
     if accelerator.is_main_process:  # also from step 0: a run killed before its first checkpoint left lines
         history = _truncate(folder / "metrics.jsonl", start)
@@ -151,12 +157,11 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
         metrics = {"step": step + 1, **task.summarise(numbers), "lr": settings.learning_rate * factor}
         if math.isfinite(norm):  # JSON has no infinity
             metrics["grad_norm"] = norm
-        if step == 0:
-            task.check_start(metrics)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         for name, average in averages.items():
             average.lerp_(parameters[name].detach(), 1 - min(settings.ema_decay or 0, (1 + step) / (10 + step)))
+        task.follow(step + 1, metrics)
         history.append(metrics)
 
         if accelerator.is_main_process:
@@ -175,7 +180,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
             if accelerator.is_main_process:
                 target = checkpoints / f"step_{step + 1:06d}"
                 scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
-                facts = {"step": step + 1, "identity": identity, "scaler": scaler}
+                facts = {"step": step + 1, "metrics": metrics, "identity": identity, "scaler": scaler}
                 checkpoint.write(
                     target, parameters, _inner(optimizer), averages, facts, lambda path: _write_weights(task, parameters, averages, path)
                 )
@@ -250,6 +255,8 @@ def _truncate(path: Path, steps: int) -> list[dict[str, float]]:
     if not path.exists():
         return []
     lines = path.read_text().splitlines()[:steps]
+    if len(lines) < steps:
+        raise ValueError(f"{path} has {len(lines)} lines and the checkpoint is of step {steps}: its end was lost; train again with --redo")
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text("".join(line + "\n" for line in lines))
     partial.replace(path)

@@ -1,14 +1,18 @@
 """What every objective is asked, as functions of the objective: the tests run them over the table, the mutation test over planted errors.
 
 A check takes the objective (Outputs, **arguments → Loss) and its name in OBJECTIVES, and raises AssertionError or ValueError.
-The naive loops here are the second opinion: NumPy, one group, one sample, one element at a time.
+The second opinion on NAME stands in methods/test_NAME.py, written apart from the objective: a naive loop and values by hand.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib import util
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,13 +20,14 @@ import torch
 from torch import Tensor
 
 from diffalign.objectives import OBJECTIVES, defaults
-from diffalign.tensors import Loss, Outputs
+from diffalign.tensors import Loss, Outputs, Rows
 
 Objective = Callable[..., Loss]
 Check = Callable[[Objective, str], None]
 
 BETA = 3.0  # with errors near 1 this keeps margins within ±1, where no objective is flat
 GROUPS = 5
+SAMPLES: dict[Rows, int] = {"pairs": 2, "lists": 4, "labelled": 3, "segments": 2, "positives": 2}
 SHAPES = {
     "image": (4, 6, 5),
     "image with a unit axis": (4, 1, 6, 5),
@@ -33,25 +38,126 @@ SHAPES = {
 }
 
 
+# What methods/test_NAME.py says --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group in NumPy float64, as a naive loop takes it: the fields of Outputs without their first axis.
+
+    frozen   the group as it was before a finite difference moved the policy: what an objective stops the gradient through is read here
+    """
+
+    policy: np.ndarray
+    target: np.ndarray
+    reference: Any = None
+    teacher: Any = None
+    mismatched: Any = None
+    mask: Any = None
+    scores: Any = None
+    labels: Any = None
+    win_probability: Any = None
+    segment_labels: Any = None
+    lengths: Any = None
+    snr: Any = None
+    bucket: int = 0
+    running: Mapping[str, Any] = field(default_factory=dict)
+    before: Group | None = None
+
+    @property
+    def frozen(self) -> Group:
+        return self.before or self
+
+    def error(self, sample: int) -> float:
+        return naive_error(self.policy[sample], self.target[sample])
+
+    def drift(self, sample: int) -> float:
+        return self.error(sample) - naive_error(self.reference[sample], self.target[sample])
+
+    def reward(self, sample: int, beta: float) -> float:
+        return -(beta / 2) * self.drift(sample)
+
+    def margin(self, beta: float) -> float:
+        """m = −(β/2)·((e_w − e_w_ref) − (e_l − e_l_ref))."""
+        return -(beta / 2) * (self.drift(0) - self.drift(1))
+
+
+@dataclass(frozen=True)
+class Hand:
+    """Errors (K,) of policy and reference of one group, made to order, and the value by hand. `more`: other fields of Outputs."""
+
+    error: Sequence[float]
+    expected: float
+    reference: Sequence[float] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@cache
+def method(name: str) -> ModuleType:
+    """methods/test_NAME.py: `naive(group, **arguments)` (or `naive_batch(groups, **arguments)`), `HAND`, and where they are needed
+
+    ARGUMENTS  for the shared checks, beside β, so that no link is flat at errors near 1
+    RUNNING    what the objective has tracked so far
+    EXEMPT     shared checks that do not hold, with the reason
+    """
+    path = Path(__file__).parent / "methods" / f"test_{name}.py"
+    if not path.exists():
+        raise FileNotFoundError(f"write {path.name} with the naive loop of {name!r} and values by hand")
+    spec = util.spec_from_file_location(f"method_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 # Inputs --------------------------------------------------------------------------------------------
 
 
 def arguments(name: str, beta: float = BETA) -> dict[str, Any]:
-    """β where the objective takes one."""
-    return {"beta": beta} if "beta" in defaults(name) else {}
+    """β where the objective takes one, and what its test file asks for."""
+    return ({"beta": beta} if "beta" in defaults(name) else {}) | getattr(method(name), "ARGUMENTS", {})
+
+
+def everything(name: str, groups: int, samples: int, shape: tuple[int, ...], seed: int = 0) -> dict[str, Any]:
+    """Every field that an objective of this name may read beside the predictions and the reference, in float64."""
+    generator = torch.Generator().manual_seed(100 + seed)
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(*size, generator=generator, dtype=torch.float64)
+
+    spans = min(3, shape[1])
+    length = shape[1] - (uniform(groups, samples) * min(3, shape[1])).long()
+    return {
+        "teacher": torch.randn(groups, samples, *shape, generator=generator, dtype=torch.float64),
+        "mismatched": torch.randn(groups, samples, 2, *shape, generator=generator, dtype=torch.float64),
+        "mask": uniform(groups, samples, 1, *shape[1:]) + 0.1,
+        "fraction": (torch.arange(groups) / groups).double(),
+        "snr": uniform(groups) * 3 + 0.1,
+        "scores": uniform(groups, samples, 2).sort(1, descending=True).values,
+        "labels": (torch.arange(samples) % 2 == 0).long().expand(groups, samples),
+        "win_probability": 0.5 + 0.5 * uniform(groups),
+        "segment_labels": (torch.arange(spans).expand(groups, spans) + torch.arange(groups)[:, None]) % 3 - 1,
+        "lengths": length,
+        "running": {key: torch.tensor(value, dtype=torch.float64) for key, value in getattr(method(name), "RUNNING", {}).items()},
+    }
 
 
 def random_outputs(
-    name: str, shape: tuple[int, ...] = SHAPES["image"], *, seed: int = 0, groups: int = GROUPS, samples: int = 2
+    name: str, shape: tuple[int, ...] = SHAPES["image"], *, seed: int = 0, groups: int = GROUPS, samples: int | None = None
 ) -> Outputs:
     """Normal predictions and targets in float64, with a reference only where the objective's line asks for one."""
-    generator = torch.Generator().manual_seed(0)
+    samples = SAMPLES[OBJECTIVES[name].rows] if samples is None else samples
+    generator = torch.Generator().manual_seed(seed)
     policy, reference, target = torch.randn(3, groups, samples, *shape, generator=generator, dtype=torch.float64)
     needs_reference = OBJECTIVES[name].reference is not None
-    return Outputs(policy, target, torch.arange(groups), reference=reference if needs_reference else None)
+    return Outputs(
+        policy, target, torch.arange(groups), reference=reference if needs_reference else None,
+        **everything(name, groups, samples, shape, seed),
+    )  # fmt: skip
 
 
-def outputs_of_errors(error: Tensor, reference_error: Tensor | None = None, *, shape: tuple[int, ...] = (2, 3)) -> Outputs:
+def outputs_of_errors(error: Tensor, reference_error: Tensor | None = None, *, shape: tuple[int, ...] = (2, 3), **more: Any) -> Outputs:
     """Outputs whose errors are the given (B, K) numbers, with gradient to them: predictions √e off a target of zero, signs alternating."""
     signs = torch.tensor([1.0, -1.0], dtype=error.dtype).repeat(math.prod(shape))[: math.prod(shape)].view(shape)
 
@@ -60,13 +166,48 @@ def outputs_of_errors(error: Tensor, reference_error: Tensor | None = None, *, s
 
     policy = spread(error)
     reference = None if reference_error is None else spread(reference_error)
-    return Outputs(policy, torch.zeros_like(policy), torch.zeros(len(error)), reference=reference)
+    return Outputs(policy, torch.zeros_like(policy), torch.zeros(len(error)), reference=reference, **more)
+
+
+def _tensor(value: Any, dtype: torch.dtype) -> Tensor:
+    """Whole numbers stay whole; the others are read in `dtype`, not rounded to float32 on the way."""
+    made = torch.tensor(value)
+    return torch.tensor(value, dtype=dtype) if made.is_floating_point() else made
+
+
+def hand_outputs(hand: Hand, dtype: torch.dtype = torch.float64) -> Outputs:
+    """The Outputs of a Hand: one group."""
+    reference = None if hand.reference is None else torch.tensor([hand.reference], dtype=dtype)
+    more = {
+        key: {name: torch.tensor(each, dtype=dtype) for name, each in value.items()} if key == "running" else _tensor([value], dtype)
+        for key, value in hand.more.items()
+    }
+    return outputs_of_errors(torch.tensor([hand.error], dtype=dtype), reference, **more)
+
+
+PER_GROUP = [each.name for each in fields(Outputs) if each.name != "running"]
+PER_PREDICTION = ["policy", "target", "reference", "teacher", "mismatched", "mask"]
+PER_SAMPLE = [*PER_PREDICTION, "known_reference_error", "scores", "labels", "lengths", "correction"]
+
+
+def taken(outputs: Outputs, index: Any) -> Outputs:
+    """Some of the groups."""
+    return replace(outputs, **{key: None if getattr(outputs, key) is None else getattr(outputs, key)[index] for key in PER_GROUP})
+
+
+def permuted(outputs: Outputs, order: Sequence[int]) -> Outputs:
+    """The samples of every group in another order."""
+    return replace(outputs, **{key: None if getattr(outputs, key) is None else getattr(outputs, key)[:, list(order)] for key in PER_SAMPLE})
 
 
 def swapped(outputs: Outputs) -> Outputs:
-    """Winner and loser exchanged."""
-    reference = None if outputs.reference is None else outputs.reference.flip(1)
-    return replace(outputs, policy=outputs.policy.flip(1), target=outputs.target.flip(1), reference=reference)
+    """Winner and loser exchanged, with all that is known of them."""
+    turned = permuted(outputs, [1, 0, *range(2, outputs.policy.shape[1])])
+    return replace(
+        turned,
+        win_probability=None if outputs.win_probability is None else 1 - outputs.win_probability,
+        segment_labels=None if outputs.segment_labels is None else -outputs.segment_labels,
+    )
 
 
 # The second opinion --------------------------------------------------------------------------------
@@ -79,28 +220,29 @@ def naive_error(prediction: np.ndarray, target: np.ndarray) -> float:
     return total / prediction.size
 
 
-def naive_margin(policy: np.ndarray, reference: np.ndarray, target: np.ndarray, beta: float) -> float:
-    """m = −(β/2)·((e_w − e_w_ref) − (e_l − e_l_ref)) of one group (K = 2, C, *S)."""
-    e_w, e_l = naive_error(policy[0], target[0]), naive_error(policy[1], target[1])
-    ref_w, ref_l = naive_error(reference[0], target[0]), naive_error(reference[1], target[1])
-    return -(beta / 2) * ((e_w - ref_w) - (e_l - ref_l))
+def naive_groups(outputs: Outputs, before: list[Group] | None = None) -> list[Group]:
+    """The groups of Outputs in NumPy float64."""
+
+    def array(key: str, index: int) -> Any:
+        value = getattr(outputs, key)
+        return None if value is None else value[index].detach().double().numpy()
+
+    names = [each.name for each in fields(Group) if each.name not in ("bucket", "running", "before")]
+    running = {key: value.double().numpy() for key, value in outputs.running.items()}
+    bucket = outputs.bucket.tolist()
+    return [
+        Group(**{key: array(key, index) for key in names}, bucket=bucket[index], running=running, before=before[index] if before else None)
+        for index in range(len(outputs.policy))
+    ]
 
 
-# One line for each objective: (policy, reference, target) of one group and β → the group's value.
-NAIVE: dict[str, Callable[[np.ndarray, Any, np.ndarray, float], float]] = {
-    "diffusion_dpo": lambda p, q, y, beta: -math.log(1 / (1 + math.exp(-naive_margin(p, q, y, beta)))),
-    "ipo": lambda p, q, y, beta: (naive_margin(p, q, y, beta) - 0.5) ** 2,
-    "hinge": lambda p, q, y, beta: max(0.0, 1 - naive_margin(p, q, y, beta)),
-    "rpo": lambda p, q, y, beta: NAIVE["diffusion_dpo"](p, q, y, beta) + 0.4 * beta / 2 * naive_error(p[0], y[0]),
-    "sft": lambda p, q, y, beta: naive_error(p[0], y[0]),
-}
-
-
-def naive_values(name: str, outputs: Outputs, beta: float = BETA) -> np.ndarray:
+def naive_values(name: str, outputs: Outputs, beta: float = BETA, *, before: list[Group] | None = None) -> np.ndarray:
     """Values (B,) by the loop."""
-    policy, target = outputs.policy.detach().double().numpy(), outputs.target.double().numpy()
-    reference = [None] * len(policy) if outputs.reference is None else outputs.reference.double().numpy()
-    return np.array([NAIVE[name](p, q, y, beta) for p, q, y in zip(policy, reference, target, strict=True)])
+    module, groups = method(name), naive_groups(outputs, before)
+    settings = defaults(name) | arguments(name, beta)
+    if hasattr(module, "naive_batch"):
+        return np.array(module.naive_batch(groups, **settings))
+    return np.array([module.naive(group, **settings) for group in groups])
 
 
 # The checks ----------------------------------------------------------------------------------------
@@ -119,9 +261,7 @@ def check_unreduced(objective: Objective, name: str) -> None:
     assert value.shape == (GROUPS,) and bool(torch.isfinite(value).all())
     for index in range(GROUPS):
         one = slice(index, index + 1)
-        reference = None if outputs.reference is None else outputs.reference[one]
-        alone = Outputs(outputs.policy[one], outputs.target[one], outputs.timestep[one], reference=reference)
-        close(objective(alone, **arguments(name)).value, value[one])
+        close(objective(taken(outputs, one), **arguments(name)).value, value[one])
 
 
 def check_float64(objective: Objective, name: str) -> None:
@@ -130,26 +270,33 @@ def check_float64(objective: Objective, name: str) -> None:
     assert loss.margin is None or loss.margin.dtype == torch.float64
 
 
+def check_stopped(objective: Objective, name: str) -> None:
+    """What is tracked has a number or a row for each group, and no gradient."""
+    outputs = random_outputs(name)
+    loss = objective(replace(outputs, policy=outputs.policy.clone().requires_grad_()), **arguments(name))
+    assert loss.value.requires_grad
+    for key, value in loss.tracked.items():
+        assert value.shape[0] == GROUPS and value.ndim <= 2 and not value.requires_grad, key
+
+
 def check_value_at_reference(objective: Objective, name: str) -> None:
     """With policy = reference the value is the table's, whatever the errors are, and the margin is 0."""
     expected = OBJECTIVES[name].value_at_reference
-    outputs = random_outputs(name)
-    loss = objective(replace(outputs, policy=outputs.reference if outputs.reference is not None else outputs.policy), **arguments(name))
+    outputs = replace(random_outputs(name), running={})
+    at_reference = replace(outputs, policy=outputs.reference if outputs.reference is not None else outputs.policy)
+    kept = {"beta": BETA} if "beta" in defaults(name) else {}  # the table's value is that of the defaults
     if expected is not None:
+        loss = objective(at_reference, **kept)
         close(loss.value, np.full(GROUPS, expected))
-        assert loss.margin is not None
-        close(loss.margin, np.zeros(GROUPS))
+        if loss.margin is not None:
+            close(loss.margin, np.zeros(GROUPS))
 
 
 def check_parity(objective: Objective, name: str) -> None:
-    """Value and margin equal the naive loop's, in float64, for every modality's shape."""
+    """Value equals the naive loop's, in float64, for every modality's shape."""
     for shape in SHAPES.values():
         outputs = random_outputs(name, shape)
-        loss = objective(outputs, **arguments(name))
-        close(loss.value, naive_values(name, outputs))
-        if loss.margin is not None:
-            policy, reference, target = (tensor.numpy() for tensor in (outputs.policy, outputs.reference, outputs.target))
-            close(loss.margin, [naive_margin(p, q, y, BETA) for p, q, y in zip(policy, reference, target, strict=True)])
+        close(objective(outputs, **arguments(name)).value, naive_values(name, outputs))
 
 
 def check_gradient(objective: Objective, name: str) -> None:
@@ -157,56 +304,75 @@ def check_gradient(objective: Objective, name: str) -> None:
     outputs = random_outputs(name, (2, 3, 2), groups=3)
     policy = outputs.policy.clone().requires_grad_()
     objective(replace(outputs, policy=policy), **arguments(name)).value.sum().backward()
-    step, expected = 1e-5, np.zeros(policy.shape)
+    step, expected, before = 1e-5, np.zeros(policy.shape), naive_groups(outputs)
     for place in np.ndindex(*policy.shape):
         sides = []
         for sign in (1, -1):
             moved = outputs.policy.clone()
             moved[place] += sign * step
-            sides.append(naive_values(name, replace(outputs, policy=moved)).sum())
+            sides.append(naive_values(name, replace(outputs, policy=moved), before=before).sum())
         expected[place] = (sides[0] - sides[1]) / (2 * step)
     assert policy.grad is not None
-    close(policy.grad, expected, rtol=1e-6, atol=1e-9)
+    close(policy.grad, expected, rtol=1e-6, atol=1e-8)
 
 
 def check_signs(objective: Objective, name: str) -> None:
-    """∂L/∂e_w > 0 ≥ ∂L/∂e_l while the margin is below every target, and one step down brings the winner nearer its target."""
+    """∂L/∂e_w > 0 > ∂L/∂e_l around the reference (0 for a loser that is not read), and a step down brings the best nearer its target."""
+    needs, samples = OBJECTIVES[name], SAMPLES[OBJECTIVES[name].rows]
     for drift_w, drift_l in ((0.0, 0.0), (0.1, -0.1), (-0.1, 0.05), (0.2, 0.2)):
-        reference = torch.tensor([[0.7, 0.9]], dtype=torch.float64)
-        error = (reference + torch.tensor([[drift_w, drift_l]], dtype=torch.float64)).requires_grad_()
-        needs_reference = OBJECTIVES[name].reference is not None
-        objective(outputs_of_errors(error, reference if needs_reference else None), **arguments(name)).value.sum().backward()
+        reference = torch.linspace(0.7, 0.9, samples, dtype=torch.float64)[None]
+        drift = torch.linspace(drift_w, drift_l, samples, dtype=torch.float64)
+        error = (reference + drift).requires_grad_()
+        more = everything(name, 1, samples, (2, 3)) | {"running": {}}
+        outputs = outputs_of_errors(error, reference if needs.reference is not None else None, **more)
+        objective(outputs, **arguments(name)).value.sum().backward()
         assert error.grad is not None
-        assert error.grad[0, 0] > 0 >= error.grad[0, 1], f"gradient {error.grad.tolist()} at drift {drift_w}, {drift_l}"
-        assert needs_reference is bool(error.grad[0, 1] < 0)
-    outputs = random_outputs(name)
-    outputs = replace(outputs, policy=outputs.reference if needs_reference else outputs.policy)
+        loser = 1 if needs.rows == "labelled" else -1
+        best, worst = error.grad[0, 0].item(), error.grad[0, loser].item()
+        assert best > 0, f"gradient {error.grad.tolist()} at drift {drift_w}, {drift_l}"
+        assert worst == 0 if needs.rows == "positives" else worst < 0, f"gradient {error.grad.tolist()} at drift {drift_w}, {drift_l}"
+    outputs = replace(random_outputs(name), running={})
+    outputs = replace(outputs, policy=outputs.reference if needs.reference is not None else outputs.policy)
     policy = outputs.policy.clone().requires_grad_()
     objective(replace(outputs, policy=policy), **arguments(name)).value.sum().backward()
     assert policy.grad is not None
     after = replace(outputs, policy=policy.detach() - 0.01 * policy.grad)
     assert bool((after.error[:, 0] < outputs.error[:, 0]).all()), "a step down must bring the winner nearer to its target"
-    assert bool((after.error[:, 1] >= outputs.error[:, 1]).all()), "a step down must not bring the loser nearer to its target"
+    assert bool((after.error[:, loser] >= outputs.error[:, loser]).all()), "a step down must not bring the loser nearer to its target"
 
 
 def check_swap(objective: Objective, name: str) -> None:
-    """Exchanging w and l flips the margin, and the value is the naive loop's of the exchanged pair."""
+    """Exchanging w and l gives the naive loop's value of the exchanged pair, another one, and flips the margin."""
     outputs = random_outputs(name)
     forward, backward = (objective(each, **arguments(name)) for each in (outputs, swapped(outputs)))
     close(backward.value, naive_values(name, swapped(outputs)))
-    if OBJECTIVES[name].rows == "pairs":
-        assert forward.margin is not None and backward.margin is not None
-        close(backward.margin, -forward.margin)
+    if OBJECTIVES[name].rows in ("pairs", "segments"):
         assert not torch.allclose(forward.value, backward.value)
+        if forward.margin is not None and "margin flips" not in getattr(method(name), "EXEMPT", {}):
+            assert backward.margin is not None
+            close(backward.margin, -forward.margin)
+
+
+def check_permutation(objective: Objective, name: str) -> None:
+    """The samples of a list, or of an unpaired group, have no order but their scores and labels."""
+    if OBJECTIVES[name].rows not in ("lists", "labelled"):
+        return
+    outputs = random_outputs(name)
+    order = [2, 0, 1, *range(3, outputs.policy.shape[1])]
+    close(objective(permuted(outputs, order), **arguments(name)).value, objective(outputs, **arguments(name)).value)
 
 
 def check_reference_constant(objective: Objective, name: str) -> None:
-    """A constant added to both reference errors leaves a pairwise value: only differences of drift count."""
-    if OBJECTIVES[name].reference is None:
+    """A constant added to all reference errors of a group leaves its value, where only differences of drift count; else it does not."""
+    if OBJECTIVES[name].reference != "error":
         return
     outputs = random_outputs(name)
     moved = replace(outputs, reference=None, known_reference_error=outputs.reference_error + 0.37)
-    close(objective(moved, **arguments(name)).value, objective(outputs, **arguments(name)).value)
+    before, after = (objective(each, **arguments(name)).value for each in (outputs, moved))
+    if "reference constant" in getattr(method(name), "EXEMPT", {}):
+        assert not torch.allclose(before, after)
+    else:
+        close(after, before)
 
 
 def check_kept_reference_error(objective: Objective, name: str) -> None:
@@ -222,52 +388,56 @@ def check_any_shape(objective: Objective, name: str) -> None:
     """The value is that of the flattened tensors: a mean over all axes after the second, and a unit axis changes nothing."""
     for shape in SHAPES.values():
         outputs = random_outputs(name, shape)
-        parts = {key: getattr(outputs, key) for key in ("policy", "target", "reference")}
-        flat = replace(outputs, **{key: None if part is None else part.flatten(2).unsqueeze(2) for key, part in parts.items()})
-        unit = replace(outputs, **{key: None if part is None else part.unsqueeze(3) for key, part in parts.items()})
+        parts = {key: getattr(outputs, key) for key in ("policy", "target", "reference", "teacher", "mask")}
+        spatial = {key: part for key, part in parts.items() if part is not None}
+        # Channels stay apart: a mask has one for all of them.
+        flat = replace(outputs, **{key: part.flatten(3) for key, part in spatial.items()}, mismatched=_flat_mismatched(outputs))
+        unit = replace(
+            outputs, **{key: part.unsqueeze(3) for key, part in spatial.items()}, mismatched=_unit_mismatched(outputs)
+        )  # fmt: skip
         value = objective(outputs, **arguments(name)).value
         close(objective(flat, **arguments(name)).value, value)
         close(objective(unit, **arguments(name)).value, value)
 
 
+def _flat_mismatched(outputs: Outputs) -> Tensor | None:
+    return None if outputs.mismatched is None else outputs.mismatched.flatten(4)
+
+
+def _unit_mismatched(outputs: Outputs) -> Tensor | None:
+    return None if outputs.mismatched is None else outputs.mismatched.unsqueeze(4)
+
+
 def check_bfloat16(objective: Objective, name: str) -> None:
     """From bf16 tensors the value is float32's: errors near 1 that differ by 1e-4 are lost in bf16, and β/2 = 2500 multiplies the loss."""
     generator = torch.Generator().manual_seed(0)
-    target = torch.randn(GROUPS, 2, 4, 16, 16, generator=generator).bfloat16()
+    samples, shape = SAMPLES[OBJECTIVES[name].rows], (4, 16, 16)
+    target = torch.randn(GROUPS, samples, *shape, generator=generator).bfloat16()
     reference = (target.float() + torch.randn(target.shape, generator=generator)).bfloat16()
     policy = (reference.float() + 0.004 * torch.randn(target.shape, generator=generator)).bfloat16()
+    more = everything(name, GROUPS, samples, shape)
+    more = {key: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value for key, value in more.items()}
+    more |= {"running": {key: value.float() for key, value in more["running"].items()}}
+    more |= {"teacher": (reference.float() + 0.004 * torch.randn(target.shape, generator=generator)).bfloat16()}
     needs_reference = OBJECTIVES[name].reference is not None
-    outputs = Outputs(policy, target, torch.zeros(GROUPS), reference=reference if needs_reference else None)
+    outputs = Outputs(policy, target, torch.zeros(GROUPS), reference=reference if needs_reference else None, **more)
     value = objective(outputs, **arguments(name, 5000.0)).value
     assert value.dtype == torch.float32
     close(value, naive_values(name, outputs, 5000.0), rtol=2e-3, atol=5e-3)
 
 
-# (e_w, e_l, reference e_w, reference e_l, β) → value, by hand. Row 1: drifts −0.2 and 0.1, m = −5 · (−0.3) = 1.5; row 2: m = −1.5;
-# row 3: drifts ∓1e-4 at β = 5000, m = 0.5. ln(1 + e^−1.5) = 0.20141327798275246, ln(1 + e^−0.5) = 0.47407698418010668.
-# rpo adds 0.4 · β/2 · e_w: 0.6, 1.2, 499.9.
-HAND: tuple[tuple[tuple[float, float, float, float, float], dict[str, float]], ...] = (
-    ((0.3, 0.6, 0.5, 0.5, 10.0), {"diffusion_dpo": 0.20141327798275246, "ipo": 1.0, "hinge": 0.0, "rpo": 0.80141327798275246, "sft": 0.3}),
-    ((0.6, 0.3, 0.5, 0.5, 10.0), {"diffusion_dpo": 1.70141327798275246, "ipo": 4.0, "hinge": 2.5, "rpo": 2.90141327798275246, "sft": 0.6}),
-    (
-        (0.4999, 0.5001, 0.5, 0.5, 5000.0),
-        {"diffusion_dpo": 0.47407698418010668, "ipo": 0.0, "hinge": 0.5, "rpo": 500.37407698418010668, "sft": 0.4999},
-    ),
-)
-
-
 def check_hand_values(objective: Objective, name: str) -> None:
-    for (e_w, e_l, ref_w, ref_l, beta), expected in HAND:
-        error, reference = torch.tensor([[e_w, e_l]], dtype=torch.float64), torch.tensor([[ref_w, ref_l]], dtype=torch.float64)
-        outputs = outputs_of_errors(error, reference if OBJECTIVES[name].reference is not None else None)
-        close(objective(outputs, **arguments(name, beta)).value, [expected[name]], rtol=1e-9, atol=1e-9)
+    for hand in method(name).HAND:
+        close(objective(hand_outputs(hand), **hand.arguments).value, [hand.expected], rtol=1e-9, atol=1e-9)
 
 
 def check_far_margins(objective: Objective, name: str) -> None:
     """At margins of ±100,000 value and gradient stay finite: no overflow, no log of 0."""
-    error = torch.tensor([[1.0, 101.0], [101.0, 1.0]], dtype=torch.float64, requires_grad=True)
-    reference = torch.ones(2, 2, dtype=torch.float64)
-    outputs = outputs_of_errors(error, reference if OBJECTIVES[name].reference is not None else None)
+    samples = SAMPLES[OBJECTIVES[name].rows]
+    error = torch.stack([torch.linspace(1, 101, samples), torch.linspace(101, 1, samples)]).double().requires_grad_()
+    reference = torch.ones(2, samples, dtype=torch.float64)
+    more = everything(name, 2, samples, (2, 3))
+    outputs = outputs_of_errors(error, reference if OBJECTIVES[name].reference is not None else None, **more)
     value = objective(outputs, **arguments(name, 2000.0)).value
     value.sum().backward()
     assert bool(torch.isfinite(value).all()) and error.grad is not None and bool(torch.isfinite(error.grad).all())
@@ -276,11 +446,13 @@ def check_far_margins(objective: Objective, name: str) -> None:
 CHECKS: dict[str, Check] = {
     "unreduced": check_unreduced,
     "float64": check_float64,
+    "stopped": check_stopped,
     "value at reference": check_value_at_reference,
     "parity": check_parity,
     "gradient": check_gradient,
     "signs": check_signs,
     "swap": check_swap,
+    "permutation": check_permutation,
     "reference constant": check_reference_constant,
     "kept reference error": check_kept_reference_error,
     "any shape": check_any_shape,

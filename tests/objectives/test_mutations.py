@@ -1,52 +1,60 @@
-"""Planted errors: each known way of writing Diffusion-DPO wrongly must fail at least two checks, or the checks prove nothing."""
+"""Planted errors: each known way of writing Diffusion-DPO wrongly, and each flipped sign, exchanged pair, dropped reference and batch mean
+in the source of any objective, must fail at least two checks, or the checks prove nothing."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+from collections.abc import Iterable
 from dataclasses import replace
+from importlib import import_module
+from itertools import count
+from typing import Any
 
 import pytest
 import torch
-from objective_checks import CHECKS, swapped
+from objective_checks import CHECKS, Objective, method, swapped
 from torch.nn.functional import softplus
 from toys import LOGISTIC_CHECKS
 
+from diffalign.objectives import OBJECTIVES
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
 from diffalign.tensors import Loss, Outputs, implicit_margin
 
 
-def sign_flipped(outputs: Outputs, *, beta: float) -> Loss:
+def sign_flipped(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     margin = implicit_margin(outputs, beta)
     return Loss(softplus(margin), margin)
 
 
-def reference_dropped(outputs: Outputs, *, beta: float) -> Loss:
+def reference_dropped(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     margin = -0.5 * beta * (outputs.error[:, 0] - outputs.error[:, 1])
     return Loss(softplus(-margin), margin)
 
 
-def winner_and_loser_swapped(outputs: Outputs, *, beta: float) -> Loss:
+def winner_and_loser_swapped(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     return diffusion_dpo(swapped(outputs) if outputs.known_reference_error is None else outputs, beta=beta)
 
 
-def mean_inside_the_logarithm(outputs: Outputs, *, beta: float) -> Loss:
+def mean_inside_the_logarithm(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     margin = implicit_margin(outputs, beta)
     return Loss(softplus(-margin.mean()).expand_as(margin), margin)
 
 
-def reduced(outputs: Outputs, *, beta: float) -> Loss:
+def reduced(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     margin = implicit_margin(outputs, beta)
     return Loss(softplus(-margin).mean(), margin)
 
 
-def half_forgotten(outputs: Outputs, *, beta: float) -> Loss:
+def half_forgotten(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     return diffusion_dpo(outputs, beta=2 * beta)
 
 
-def sum_for_mean(outputs: Outputs, *, beta: float) -> Loss:
+def sum_for_mean(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     return diffusion_dpo(outputs, beta=beta * outputs.policy[0, 0].numel())
 
 
-def only_image_axes_reduced(outputs: Outputs, *, beta: float) -> Loss:
+def only_image_axes_reduced(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     """The mean over (C, H, W), which leaves a video its last axis: a loss for each pixel column."""
     reference = outputs.policy if outputs.reference is None else outputs.reference
     policy_error, reference_error = ((each - outputs.target).square().mean(dim=[2, 3, 4]) for each in (outputs.policy, reference))
@@ -55,12 +63,12 @@ def only_image_axes_reduced(outputs: Outputs, *, beta: float) -> Loss:
     return Loss(softplus(-margin), margin)
 
 
-def reference_follows_the_policy(outputs: Outputs, *, beta: float) -> Loss:
+def reference_follows_the_policy(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     """One object for policy and reference: the loss is ln 2 for ever."""
     return diffusion_dpo(replace(outputs, reference=outputs.policy), beta=beta)
 
 
-def subtracted_in_half_precision(outputs: Outputs, *, beta: float) -> Loss:
+def subtracted_in_half_precision(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     if outputs.policy.dtype != torch.bfloat16:
         return diffusion_dpo(outputs, beta=beta)
     drift = outputs.error.bfloat16() - outputs.reference_error.bfloat16()
@@ -68,7 +76,7 @@ def subtracted_in_half_precision(outputs: Outputs, *, beta: float) -> Loss:
     return Loss(softplus(-margin), margin)
 
 
-def logarithm_of_sigmoid(outputs: Outputs, *, beta: float) -> Loss:
+def logarithm_of_sigmoid(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     margin = implicit_margin(outputs, beta)
     return Loss(-torch.log(torch.sigmoid(margin)), margin)
 
@@ -88,14 +96,16 @@ PLANTED = [
 NUMERICAL = {subtracted_in_half_precision: "bfloat16", logarithm_of_sigmoid: "far margins"}
 
 
-def failures(objective) -> list[str]:
-    """The names of the checks that an objective fails, run under the name of diffusion_dpo."""
-    failed = []
-    for name, check in ALL_CHECKS.items():
+def failures(objective: Objective, name: str = "diffusion_dpo", checks: Iterable[str] = ALL_CHECKS, enough: int | None = None) -> list[str]:
+    """The checks that an objective fails when it runs under a name; stops at `enough`."""
+    failed: list[str] = []
+    for check in checks:
         try:
-            check(objective, "diffusion_dpo")
-        except (AssertionError, ValueError, RuntimeError, IndexError):
-            failed.append(name)
+            ALL_CHECKS[check](objective, name)
+        except (AssertionError, ValueError, RuntimeError, IndexError, TypeError, AttributeError):
+            failed.append(check)
+            if len(failed) == enough:
+                break
     return failed
 
 
@@ -114,25 +124,119 @@ def test_a_numerical_error_fails_the_check_made_for_it(planted) -> None:
     assert failures(planted) == [NUMERICAL[planted]]
 
 
-def drops_dtype(outputs: Outputs, *, beta: float) -> Loss:
+def drops_dtype(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     loss = diffusion_dpo(outputs, beta=beta)
     return Loss(loss.value.float(), loss.margin)
 
 
-def ignores_kept_error(outputs: Outputs, *, beta: float) -> Loss:
+def ignores_kept_error(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     if outputs.known_reference_error is not None:
         return Loss(softplus(outputs.error[:, 0] - outputs.error[:, 1]))
     return diffusion_dpo(outputs, beta=beta)
 
 
-def reference_offset(outputs: Outputs, *, beta: float) -> Loss:
+def reference_offset(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     """Reads the loser's reference error twice as large: equal constants no longer cancel."""
     drift = outputs.error - outputs.reference_error * torch.tensor([1.0, 2.0], dtype=outputs.error.dtype)
     margin = -0.5 * beta * (drift[:, 0] - drift[:, 1])
     return Loss(softplus(-margin), margin)
 
 
+def tracks_with_gradient(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
+    loss = diffusion_dpo(outputs, beta=beta)
+    return Loss(loss.value, loss.margin, tracked={"margin": implicit_margin(outputs, beta)})
+
+
 def test_no_check_is_idle() -> None:
-    """Each check notices at least one of the planted errors, here or above."""
-    planted = (*PLANTED, *NUMERICAL, drops_dtype, ignores_kept_error, reference_offset)
-    assert set(ALL_CHECKS) - {name for each in planted for name in failures(each)} == set()
+    """Each check notices at least one of the planted errors, here or above; "permutation" is for lists, noticed by the mutants below."""
+    planted = (*PLANTED, *NUMERICAL, drops_dtype, ignores_kept_error, reference_offset, tracks_with_gradient)
+    assert set(ALL_CHECKS) - {name for each in planted for name in failures(each)} == {"permutation"}
+
+
+# Mutants of the source of every objective ----------------------------------------------------------
+
+
+def without_reference(outputs: Outputs) -> Outputs:
+    return replace(outputs, reference=None, known_reference_error=torch.zeros_like(outputs.error))
+
+
+class Mutation(ast.NodeTransformer):
+    """Plants one error at the `place`-th spot of its kind; `found` counts the spots."""
+
+    def __init__(self, kind: str, place: int):
+        self.kind, self.place, self.found = kind, place, 0
+
+    def _is_here(self, kind: str) -> bool:
+        if kind != self.kind:
+            return False
+        self.found += 1
+        return self.found - 1 == self.place
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Add | ast.Sub) and self._is_here("sign"):
+            node.op = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
+        return node
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        return (
+            node.operand
+            if isinstance(node.op, ast.USub) and not isinstance(node.operand, ast.Constant) and self._is_here("minus")
+            else node
+        )
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        """`winner, loser = pair(…)`: the two exchanged."""
+        self.generic_visit(node)
+        target = node.targets[0]
+        if (
+            isinstance(node.value, ast.Call)
+            and getattr(node.value.func, "id", "") == "pair"
+            and isinstance(target, ast.Tuple)
+            and self._is_here("swap")
+        ):
+            target.elts.reverse()
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Rewards and margins: negated, without the reference, or averaged over the batch before the link."""
+        self.generic_visit(node)
+        name = getattr(node.func, "id", "")
+        if name not in ("implicit_margin", "implicit_reward"):
+            return node
+        source = ast.unparse(node)
+        for kind, text in (
+            ("negated", f"-{source}"),
+            ("no reference", f"{name}(without_reference(outputs), beta)"),
+            ("batch mean", f"{source}.mean(0, keepdim=True).expand(len(outputs.policy), *{source}.shape[1:])"),
+        ):  # fmt: skip
+            if self._is_here(kind):
+                return ast.parse(text, mode="eval").body
+        return node
+
+
+KINDS = ("sign", "minus", "swap", "negated", "no reference", "batch mean")
+
+
+def mutants(name: str) -> list[tuple[str, Objective]]:
+    """Every planted error of every kind in objectives/NAME.py, as (what and where, the function)."""
+    source = inspect.getsource(import_module(f"diffalign.objectives.{name}"))
+    made = []
+    for kind in KINDS:
+        for place in count():
+            mutation = Mutation(kind, place)
+            tree = mutation.visit(ast.parse(source))
+            if mutation.found <= place:
+                break
+            namespace: dict[str, Any] = {"__name__": f"mutant_of_{name}", "without_reference": without_reference}
+            exec(compile(ast.fix_missing_locations(tree), f"<{kind} {place} of {name}>", "exec"), namespace)
+            made.append((f"{kind} {place}", namespace[name]))
+    return made
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_mutant_is_noticed_by_two_checks(name) -> None:
+    held = [check for check in CHECKS if check == "reference constant" or check not in getattr(method(name), "EXEMPT", {})]
+    survivors = {what: found for what, mutant in mutants(name) if len(found := failures(mutant, name, held, enough=2)) < 2}
+    assert survivors == {}

@@ -158,6 +158,45 @@ def test_full_fine_tuning_of_a_half_precision_model_is_refused(road: Callable[..
     run(road(name="adapter", overrides=("model.dtype=bfloat16",), lora={"rank": 2}, precision="bf16"), progress=QUIET)
 
 
+def test_half_precision_that_float32_could_not_enter_is_refused_before_the_model_is_loaded(road: Callable[..., Config]) -> None:
+    with pytest.raises(ValueError, match=r"model.dtype 'bfloat16' with train.precision 'fp32'.*set train.precision=bf16"):
+        run(road(overrides=("model.dtype=bfloat16",), lora={"rank": 2}), progress=QUIET)
+    with pytest.raises(ValueError, match=r"reference_dtype 'float16' with precision 'fp32'.*or reference_dtype to float32"):
+        Train.model_validate({"reference_dtype": "float16"})
+
+
+def test_a_half_precision_cache_trains_in_float32(road: Callable[..., Config]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    config = road()
+    record = json.loads((config.run / "latents/stage.json").read_text())
+    for path in (config.run / "latents").rglob("*.safetensors"):
+        save_file({name: value.half() for name, value in load_file(path).items()}, path)
+        record["files"][str(path.relative_to(config.run / "latents"))] = path.stat().st_size
+    (config.run / "latents/stage.json").write_text(json.dumps(record))
+    run(config, progress=QUIET)
+
+
+def test_latents_of_another_autoencoder_are_refused(road: Callable[..., Config], tiny_pipeline: Path, tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_pipeline, other)
+    vae = AutoencoderKL.from_pretrained(other / "vae")
+    vae.decoder.conv_in.weight.data[0, 0, 0, 0] += 1e-3
+    vae.save_pretrained(other / "vae")
+    with pytest.raises(ValueError, match=r"made by another autoencoder or text encoder \(float32:.*diffalign encode CONFIG --redo"):
+        run(road(overrides=(f"model.source={other}",)), progress=QUIET)
+
+
+def test_the_kept_config_says_every_number_of_the_objective(road: Callable[..., Config]) -> None:
+    config = road(objective="rpo")
+    run(config, progress=QUIET)
+    assert "beta: 5000.0" in (config.run / "train/config.yaml").read_text()
+    with pytest.raises(ValueError, match=r"train\.objective\.sft: was 0\.4, is now 0\.8"):
+        run(road(objective={"name": "rpo", "sft": 0.8}), progress=QUIET)
+
+
 def test_train_before_its_input_says_what_to_run(tiny_pipeline: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="first: diffalign pair"):
         run(load_config(config_file(tmp_path / "run", tiny_pipeline)), progress=QUIET)

@@ -159,7 +159,7 @@ def _dropout_in_the_policy_alone(task: AlignmentTask) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_perturbed_reference, _dropout_in_the_policy_alone])
-@pytest.mark.parametrize("objective", ["diffusion_dpo", "ipo", "hinge"])
+@pytest.mark.parametrize("objective", [name for name, needs in OBJECTIVES.items() if needs.reference])
 def test_another_reference_is_noticed_before_the_first_update(
     objective: str, spoil, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path
 ) -> None:
@@ -210,8 +210,6 @@ def test_an_adapter_left_on_in_the_reference_is_said(tiny_pipeline: Path, tiny_r
 def test_a_half_precision_reference_is_beside_the_policy_but_close(tiny_pipeline: Path, tiny_road: Path) -> None:
     task = make_task(tiny_pipeline, tiny_road)
     task.reference = FrozenCopy(task.modules["denoiser"], torch.bfloat16)
-    with pytest.raises(RuntimeError):  # float32 latents into bfloat16 weights, without autocast
-        task.measure(VISITS)
     with torch.autocast("cpu", torch.bfloat16):
         found = task.measure(VISITS).numbers
     assert found["win_adv"].abs().max() < 0.05

@@ -64,13 +64,16 @@ def test_a_bucket_without_groups_has_no_line() -> None:
     assert [name for name in metrics if "bucket" in name] == ["win_adv/t_bucket_0", "groups/t_bucket_0"]
 
 
-def test_the_first_loss_is_checked() -> None:
-    check_start({"loss": math.log(2)}, math.log(2))
-    check_start({"loss": 123.0}, None)
+def test_the_first_batch_is_checked() -> None:
+    check_start(math.log(2), 0.0, math.log(2), 0.0)
+    check_start(500.69, 0.001, 500.69, 0.0)
+    check_start(0.3, None, 0.3, None)
     with pytest.raises(
         ValueError, match=r"step 0: loss is 0\.7, expected 0\.693147 at the reference: the reference is not the starting policy"
     ):
-        check_start({"loss": 0.7}, math.log(2))
+        check_start(0.7, 0.0, math.log(2), 0.0)
+    with pytest.raises(ValueError, match=r"step 0: margin is 0\.2, expected 0 at the reference"):
+        check_start(500.6, 0.2, 500.69, 0.0)  # the loss alone would hide it
 
 
 def history(steps: int = 300, **changes: object) -> list[dict[str, float]]:

@@ -43,6 +43,27 @@ def test_positives_are_winners_and_wanted_samples(cache: LatentCache, tiny_road:
     assert groups.fetch([0, 2], dropped=[False] * 2, flipped=[False] * 2).latents.shape == (2, 1, 4, 8, 8)
 
 
+def test_every_wanted_sample_of_a_labelled_row_is_a_positive(cache: LatentCache) -> None:
+    row = Preference("g0", "a red circle", ("g0-0", "g0-1", "g1-0"), "labelled", labels=(1, 0, 1), scores=(3.0, 1.0, 2.0))
+    groups = CachedGroups(cache, [row], "positives")
+    assert [each.samples for each in groups.preferences] == [("g0-0",), ("g1-0",)]
+
+
+def test_a_tie_is_never_a_win(cache: LatentCache, tiny_road: Path) -> None:
+    pairs = read_preferences(tiny_road / "preferences")
+    pairs[3] = replace(pairs[3], win_probability=0.5)
+    with pytest.raises(ValueError, match=r"1 of 12 pairs are ties \(win_probability 0\.5\).*pair\.ties: drop"):
+        CachedGroups(cache, pairs, "pairs")
+    assert len(CachedGroups(cache, pairs, "pairs", models_ties=True)) == 12
+    assert len(CachedGroups(cache, [replace(pairs[3], win_probability=0.6)], "pairs")) == 1
+
+
+def test_segments_need_labels(cache: LatentCache, tiny_road: Path) -> None:
+    pairs = read_preferences(tiny_road / "preferences")
+    with pytest.raises(ValueError, match="some pairs have no segment_labels"):
+        CachedGroups(cache, pairs, "segments")
+
+
 def test_rows_that_do_not_fit_are_refused(cache: LatentCache, tiny_road: Path) -> None:
     pairs = read_preferences(tiny_road / "preferences")
     with pytest.raises(ValueError, match=r"trains on pairs \(pair rows\), the preference set has {'labelled': 1}; choose a pairing rule"):

@@ -149,7 +149,7 @@ def test_under_bf16_errors_and_objective_are_float32(tiny_pipeline: Path, tiny_r
 
     task.objective = objective
     train(task, Settings(**FAST, precision="bf16"), tmp_path, stop_after=2)
-    assert [entry[:3] for entry in seen] == [(torch.float32, torch.float32, False)] * 2
+    assert [entry[:3] for entry in seen] == [(torch.float32, torch.float32, False)] * 3  # the first step also looks at the reference
     rounded = seen[0][3].to(torch.bfloat16).to(seen[0][3].dtype)
     assert torch.equal(rounded, seen[0][3])  # the forward itself did run in bf16
     assert all(parameter.dtype == torch.float32 for parameter in checkpoint.trainable(task.modules).values())
@@ -163,20 +163,32 @@ def test_fp16_on_a_cpu_is_refused(tiny_pipeline: Path, tiny_road: Path, tmp_path
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_gpu_trains_and_resumes(precision: str, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+def test_a_gpu_trains_and_resumes(
+    precision: str, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights and Adam's moments after a resume, to 2 % of how far they moved (a GPU's sums are not exact); the loss scale exactly."""
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)  # the other tests stay on the CPU
     settings = Settings(**FAST, precision=precision)  # type: ignore[arg-type]
 
-    def run(folder: Path, stop_after: int | None = None) -> None:
+    def run(folder: Path, stop_after: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], object]:
         task = make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2))
+        start = {name: value.cpu() for name, value in weights(task).items()}
         task.modules["denoiser"].to("cuda")
         train(task, settings, folder, stop_after=stop_after)
+        newest = checkpoint.latest(folder / "checkpoints")
+        assert newest is not None
+        moved = {name: value.cpu() - start[name] for name, value in weights(task).items()}
+        return moved, load_file(newest / "resume/optimizer.safetensors"), json.loads((newest / "resume/facts.json").read_text())["scaler"]
 
-    run(tmp_path / "whole")
+    whole, whole_moments, whole_scaler = run(tmp_path / "whole")
     run(tmp_path / "parts", 3)
-    run(tmp_path / "parts")
-    for a, b in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "parts"), strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-2)
+    parts, parts_moments, parts_scaler = run(tmp_path / "parts")
+    assert whole_scaler == parts_scaler
+    for one, two in ((whole, parts), (whole_moments, parts_moments)):
+        for name, value in one.items():
+            assert (value - two[name]).norm() <= 0.02 * value.norm() + 1e-8, name
 
 
 def _not_finite_at(step: int, kind: str):
@@ -185,7 +197,7 @@ def _not_finite_at(step: int, kind: str):
 
     def objective(outputs: Outputs) -> Loss:
         nonlocal calls
-        calls += 1
+        calls += torch.is_grad_enabled()  # not the look at the reference before the first step
         loss = diffusion_dpo(outputs, beta=100.0)
         if calls != step:
             return loss

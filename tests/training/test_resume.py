@@ -114,6 +114,10 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_pipeline: Path, tiny_road: 
     other.identity["base"] = "0123456789abcdef"
     with pytest.raises(ValueError, match="base: checkpoint has"):
         train(other, settings, tmp_path)
+    fewer = make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2))
+    del fewer.identity["kind"]
+    with pytest.raises(ValueError, match="kind: checkpoint has 'lora', this run None"):
+        train(fewer, settings, tmp_path)
     # What does not change the numbers may change: how often a line is shown, the tracker, the split into micro-batches.
     train(
         make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2)),
@@ -122,6 +126,23 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_pipeline: Path, tiny_road: 
         stop_after=1,
     )
     assert (tmp_path / "metrics.jsonl").read_bytes().startswith(before)
+
+
+def test_another_split_of_a_batch_with_dropout_is_another_run(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+    """A dropout mask is drawn for a whole forward, so groups per forward are a part of what is computed."""
+    settings = Settings(**FAST)
+    lora = Lora(rank=2, dropout=0.2)
+    train(make_task(tiny_pipeline, tiny_road, lora=lora), settings, tmp_path, stop_after=2)
+    with pytest.raises(ValueError, match="groups per forward: checkpoint has 4, this run 2"):
+        train(make_task(tiny_pipeline, tiny_road, lora=lora), settings.model_copy(update={"micro_batch_size": 2}), tmp_path)
+
+
+def test_a_log_that_lost_its_end_is_not_continued(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+    settings = Settings(**FAST)
+    train(make_task(tiny_pipeline, tiny_road), settings, tmp_path, stop_after=2)
+    (tmp_path / "metrics.jsonl").write_text((tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)[0])
+    with pytest.raises(ValueError, match=r"metrics\.jsonl has 1 lines and the checkpoint is of step 2: its end was lost.*--redo"):
+        train(make_task(tiny_pipeline, tiny_road), settings, tmp_path)
 
 
 @pytest.mark.long
