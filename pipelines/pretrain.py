@@ -17,6 +17,9 @@ from pipelines.config import Config, Section
 from pipelines.progress import Progress
 from pipelines.stage import open_stage
 
+# report.json counts seconds, and stage.json has what it says; checkpoints are for resuming alone.
+RESULT = ("pipeline/**/*", "*/metrics.jsonl")
+
 
 class Pretrain(Section):
     """A world, the sizes of the pipeline, and the two trainings: autoencoder, then denoiser with text encoder."""
@@ -41,7 +44,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         raise ValueError("pretrain runs on one process: the autoencoder's two halves are called apart; start it without accelerate launch")
     shown = {"log_every", "tracker", "micro_batch_size"}
     settings = section.model_dump(mode="json", exclude={"autoencoder": shown, "denoiser": shown}) | {"seed": config.seed}
-    with open_stage(config, "pretrain", settings=settings, redo=redo) as stage:
+    with open_stage(config, "pretrain", settings=settings, outputs=RESULT, redo=redo) as stage:
         if stage.is_complete:
             progress.say("pretrain: nothing to do, it is complete")
             return

@@ -41,10 +41,11 @@ def stage_path(config: Config, name: str) -> Path:
 class StageFolder:
     """An opened stage. Made by open_stage."""
 
-    def __init__(self, path: Path, name: str, record: dict[str, Any], *, is_main: bool) -> None:
+    def __init__(self, path: Path, name: str, record: dict[str, Any], outputs: Sequence[str], *, is_main: bool) -> None:
         self.path = path
         self.name = name
         self.record = record
+        self.outputs = outputs
         self.is_main = is_main
         self._opened = time.monotonic()
 
@@ -68,7 +69,7 @@ class StageFolder:
         """Marks the stage complete: writes the summary and the fingerprint, atomically."""
         if not self.is_main:
             return
-        files = _outputs(self.path)
+        files = _outputs(self.path, self.outputs)
         seconds = self.record.get("seconds", 0.0) + time.monotonic() - self._opened
         self.record |= {
             "complete": True,
@@ -78,11 +79,6 @@ class StageFolder:
             "files": {name: file.stat().st_size for name, file in files.items()},
             "fingerprint": _fingerprint(self.record, files),
         }
-        _write_record(self.path, self.record)
-
-    def reopen(self) -> None:
-        """Marks a complete stage as unfinished, because it has more to do (further training steps). Keeps what it holds."""
-        self.record |= {"complete": False}
         _write_record(self.path, self.record)
 
 
@@ -99,6 +95,7 @@ def open_stage(
     settings: Mapping[str, Any],
     inputs: tuple[str, ...] = (),
     outdated: Outdated = everything,
+    outputs: Sequence[str] = ("**/*",),
     redo: bool = False,
     is_main: bool = True,
 ) -> Iterator[StageFolder]:
@@ -107,6 +104,8 @@ def open_stage(
     settings  whatever determines the output; a difference from what is recorded is refused, key by key, unless redo.
     inputs    stages that must be complete; their fingerprints are recorded, and a changed one is refused like a changed setting.
     outdated  for changes that spare a part: that part stays, the rest moves to RUN/replaced, and the stage is open for what is missing.
+    outputs   globs of the files that are the stage's result: recorded, part of its fingerprint, and made again where one is lost. Whatever
+              else lies in the folder (checkpoints, timings) may go, and may differ between two runs of the same settings.
     redo      moves the old folder to RUN/replaced and starts afresh.
     is_main   False in the other processes of a distributed run: takes no lock and writes nothing.
 
@@ -114,7 +113,7 @@ def open_stage(
     """
     path = stage_path(config, name)
     if not is_main:
-        yield StageFolder(path, name, _read_record(path) or {}, is_main=False)
+        yield StageFolder(path, name, _read_record(path) or {}, outputs, is_main=False)
         return
     with lock_run(config.run), full_disk_is_clear(path):
         if redo:
@@ -128,7 +127,7 @@ def open_stage(
             "started": now(),
         }
         recorded = _read_record(path)
-        if recorded is not None and not recorded.get("complete") and not _outputs(path):
+        if recorded is not None and not recorded.get("complete") and not _outputs(path, outputs):
             recorded = None  # the try before made nothing: other settings are welcome
         if recorded is None:
             if path.is_dir() and any(path.glob("shard-*")):
@@ -154,7 +153,7 @@ def open_stage(
                 record = record | {"complete": False, "settings": fresh["settings"], "inputs": fresh["inputs"]}
                 _write_record(path, record)
         _remove_leftovers(path)
-        stage = StageFolder(path, name, record, is_main=True)
+        stage = StageFolder(path, name, record, outputs, is_main=True)
         try:
             yield stage
         finally:
@@ -273,8 +272,9 @@ def write_atomically(file: Path, content: bytes) -> None:
         raise
 
 
-def _outputs(path: Path) -> dict[str, Path]:
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != RECORD and ".tmp" not in file.name)
+def _outputs(path: Path, globs: Sequence[str]) -> dict[str, Path]:
+    found = {file for pattern in globs for file in path.glob(pattern)}
+    files = sorted(file for file in found if file.is_file() and file.name != RECORD and ".tmp" not in file.name)
     return {file.relative_to(path).as_posix(): file for file in files}
 
 

@@ -65,6 +65,8 @@ class Train(Section, Settings):
 
 # What changes how a run is shown or split over devices, and not what it computes.
 FREE = {"log_every", "tracker", "micro_batch_size"}
+# Checkpoints, speed.jsonl and what a tracker writes are for this run alone.
+RESULT = ("final/**/*", "metrics.jsonl")
 
 
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
@@ -78,9 +80,9 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     is_main = PartialState(cpu=device_of(config.model) == "cpu").is_main_process  # before the model: it says which GPU is this process's
     progress = progress if is_main else Progress(silent=True)
     settings = {"train": section.model_dump(mode="json", exclude=FREE), "model": config.model.fingerprint()}
-    with open_stage(config, "train", settings=settings, inputs=("pair", "encode"), redo=redo, is_main=is_main) as stage:
+    with open_stage(config, "train", settings=settings, inputs=("pair", "encode"), outputs=RESULT, redo=redo, is_main=is_main) as stage:
         # The others wait here until the first process has opened the stage, and do what it found.
-        [is_done] = broadcast_object_list([stage.is_complete and (stage.path / "final").is_dir()])
+        [is_done] = broadcast_object_list([stage.is_complete])
         if is_done:
             progress.say("train: nothing to do, it is complete")
             return

@@ -110,6 +110,9 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
         log.info(f"resuming from step {start}")
     if accelerator.is_main_process:  # also from step 0: a run killed before its first checkpoint left lines
         history = _truncate(folder / "metrics.jsonl", start)
+        if start and not history:
+            lost = f"{folder / 'metrics.jsonl'} is lost, and with it the first {start} steps of the log"
+            raise ValueError(f"{lost}; put it back, or train again with --redo")
         _truncate(folder / "speed.jsonl", start)
     if start < settings.steps:
         names = list(task.modules)

@@ -117,6 +117,36 @@ def test_a_lost_result_is_published_again(road: Callable[..., Config]) -> None:
     assert weights.read_bytes() == before
 
 
+def test_what_is_beside_the_result_may_go(road: Callable[..., Config]) -> None:
+    config = road(checkpoint_every=2)
+    run(config, progress=QUIET)
+    folder = config.run / "train"
+    before = {name: (folder / name).stat().st_mtime_ns for name in ("metrics.jsonl", "final", "stage.json")}
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "speed.jsonl").unlink()
+    heard = Heard()
+    run(config, progress=heard)
+    assert heard.lines == ["train: nothing to do, it is complete"]
+    assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
+
+
+def test_the_same_training_again_is_the_same_input(road: Callable[..., Config]) -> None:
+    config = road(tracker="tensorboard")
+    prints = []
+    for _ in range(2):
+        run(config, redo=True, progress=QUIET)
+        prints.append(json.loads((config.run / "train/stage.json").read_text())["fingerprint"])
+    assert prints[0] == prints[1]
+
+
+def test_a_log_that_is_lost_beside_its_checkpoints_is_named(road: Callable[..., Config]) -> None:
+    config = road(checkpoint_every=2)
+    run(config, progress=QUIET)
+    (config.run / "train/metrics.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is lost, and with it the first 6 steps of the log; .*--redo"):
+        run(config, progress=QUIET)
+
+
 def test_changed_settings_are_refused_and_redone(road: Callable[..., Config]) -> None:
     run(road(), progress=QUIET)
     changed = road(learning_rate=2e-3)
