@@ -109,15 +109,14 @@ def open_stage(
     redo      moves the old folder to RUN/replaced and starts afresh.
     is_main   False in the other processes of a distributed run: takes no lock and writes nothing.
 
-    ValueError: changed settings or inputs, a stage that is not complete, a locked run. OSError: full disk, with what to do.
+    ValueError: changed settings or inputs, an input that is not complete or has lost files, a locked run.
+    OSError: full disk, with what to do.
     """
     path = stage_path(config, name)
     if not is_main:
         yield StageFolder(path, name, _read_record(path) or {}, outputs, is_main=False)
         return
     with lock_run(config.run), full_disk_is_clear(path):
-        if redo:
-            _move_away(config.run, path)
         fresh = {
             "stage": name,
             "complete": False,
@@ -126,6 +125,8 @@ def open_stage(
             "versions": _versions(),
             "started": now(),
         }
+        if redo:
+            _move_away(config.run, path)
         recorded = _read_record(path)
         if recorded is not None and not recorded.get("complete") and not _outputs(path, outputs):
             recorded = None  # the try before made nothing: other settings are welcome
@@ -144,7 +145,7 @@ def open_stage(
                     f"{path / changed[0]} was changed after {name} was complete ({len(changed)} changed in all); "
                     f"make the stage again with --redo, or put the file back"
                 )
-            if record.get("complete") and any(not (path / file).is_file() for file in record.get("files", {})):
+            if record.get("complete") and _lost_outputs(path, record):
                 record = record | {"complete": False}
             if worthless is not None:
                 for folder in sorted({folder for pattern in worthless for folder in path.glob(pattern)}):
@@ -178,15 +179,18 @@ def require_stage(config: Config, name: str, needed: str) -> Path:
 
 
 def _input_fingerprint(config: Config, name: str, needed: str) -> str:
-    record = _read_record(stage_path(config, needed))
-    if record is None or not record.get("complete"):
-        state = "has not run" if record is None else "is not complete"
-        command = needed.partition("/")[0]
-        raise ValueError(
-            f"{name} needs {stage_path(config, needed)}, but {needed} {state} in this run; "
-            f"first: diffalign {command} CONFIG (or diffalign run CONFIG)"
-        )
-    return record["fingerprint"]
+    path = stage_path(config, needed)
+    record = _read_record(path)
+    if record is None:
+        state = "has not run"
+    elif not record.get("complete"):
+        state = "is not complete"
+    elif wrong := [*_lost_outputs(path, record), *_changed_outputs(path, record)]:
+        state = f"has lost or changed files ({len(wrong)}, the first: {wrong[0]})"
+    else:
+        return record["fingerprint"]
+    command = needed.partition("/")[0]
+    raise ValueError(f"{name} needs {path}, but {needed} {state} in this run; first: diffalign {command} CONFIG (or diffalign run CONFIG)")
 
 
 def _outdated(run: Path, path: Path, name: str, recorded: dict[str, Any], fresh: dict[str, Any], outdated: Outdated) -> list[str] | None:
@@ -276,6 +280,10 @@ def _outputs(path: Path, globs: Sequence[str]) -> dict[str, Path]:
     found = {file for pattern in globs for file in path.glob(pattern)}
     files = sorted(file for file in found if file.is_file() and file.name != RECORD and ".tmp" not in file.name)
     return {file.relative_to(path).as_posix(): file for file in files}
+
+
+def _lost_outputs(path: Path, record: dict[str, Any]) -> list[str]:
+    return [name for name in record.get("files", {}) if not (path / name).is_file()]
 
 
 def _changed_outputs(path: Path, record: dict[str, Any]) -> list[str]:
