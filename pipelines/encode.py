@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from pipelines.config import Config, Section, settings_of
 from pipelines.progress import Progress
 from pipelines.prompts import refuse_long_prompts
-from pipelines.stage import StageFolder, open_stage, stage_path
+from pipelines.stage import StageFolder, open_stage, require_stage, stage_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,11 +79,11 @@ def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progr
         over = f"{truncated} of {len(prompts)} prompts are over {backbone.token_limit} tokens and are cut there"
         progress.say(f"encode: {over}", style="yellow")
     factor = downsampling(backbone)
-    folder = candidates_path(config)
+    folder = require_stage(config, "encode", "generate")
     sizes = sizes_of(folder, preferences, section.size, factor)
     plan = plan_shards(sizes, section.candidates_per_shard)
     encode_prompts(stage.path, prompts, backbone, section, progress)
-    encode_candidates(stage, folder, plan, sizes, backbone, section, config.seed, progress)
+    encode_candidates(stage.path, folder, plan, sizes, backbone, section, config.seed, progress)
     shapes = {"x".join(map(str, shape)): count for shape, count in latent_shapes(stage.path, plan).items()}
     description = CacheDescription(
         dtype=section.dtype, posterior=section.posterior, encoder=backbone.encoder_identity(), seed=config.seed, size=section.size,
@@ -154,7 +154,7 @@ def encode_prompts(folder: Path, prompts: Sequence[str], backbone: Backbone, sec
     if not (folder / "embeds" / "dropout.safetensors").is_file():
         write_dropout_embeds(folder, embed([""]))
     shards = [list(prompts[start : start + PROMPTS_PER_SHARD]) for start in range(0, len(prompts), PROMPTS_PER_SHARD)]
-    missing = [index for index in range(len(shards)) if not (folder / "embeds" / f"shard-{index:05d}.parquet").is_file()]
+    missing = missing_shards(folder / "embeds", len(shards))
     done = len(prompts) - sum(len(shards[index]) for index in missing)
     with progress.bar("encode prompts", len(prompts), done=done) as advance:
         for index in missing:
@@ -165,13 +165,19 @@ def encode_prompts(folder: Path, prompts: Sequence[str], backbone: Backbone, sec
             write_embeds_shard(folder, index, shards[index], {name: _join([part[name] for part in parts]) for name in parts[0]})
 
 
-def encode_candidates(stage: StageFolder, folder: Path, plan: Sequence[Sequence[str]], sizes: Sizes, backbone: Backbone,
+def missing_shards(folder: Path, count: int) -> list[int]:
+    """Which of `count` shards lack their tensors or their index."""
+    suffixes = (".safetensors", ".parquet")
+    return [index for index in range(count) if not all((folder / f"shard-{index:05d}{suffix}").is_file() for suffix in suffixes)]
+
+
+def encode_candidates(cache: Path, folder: Path, plan: Sequence[Sequence[str]], sizes: Sizes, backbone: Backbone,
                       section: Encode, seed: int, progress: Progress) -> None:  # fmt: skip
     """Writes the latents of the shards that are not there yet, in one pass over the candidates."""
     from diffalign.data.latents import write_latents_shard
     from diffalign.data.records import read_candidates
 
-    missing = stage.missing(len(plan))
+    missing = missing_shards(cache, len(plan))
     shard_of = {candidate: index for index in missing for candidate in plan[index]}
     waiting: dict[int, list[Candidate]] = {index: [] for index in missing}
     total = sum(map(len, plan))
@@ -192,7 +198,7 @@ def encode_candidates(stage: StageFolder, folder: Path, plan: Sequence[Sequence[
                     flipped.append(_encode_batch(backbone, pixels.flip(-1), batch, section, seed, ":flipped"))
                 advance(len(batch))
             ids = [candidate.candidate_id for candidate in candidates]
-            write_latents_shard(stage.path, index, ids, _join(latents), _join(flipped) if section.flip else None)
+            write_latents_shard(cache, index, ids, _join(latents), _join(flipped) if section.flip else None)
 
 
 def _encode_batch(backbone: Backbone, pixels: Tensor, batch: Sequence[Candidate], section: Encode, seed: int, suffix: str) -> Tensor:

@@ -111,6 +111,24 @@ def test_a_second_run_does_nothing_and_an_interrupted_one_goes_on(tmp_path: Path
     assert written == [0, 1, 1, 2]
 
 
+def test_candidates_that_lost_a_shard_are_not_encoded(tmp_path: Path, model: Path) -> None:
+    config = make_run(tmp_path, model)
+    (config.run / "candidates" / "shard-00001.parquet").unlink()
+    with pytest.raises(ValueError, match=r"encode needs .*candidates, but generate has lost or changed files .*first: diffalign generate"):
+        run(config, progress=QUIET)
+
+
+@pytest.mark.parametrize("lost", ["shard-00001.safetensors", "shard-00001.parquet", "embeds/shard-00000.safetensors"])
+def test_a_lost_half_of_a_shard_is_made_again(tmp_path: Path, model: Path, lost: str) -> None:
+    config = make_run(tmp_path, model)
+    run(config, progress=QUIET)
+    folder = config.run / "latents"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "stage.json"}
+    (folder / lost).unlink()
+    run(config, progress=QUIET)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
 def test_changed_settings_are_refused(tmp_path: Path, model: Path) -> None:
     config = make_run(tmp_path, model)
     run(config, progress=QUIET)

@@ -94,6 +94,15 @@ def test_scoring_before_generating_says_what_to_run(tmp_path: Path) -> None:
         run(fake_config(tmp_path, score=REWARDS), progress=QUIET)
 
 
+def test_candidates_that_lost_a_shard_are_not_scored(config: Config) -> None:
+    (config.run / "candidates" / "shard-00001.parquet").unlink()
+    with pytest.raises(ValueError, match=r"generate has lost or changed files \(1, the first: shard-00001\.parquet\).*diffalign generate"):
+        run(config, progress=QUIET)
+    generate(config, progress=QUIET)
+    run(config, progress=QUIET)
+    assert len(read_scores(config.run / "scores")["contrast.score"]) == 24
+
+
 def test_changed_settings_of_a_reward_are_refused(config: Config) -> None:
     run(fake_config(config.run, score={"rewards": {"mine": {"reward": "contrast"}}}), progress=QUIET)
     with pytest.raises(ValueError, match='reward: was "contrast", is now "sharpness"'):
