@@ -111,7 +111,7 @@ class Pair(Section):
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     """Writes preferences/, after candidates/ where the set is imported."""
     from diffalign.data.pairing import group_candidates, pair_groups
-    from diffalign.data.records import Preference, read_candidates, write_preferences
+    from diffalign.data.records import Preference, read_candidates, read_scores, write_preferences
     from diffalign.data.shards import read_file
 
     pair = config.pair
@@ -129,7 +129,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         judgements = (Preference.from_row(row) for path in imported for row in read_file(path))
         groups = group_candidates(
             read_candidates(stage_path(config, "generate")),
-            _scores(config, pair.rewards),
+            read_scores(stage_path(config, "score"), pair.rewards),
             judgements if pair.rule == "imported" else (),
             identities=pair.deduplicate,
         )
@@ -201,15 +201,6 @@ def _blocks(groups: Iterator[ImportedGroup], size: int) -> Iterator[list[Importe
             block = []
     if block:
         yield block
-
-
-def _scores(config: Config, rewards: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    from diffalign.data.records import read_scores
-
-    if not rewards:
-        return {}
-    scores = read_scores(stage_path(config, "score"))
-    return {name: values for name, values in scores.items() if name.partition(".")[0] in rewards}
 
 
 def describe(summary: PairingSummary) -> list[str]:

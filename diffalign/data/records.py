@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -208,13 +208,15 @@ def read_preferences(folder: Path) -> list[Preference]:
     return [Preference.from_row(row) for row in read_rows(folder, PREFERENCES.names)]
 
 
-def read_scores(folder: Path) -> dict[str, dict[str, float]]:
-    """Every score under scores/REWARD/shard-*.parquet as "reward.dimension" → candidate_id → value."""
+def read_scores(folder: Path, rewards: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
+    """The scores under scores/REWARD/shard-*.parquet, of these rewards or of all, as "reward.dimension" → candidate_id → value."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder {str(folder)!r} does not exist; run the stage `score` first")
+    if rewards is None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"folder {str(folder)!r} does not exist; run the stage `score` first")
+        rewards = sorted(path.name for path in folder.iterdir() if path.is_dir())
     scores: dict[str, dict[str, float]] = {}
-    for reward in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for reward in (folder / name for name in rewards):
         with open_parquet(shard_paths(reward)[0]) as file:
             dimensions = [column.name for column in file.schema_arrow if pa.types.is_floating(column.type)]
         columns = {dimension: scores.setdefault(f"{reward.name}.{dimension}", {}) for dimension in dimensions}

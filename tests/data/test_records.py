@@ -162,6 +162,11 @@ def test_scores_are_addressed_by_reward_and_dimension(tmp_path):
     assert sorted(read) == ["clip.count", "clip.overall", "shapes.count", "shapes.overall"]
     assert read["shapes.count"] == {"a": 1.0, "b": 0.0}
     assert read["clip.overall"] == {"a": 2.0}
+    (tmp_path / "failed").mkdir()  # a reward that could not be loaded is in nobody's way
+    assert sorted(read_scores(tmp_path, ["clip"])) == ["clip.count", "clip.overall"]
+    with pytest.raises(FileNotFoundError, match=r"failed' holds no shard"):
+        read_scores(tmp_path, ["failed"])
+    assert read_scores(tmp_path / "nowhere", []) == {}
 
 
 def test_bad_rows_are_refused_with_their_number(tmp_path):

@@ -101,6 +101,24 @@ def test_a_rescored_input_is_refused(scored: Config) -> None:
         run(scored, progress=QUIET)
 
 
+def test_a_reward_that_does_not_load_blocks_no_other(scored: Config) -> None:
+    missing = {"clip_score": {"architecture": "ViT-B-32", "checkpoint": "/no/such.safetensors"}}
+    with pytest.raises((FileNotFoundError, ImportError)):
+        score(fake_config(scored.run, score={"rewards": {**REWARDS["rewards"], **missing}}), progress=QUIET)
+    run(scored, progress=QUIET)
+    assert len(read_preferences(scored.run / "preferences")) == 6
+
+
+def test_scores_of_other_candidates_are_refused(scored: Config) -> None:
+    run(scored, progress=QUIET)
+    other = scored.model_copy(update={"seed": 6})
+    generate(other, redo=True, progress=QUIET)
+    with pytest.raises(ValueError, match=r"scores/contrast was made from other candidates .*; first: diffalign score CONFIG --redo"):
+        run(other, redo=True, progress=QUIET)
+    score(other, redo=True, progress=QUIET)
+    run(other, redo=True, progress=QUIET)
+
+
 def test_the_summary_is_told(scored: Config, capsys: pytest.CaptureFixture[str]) -> None:
     run(make(scored.run, rule="all_pairs", minimum_gap=0.002), progress=Progress())
     told = capsys.readouterr().err
