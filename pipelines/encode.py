@@ -256,11 +256,6 @@ def latent_shapes(folder: Path, plan: Sequence[Sequence[str]]) -> dict[tuple[int
     return shapes
 
 
-def candidates_path(config: Config) -> Path:
-    """Where the candidates of this run lie: generated, or brought by the importer of `pair`."""
-    return stage_path(config, "generate")
-
-
 def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield list(items[start : start + size])

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from pipelines.config import Config, Section, settings_of
-from pipelines.encode import candidates_path
 from pipelines.evaluate import BASE
 from pipelines.progress import Progress
 from pipelines.report import read_metrics
-from pipelines.stage import open_stage, stage_path
+from pipelines.stage import is_current, open_stage, stage_path
 
 if TYPE_CHECKING:
     from diffalign.data.records import Candidate, Preference
@@ -34,10 +33,14 @@ class Gallery(Section):
 
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     """Writes RUN/gallery from whatever of evaluation, pairs and training this road has."""
+    from diffalign.data.records import read_scores
     from diffalign.gallery.write import write_gallery
 
     section = config.gallery or Gallery()
+    rewards = rewards_to_show(config)
     inputs = tuple(stage for stage in ("pair", "train", "evaluate") if getattr(config, stage) is not None)
+    if config.pair is not None:
+        inputs = ("generate", *(f"score/{reward}" for reward in rewards), *inputs)
     # It shows what is elsewhere, so nothing is lost where a change of any kind writes it anew.
     with open_stage(
         config, "gallery", settings=settings_of(section), inputs=inputs, outdated=lambda key, before, now: (), redo=redo
@@ -54,7 +57,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
             write_gallery(
                 stage.path,
                 comparison_of(evaluation, report) if evaluation is not None and report is not None else None,
-                pair_rows(preferences, candidates_path(config), stage_path(config, "score")),
+                pair_rows(preferences, stage_path(config, "generate"), read_scores(stage_path(config, "score"), rewards)),
                 curves_of(stage_path(config, "train") / "metrics.jsonl") if config.train is not None else (),
                 title=section.title or title_of(config),
                 roles=roles_of(report) if report is not None else {},
@@ -63,6 +66,13 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
             )
         stage.finish({"index": index.name, "samples": samples, "pairs": len(preferences)})
     progress.say(f"gallery: open {index}")
+
+
+def rewards_to_show(config: Config) -> list[str]:
+    """The rewards of the config that have scored the candidates as they are now. An id says nothing of it: another seed gives the same."""
+    if config.pair is None or config.score is None:
+        return []
+    return [reward for reward in config.score.rewards if is_current(config, f"score/{reward}")]
 
 
 def title_of(config: Config) -> str:
@@ -153,9 +163,8 @@ def _sides(preference: Preference) -> tuple[str, str] | None:
     return (wanted[0], unwanted[0]) if wanted and unwanted else None
 
 
-def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Path) -> Iterator[PairRow]:
+def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Mapping[str, Mapping[str, float]]) -> Iterator[PairRow]:
     """Both sides of each preference with scores and flags, in the order of the preferences."""
-    from diffalign.data.records import read_scores
     from diffalign.gallery import PairRow, Sample
 
     preferences = list(preferences)
@@ -163,7 +172,7 @@ def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Path)
         return
     wanted = {sample for preference in preferences for sample in _sides(preference) or ()}
     found = find_candidates(candidates, wanted)
-    of = by_candidate(read_scores(scores)) if scores.is_dir() else {}
+    of = by_candidate(scores)
     for preference in preferences:
         sides = _sides(preference)
         if sides is None:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, model_validator
 from diffalign.data.pairing_settings import PairingSettings, RuleName
 from pipelines.config import Section, files_fingerprint, settings_of
 from pipelines.progress import Progress
-from pipelines.stage import is_changed, open_stage, stage_path
+from pipelines.stage import is_changed, is_current, open_stage, stage_path
 
 if TYPE_CHECKING:
     from diffalign.data.importers import ImportedGroup
@@ -126,6 +126,10 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         if stage.is_complete:
             progress.say(f"pair: {stage.summary['pairs_kept']} preferences are in {stage.path}; nothing to do")
             return
+        for reward in pair.rewards:
+            if not is_current(config, f"score/{reward}"):
+                scores, candidates = stage_path(config, f"score/{reward}"), stage_path(config, "generate")
+                raise ValueError(f"{scores} was made from other candidates than are in {candidates}; first: diffalign score CONFIG --redo")
         judgements = (Preference.from_row(row) for path in imported for row in read_file(path))
         groups = group_candidates(
             read_candidates(stage_path(config, "generate")),

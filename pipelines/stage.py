@@ -172,6 +172,14 @@ def is_changed(config: Config, name: str, settings: Mapping[str, Any]) -> bool:
     return record is not None and record.get("settings") != _plain(settings)
 
 
+def is_current(config: Config, name: str) -> bool:
+    """Whether a stage is complete and was made from its inputs as they are now."""
+    record = _read_record(stage_path(config, name)) or {}
+    inputs = record.get("inputs", {})
+    now = {needed: (_read_record(stage_path(config, needed)) or {}).get("fingerprint") for needed in inputs}
+    return bool(record.get("complete")) and inputs == now
+
+
 def require_stage(config: Config, name: str, needed: str) -> Path:
     """The folder of a complete stage; ValueError with the command that makes it."""
     _input_fingerprint(config, name, needed)

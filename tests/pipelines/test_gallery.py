@@ -10,7 +10,7 @@ import pytest
 from small_road import finish_until_pair, make_candidates, make_config, pairs_of
 
 from diffalign.data.modalities.image import Image
-from diffalign.data.records import Candidate, Preference, write_candidates
+from diffalign.data.records import Candidate, Preference, write_candidates, write_preferences
 from diffalign.data.shards import write_shard
 from diffalign.gallery import ROLES
 from pipelines.config import Config
@@ -137,11 +137,12 @@ def test_pairs_follow_the_preferences(tmp_path: Path) -> None:
     candidates = make_candidates(6)
     write_candidates(tmp_path / "candidates" / "shard-00000.parquet", candidates)
     labelled = Preference("g2", candidates[4].prompt, ("g2-0", "g2-1"), "labelled", labels=(0, 1))
-    rows = list(pair_rows([*pairs_of(candidates)[:2], labelled], tmp_path / "candidates", tmp_path / "scores"))
+    rows = list(pair_rows([*pairs_of(candidates)[:2], labelled], tmp_path / "candidates", {"clip.score": {"g0-1": 0.5}}))
     assert [(row.chosen.candidate_id, row.rejected.candidate_id) for row in rows] == [("g0-0", "g0-1"), ("g1-0", "g1-1"), ("g2-1", "g2-0")]
     assert rows[0].gap == 0.75 and np.isnan(rows[2].gap)
+    assert rows[0].chosen.scores == {} and rows[0].rejected.scores == {"clip.score": 0.5}
     with pytest.raises(ValueError, match=r"1 candidates of the preferences are not in .*'gone'"):
-        list(pair_rows([Preference("g0", "p", ("g0-0", "gone"))], tmp_path / "candidates", tmp_path / "scores"))
+        list(pair_rows([Preference("g0", "p", ("g0-0", "gone"))], tmp_path / "candidates", {}))
 
 
 def picture(value: tuple[int, int, int], *, height: int = 8, model: str = "m", name: str = "c") -> Candidate:
@@ -173,3 +174,37 @@ def test_a_road_without_evaluation_has_pairs_alone(tmp_path: Path) -> None:
     finish_until_pair(config, candidates, pairs_of(candidates))
     run(config, progress=QUIET)
     assert (config.run / "gallery" / "index.html").is_file()
+
+
+def add_scores(config: Config, reward: str, candidates: list[Candidate]) -> None:
+    with open_stage(config, f"score/{reward}", settings={}, inputs=("generate",), redo=True) as stage:
+        table = [{"candidate_id": candidate.candidate_id, "score": 0.5} for candidate in candidates]
+        write_shard(stage.shard(0), table, score_schema(["score"]))
+        stage.finish({})
+
+
+def shown_scores(config: Config) -> list[str]:
+    run(config, progress=QUIET)
+    header = script(config.run / "gallery" / "data" / "gallery.js")
+    return json.loads(header.removeprefix('galleryData("gallery",').rstrip("\n);"))["pairs"]["scores"]
+
+
+def test_scores_of_these_candidates_and_this_config_are_shown(tmp_path: Path) -> None:
+    config = make_config(
+        tmp_path / "run", Path("nobody/nothing"), score={"rewards": ["contrast", "sharpness"]}, pair={"by": "contrast.score"}, gallery={}
+    )
+    candidates = make_candidates(4)
+    finish_until_pair(config, candidates, pairs_of(candidates))
+    for reward in ("contrast", "left_behind"):
+        add_scores(config, reward, candidates)
+    assert shown_scores(config) == ["contrast.score"]
+    add_scores(config, "sharpness", candidates)
+    assert shown_scores(config) == ["contrast.score", "sharpness.score"]
+    with open_stage(config, "generate", settings={"seed": 1}, redo=True) as stage:  # the same ids, other pictures
+        write_candidates(stage.shard(0), make_candidates(4, sides=(8,)))
+        stage.finish({})
+    with open_stage(config, "pair", settings={}, inputs=("generate",), redo=True) as stage:
+        write_preferences(stage.shard(0), pairs_of(candidates))
+        stage.finish({})
+    add_scores(config, "contrast", candidates)
+    assert shown_scores(config) == ["contrast.score"]
