@@ -293,7 +293,8 @@ def _diverged(what: str, step: int, groups: list[str], checkpoints: Path, settin
     kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint was written yet"
     return (
         f"{what} is not finite at step {step + 1}, in groups {', '.join(groups[:8])}; {kept}. "
-        f"Lower learning_rate (now {settings.learning_rate:g}) or beta, or use precision: fp32 (now {settings.precision})"
+        f"Train again, with --redo or in another run folder (run=...): lower learning_rate (now {settings.learning_rate:g}) or beta, "
+        f"or use precision: fp32 (now {settings.precision})"
     )
 
 

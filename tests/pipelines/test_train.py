@@ -147,6 +147,12 @@ def test_a_log_that_is_lost_beside_its_checkpoints_is_named(road: Callable[..., 
         run(config, progress=QUIET)
 
 
+def test_a_mistake_that_shows_before_the_first_step_can_be_corrected(road: Callable[..., Config]) -> None:
+    with pytest.raises(ValueError, match="use precision 'bf16' or 'fp32'"):
+        run(road(precision="fp16", tracker="tensorboard"), progress=QUIET)
+    run(road(), progress=QUIET)
+
+
 def test_changed_settings_are_refused_and_redone(road: Callable[..., Config]) -> None:
     run(road(), progress=QUIET)
     changed = road(learning_rate=2e-3)

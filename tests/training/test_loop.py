@@ -217,7 +217,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(kind: str, tiny
     message = str(stopped.value)
     assert message.startswith(f"{kind} is not finite at step 4, in groups g")
     assert f"the last good checkpoint is {tmp_path / 'checkpoints/step_000002'}" in message
-    assert "Lower learning_rate (now 0.001) or beta" in message
+    assert "with --redo or in another run folder (run=...): lower learning_rate (now 0.001) or beta" in message
     if kind == "loss":  # the one group whose loss it was, by id and prompt
         from diffalign.training.randomness import Order
 
