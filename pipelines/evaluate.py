@@ -24,7 +24,7 @@ from pipelines.model import load_model
 from pipelines.progress import Progress
 from pipelines.prompts import Prompt, Prompts, load_prompts, refuse_long_prompts
 from pipelines.report import GUARDS, Scored, curves, make_report
-from pipelines.score import check_reward, open_reward, score_media, score_schema
+from pipelines.score import check_reward, keep_revision, open_reward, score_media, score_schema
 from pipelines.stage import StageFolder, open_stage, stage_path, write_atomically
 
 if TYPE_CHECKING:
@@ -224,6 +224,7 @@ def _sample(config: Config, section: Evaluate, stage: StageFolder, prompts: Sequ
     backbone = load_model(config.model) if checkpoint is None else load_aligned(config, checkpoint, _base_identity(config, stage))
     if checkpoint is None:
         stage.record["base_identity"] = backbone.identity()
+        stage.save_record()
         if section.long_prompts == "refuse":
             refuse_long_prompts([prompt.text for prompt in prompts], backbone)
     size = _agreed_size(config, section, backbone, name, size)
@@ -282,12 +283,7 @@ def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[st
             rows = [Candidate.from_row(row) for row in read_file(path)] if due else []
             for reward_name, target in due:
                 reward = open_reward(reward_name, rewards[reward_name])
-                revisions = stage.record["revisions"]
-                if revisions.setdefault(reward_name, reward.revision) != reward.revision:
-                    raise ValueError(
-                        f"{stage.path} was begun with revision {revisions[reward_name]!r} of reward {reward_name!r}, installed is "
-                        f"{reward.revision!r}; scores of two revisions are never mixed: diffalign evaluate CONFIG --redo"
-                    )
+                keep_revision(stage, reward_name, reward.revision)
                 found = score_media(
                     reward, [row.prompt for row in rows], [row.media for row in rows], batch_size=section.batch_size,
                     groups=[row.group_id for row in rows],

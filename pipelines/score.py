@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from pipelines.config import Section
 from pipelines.pair import import_set
 from pipelines.progress import Progress
-from pipelines.stage import open_stage, require_stage
+from pipelines.stage import StageFolder, open_stage, require_stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -167,11 +167,7 @@ def _score_with(
             progress.say(f"score: {name} is in {stage.path}; nothing to do")
             return
         reward = open_reward(name, settings)
-        if stage.record.setdefault("revision", reward.revision) != reward.revision:
-            raise ValueError(
-                f"{stage.path} was begun with revision {stage.record['revision']!r} of reward {name!r}, installed is {reward.revision!r}; "
-                f"scores of two revisions are never mixed: diffalign score CONFIG --redo"
-            )
+        keep_revision(stage, name, reward.revision)
         units = [[path] for path in shards]
         if reward.groupwise and _some_group_spans(shards):
             units = [shards]  # a groupwise reward sees all candidates of a prompt at once
@@ -197,6 +193,19 @@ def _score_with(
         stage.finish(_summary(stage.path, reward, total))
     means = ", ".join(f"{dimension} {mean:.4g}" for dimension, mean in stage.summary["means"].items())
     progress.say(f"score: {total} candidates by {name}; means: {means}")
+
+
+def keep_revision(stage: StageFolder, name: str, revision: str) -> None:
+    """Records the revision of a reward before its first score is written; ValueError where scores of another one are there."""
+    recorded = stage.record.setdefault("revisions", {})
+    if name not in recorded:
+        recorded[name] = revision
+        stage.save_record()
+    if recorded[name] != revision:
+        raise ValueError(
+            f"{stage.path} was begun with revision {recorded[name]!r} of reward {name!r}, installed is {revision!r}; "
+            f"scores of two revisions are never mixed: diffalign {stage.name.partition('/')[0]} CONFIG --redo"
+        )
 
 
 def score_schema(dimensions: Sequence[str]) -> pa.Schema:

@@ -65,6 +65,10 @@ class StageFolder:
         """Which of `count` shards are not there yet."""
         return [index for index in range(count) if not self.shard(index).is_file()]
 
+    def save_record(self) -> None:
+        """Writes what `record` holds now: what even a kill must not lose."""
+        _write_record(self.path, self.record)
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Marks the stage complete: writes the summary and the fingerprint, atomically."""
         if not self.is_main:
@@ -313,8 +317,8 @@ def _fingerprint(record: dict[str, Any], files: dict[str, Path]) -> str:
 
 
 def _remove_leftovers(path: Path) -> None:
-    for file in path.iterdir():
-        if ".tmp" in file.name and file.is_file():
+    for file in path.rglob("*.tmp*"):
+        if file.is_file():
             file.unlink()
 
 

@@ -218,6 +218,22 @@ def test_other_rewards_score_what_is_missing_and_sample_nothing(tmp_path: Path, 
     assert len(calls.scored) == 12
 
 
+def test_the_revisions_are_on_disk_before_the_first_scores(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pipelines.evaluate as evaluate
+
+    config, score, seen = with_evaluate(tmp_path, model), evaluate.score_media, []
+
+    def spy(reward: Any, *arguments: Any, **keywords: Any) -> Any:
+        record = json.loads((config.run / "evaluation" / "stage.json").read_text())
+        seen.append(record["revisions"].get(reward.name) == reward.revision)
+        return score(reward, *arguments, **keywords)
+
+    monkeypatch.setattr(evaluate, "score_media", spy)
+    finish_training(config)
+    run(config, progress=QUIET)
+    assert len(seen) == 18 and all(seen)
+
+
 def test_a_change_of_trained_on_rewrites_the_report_alone(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated(tmp_path, model)
     calls = Calls(monkeypatch)

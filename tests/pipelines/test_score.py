@@ -122,6 +122,20 @@ def test_two_revisions_are_not_mixed(config: Config, monkeypatch: pytest.MonkeyP
     assert json.loads((config.run / "scores" / "mine" / "stage.json").read_text())["summary"]["revision"] == "2"
 
 
+def test_the_revision_is_on_disk_before_the_first_score(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill must not lose it: the scores after it would be of whatever revision is installed then."""
+    mine = fake_config(config.run, score={"rewards": {"mine": {"reward": "contrast"}}})
+    seen = []
+
+    def spy(reward: Any, *arguments: Any, **settings: Any) -> Any:
+        seen.append(json.loads((config.run / "scores" / "mine" / "stage.json").read_text())["revisions"])
+        return score_media(reward, *arguments, **settings)
+
+    monkeypatch.setattr(pipelines.score, "score_media", spy)
+    run(mine, progress=QUIET)
+    assert seen == [{"mine": open_reward("contrast", {}).revision}] * 3
+
+
 @pytest.mark.parametrize(
     ("answer", "told"),
     [

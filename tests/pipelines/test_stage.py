@@ -179,10 +179,12 @@ def test_an_exception_leaves_a_resumable_stage(config: Config) -> None:
 
 def test_leftovers_of_a_killed_writer_are_removed(config: Config) -> None:
     make(config)
-    leftover = config.run / "candidates" / ".shard-00001.parquet.77.abcd.tmp"
-    leftover.write_bytes(b"half")
+    leftovers = [config.run / "candidates" / folder / ".shard-00001.parquet.77.abcd.tmp" for folder in (".", "base/scores/clip")]
+    for leftover in leftovers:
+        leftover.parent.mkdir(parents=True, exist_ok=True)
+        leftover.write_bytes(b"half")
     with open_stage(config, "generate", settings={"a": {"b": 1}, "c": [1, 2]}):
-        assert not leftover.exists()
+        assert not any(leftover.exists() for leftover in leftovers)
 
 
 def test_a_lost_shard_is_made_again_and_a_changed_one_refused(config: Config) -> None:
