@@ -82,7 +82,7 @@ def run(
     """All stages of the config's road; what is complete is not made again. Ends with the comparison and the gallery."""
     with clear_errors(traceback):
         from pipelines.config import load_config
-        from pipelines.run_folder import lock_run
+        from pipelines.run_folder import full_disk_is_clear, lock_run
 
         settings = load_config(config, overrides or ())
         stages = _stages_from(settings.road, start)
@@ -91,7 +91,7 @@ def run(
                 "accelerate launch is for one stage: accelerate launch -m pipelines.cli train CONFIG; run the others without it"
             )
         progress = _progress()
-        with lock_run(settings.run):
+        with full_disk_is_clear(settings.run), lock_run(settings.run):
             for stage in stages:
                 _run_stage(stage, settings, redo=redo, progress=progress)
         _show_result(settings)

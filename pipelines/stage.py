@@ -120,7 +120,7 @@ def open_stage(
     if not is_main:
         yield StageFolder(path, name, _read_record(path) or {}, outputs, is_main=False)
         return
-    with lock_run(config.run), full_disk_is_clear(path):
+    with full_disk_is_clear(path), lock_run(config.run):
         fresh = {
             "stage": name,
             "complete": False,

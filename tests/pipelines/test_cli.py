@@ -87,6 +87,13 @@ def test_redo_from_a_stage(config: str, tmp_path: Path, loader: Loader) -> None:
     assert (tmp_path / "run" / "replaced" / "scores" / "sharpness.1").is_dir()
 
 
+@pytest.mark.parametrize("command", ["run", "generate"])
+def test_a_disk_that_is_full_at_the_start_is_clear(config: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "mkdir", lambda *arguments, **settings: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    told = call(command, config, status=1).stderr
+    assert "the disk is full" in told and "free some space and run the same command again" in told
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [

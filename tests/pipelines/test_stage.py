@@ -221,6 +221,12 @@ def test_full_disk_is_clear_and_keeps_what_is_finished(config: Config) -> None:
         assert stage.missing(2) == [1]
 
 
+def test_full_disk_while_the_run_is_opened(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "mkdir", lambda *arguments, **settings: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(OSError, match=r"disk is full .*free in .*free some space"), open_stage(config, "generate", settings={}):
+        pass
+
+
 def test_full_disk_while_the_record_is_written(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     make(config)
     monkeypatch.setattr(
