@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
@@ -210,14 +210,18 @@ def bench(
 
 
 def _run_stage(name: str, config: Config, *, redo: bool, progress: Progress) -> None:
-    _quiet_libraries()
-    import_module(f"pipelines.{name}").run(config, redo=redo, progress=progress)
-    if int(os.environ.get("RANK", "0")) == 0:
-        from pipelines.run_folder import full_disk_is_clear
-        from pipelines.stage import write_atomically
+    from pipelines.run_config import keep_config
+    from pipelines.run_folder import full_disk_is_clear, lock_run
 
-        with full_disk_is_clear(config.run):
-            write_atomically(config.run / "config.yaml", config.to_yaml().encode())
+    _quiet_libraries()
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    with ExitStack() as held:
+        if is_main:
+            held.enter_context(full_disk_is_clear(config.run))
+            held.enter_context(lock_run(config.run))
+        import_module(f"pipelines.{name}").run(config, redo=redo, progress=progress)
+        if is_main:
+            keep_config(config, name)
 
 
 def _quiet_libraries() -> None:

@@ -157,7 +157,12 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved configuration; it reruns the run."""
-        return yaml.safe_dump(_resolved(self), sort_keys=False, allow_unicode=True, width=140)
+        return dump_yaml(_resolved(self))
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """A configuration as it is written into a run."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=140)
 
 
 def _resolved(section: BaseModel) -> dict[str, Any]:

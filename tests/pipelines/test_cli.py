@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fake_backbone import Loader, loader  # noqa: F401 (a fixture)
 from typer.testing import CliRunner
 
@@ -67,6 +68,25 @@ def test_run_takes_the_road_and_a_second_run_does_nothing(config: str, tmp_path:
 def test_the_resolved_config_reruns_the_run(config: str, tmp_path: Path, loader: Loader) -> None:  # noqa: F811
     call("run", config, "generate.steps=7", "seed=3")
     assert call("run", str(tmp_path / "run" / "config.yaml")).stderr.count("nothing to do") == 3
+
+
+def test_the_config_of_the_run_follows_what_made_it(config: str, tmp_path: Path) -> None:
+    """A later command need not repeat the overrides of an earlier one; what it does change is taken over."""
+    resolved = tmp_path / "run" / "config.yaml"
+    call("generate", config, "generate.steps=7", "seed=3")
+    call("score", config, "score.rewards={sharpness: {}, contrast: {}}")
+    call("pair", config, "seed=3", "pair.rule=all_pairs")
+    for _ in range(2):
+        values = yaml.safe_load(resolved.read_text(encoding="utf-8"))
+        assert (values["generate"]["steps"], values["seed"], values["pair"]["rule"]) == ([7], 3, "all_pairs")
+        assert set(values["score"]["rewards"]) == {"sharpness", "contrast"}
+        assert call("run", str(resolved)).stderr.count("nothing to do") == 4
+    call("generate", config, "--redo", "seed=4")
+    values = yaml.safe_load(resolved.read_text(encoding="utf-8"))
+    assert (values["seed"], values["generate"]["steps"], values["pair"]["rule"]) == (4, [20], "all_pairs")
+    resolved.write_text("{", encoding="utf-8")
+    call("generate", config, "seed=4")
+    assert yaml.safe_load(resolved.read_text(encoding="utf-8"))["seed"] == 4
 
 
 def test_stages_one_by_one(config: str, tmp_path: Path) -> None:
