@@ -3,10 +3,6 @@ from __future__ import annotations
 import errno
 import json
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_backbone import SLOW_RUN, FakeBackbone, Loader, fake_config, loader  # noqa: F401 (a fixture)
+from kills import kill_after
 
 from diffalign.data.records import read_candidates
 from pipelines.config import Config
@@ -228,15 +225,7 @@ def test_full_disk_loses_nothing(tmp_path: Path, loader: Loader, monkeypatch: py
 def kill_once(folder: Path, stages: list[str], seconds: float, wait_for: str, delay: float) -> bool:
     """Starts a slow run, kills it `delay` after a file matching `wait_for` is there; whether it was still running."""
     code = SLOW_RUN.format(tests=str(Path(__file__).parent), seconds=seconds, run=str(folder), stages=stages)
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
-    deadline = time.monotonic() + 240  # a busy machine needs a minute to start Python
-    while process.poll() is None and time.monotonic() < deadline and not list(folder.glob(wait_for)):
-        time.sleep(0.005)
-    time.sleep(delay)
-    alive = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return alive
+    return kill_after(code, folder=folder, wait_for=wait_for, delay=delay)
 
 
 def test_a_killed_run_resumes(tmp_path: Path, loader: Loader) -> None:  # noqa: F811
