@@ -192,17 +192,20 @@ def require_stage(config: Config, name: str, needed: str) -> Path:
 
 def _input_fingerprint(config: Config, name: str, needed: str) -> str:
     path = stage_path(config, needed)
-    record = _read_record(path)
+    record, command = _read_record(path), f"diffalign {needed.partition('/')[0]} CONFIG"
+    fix = f"first: {command} (or diffalign run CONFIG)"
     if record is None:
         state = "has not run"
     elif not record.get("complete"):
         state = "is not complete"
-    elif wrong := [*_lost_outputs(path, record), *_changed_outputs(path, record)]:
-        state = f"has lost or changed files ({len(wrong)}, the first: {wrong[0]})"
+    elif lost := _lost_outputs(path, record):
+        state = f"has lost files ({len(lost)}, the first: {lost[0]})"
+    elif changed := _changed_outputs(path, record):
+        state = f"has changed files ({len(changed)}, the first: {changed[0]})"
+        fix = f"put them back, or make them again: {command} --redo"
     else:
         return record["fingerprint"]
-    command = needed.partition("/")[0]
-    raise ValueError(f"{name} needs {path}, but {needed} {state} in this run; first: diffalign {command} CONFIG (or diffalign run CONFIG)")
+    raise ValueError(f"{name} needs {path}, but {needed} {state} in this run; {fix}")
 
 
 def _outdated(run: Path, path: Path, name: str, recorded: dict[str, Any], fresh: dict[str, Any], outdated: Outdated) -> list[str] | None:

@@ -114,7 +114,7 @@ def test_a_second_run_does_nothing_and_an_interrupted_one_goes_on(tmp_path: Path
 def test_candidates_that_lost_a_shard_are_not_encoded(tmp_path: Path, model: Path) -> None:
     config = make_run(tmp_path, model)
     (config.run / "candidates" / "shard-00001.parquet").unlink()
-    with pytest.raises(ValueError, match=r"encode needs .*candidates, but generate has lost or changed files .*first: diffalign generate"):
+    with pytest.raises(ValueError, match=r"encode needs .*candidates, but generate has lost files .*first: diffalign generate"):
         run(config, progress=QUIET)
 
 

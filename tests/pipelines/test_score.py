@@ -96,7 +96,7 @@ def test_scoring_before_generating_says_what_to_run(tmp_path: Path) -> None:
 
 def test_candidates_that_lost_a_shard_are_not_scored(config: Config) -> None:
     (config.run / "candidates" / "shard-00001.parquet").unlink()
-    with pytest.raises(ValueError, match=r"generate has lost or changed files \(1, the first: shard-00001\.parquet\).*diffalign generate"):
+    with pytest.raises(ValueError, match=r"generate has lost files \(1, the first: shard-00001\.parquet\).*diffalign generate"):
         run(config, progress=QUIET)
     generate(config, progress=QUIET)
     run(config, progress=QUIET)

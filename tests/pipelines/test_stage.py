@@ -140,14 +140,20 @@ def test_a_stage_before_its_input_says_what_to_run(config: Config) -> None:
         require_stage(config, "score", "generate")
 
 
-@pytest.mark.parametrize("content", [None, b"more rows"])
-def test_an_input_that_lost_or_changed_files_is_refused(config: Config, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "state", "fix"),
+    [
+        (None, "lost", "first: diffalign generate CONFIG"),
+        (b"more rows", "changed", "put them back, or make them again: diffalign generate CONFIG --redo"),
+    ],
+)
+def test_an_input_that_lost_or_changed_files_is_refused(config: Config, content: bytes | None, state: str, fix: str) -> None:
     make(config)
     make(config, "pair", inputs=("generate",))
     shard = config.run / "candidates" / "shard-00000.parquet"
     shard.unlink() if content is None else shard.write_bytes(content)
     told = refusal(config, "pair", settings={"a": {"b": 1}, "c": [1, 2]}, inputs=("generate",), redo=True)
-    assert "generate has lost or changed files (1, the first: shard-00000.parquet)" in told and "first: diffalign generate CONFIG" in told
+    assert f"generate has {state} files (1, the first: shard-00000.parquet)" in told and fix in told
     assert (config.run / "preferences" / "shard-00000.parquet").is_file()  # not moved away before the inputs were looked at
     shard.write_bytes(b"rows")
     make(config, "score/clip", inputs=("generate",))
