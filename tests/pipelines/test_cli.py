@@ -158,7 +158,7 @@ def test_an_interrupt_says_how_to_resume(config: str, tmp_path: Path, number: in
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import pipelines.generate; from fake_backbone import Loader; from pipelines.cli import main\n"
-        f"pipelines.generate.load_model = Loader(seconds=0.3); sys.argv = ['diffalign', 'generate', {config!r}, 'generate.batch_size=1', "
+        f"pipelines.generate.load_model = Loader(seconds=1.0); sys.argv = ['diffalign', 'generate', {config!r}, 'generate.batch_size=1', "
         "'generate.prompts_per_shard=1']\nmain()"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
