@@ -67,7 +67,7 @@ def _in_turn(name: str, task: AlignmentTask, other: Callable[[], None], folder: 
 
     beside: list[float] = []
 
-    def advance(count: int, text: str) -> None:
+    def advance(steps: int) -> None:
         started = time.perf_counter()
         other()
         _wait()

@@ -90,7 +90,7 @@ def _train_autoencoder(section: Pretrain, seed: int, pictures, folder: Path, pro
     model = build_autoencoder(Architecture(**section.architecture)).to(_device())
     with progress.bar("autoencoder", section.autoencoder.steps) as advance:
         task = AutoencoderTask(model, pictures, kl_weight=section.kl_weight, seed=seed)
-        final = train(task, section.autoencoder, folder, advance=lambda count, text: advance(count))
+        final = train(task, section.autoencoder, folder, advance=advance, logger=progress.logger("autoencoder"))
     return AutoencoderKL.from_pretrained(final / "vae").to(_device()).eval()
 
 
@@ -129,7 +129,7 @@ def _train_denoiser(section: Pretrain, seed: int, autoencoder, pictures, caption
         write_weights=lambda path: pipeline.save_pretrained(path / "pipeline"),
     )  # fmt: skip
     with progress.bar("denoiser", section.denoiser.steps) as advance:
-        final = train(task, section.denoiser, folder / "denoiser", advance=lambda count, text: advance(count))
+        final = train(task, section.denoiser, folder / "denoiser", advance=advance, logger=progress.logger("denoiser"))
     load_backbone("stable_diffusion", str(final / "pipeline"), dtype=torch.float16).save(folder / "pipeline")
     for name in ("vocab.json", "merges.txt"):  # transformers 5 writes tokenizer.json alone, transformers 4 reads these two
         shutil.copy(folder / "tokenizer" / name, folder / "pipeline" / "tokenizer" / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,20 @@ class Progress:
         """One line, shown above the bars. The text is shown as it is: brackets are no markup."""
         if not self.silent:
             self.console.print(escape(text), style=style, highlight=False, soft_wrap=True)
+
+    def logger(self, name: str) -> logging.Logger:
+        """A logger whose records are said, each after `name`; warnings in yellow."""
+        logger = logging.getLogger(f"diffalign.{name}")
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        say = self.say
+
+        class Say(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                say(f"{name}: {record.getMessage()}", style="yellow" if record.levelno >= logging.WARNING else None)
+
+        logger.handlers = [Say()]
+        return logger
 
     @contextmanager
     def bar(self, description: str, total: int | None, *, done: int = 0) -> Iterator[Advance]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -86,7 +85,6 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         if is_done:
             progress.say("train: nothing to do, it is complete")
             return
-        logger = _console_logger(progress)
         task = build_task(config, require_stage(config, "train", "pair"), require_stage(config, "train", "encode"))
         if is_main:
             (stage.path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
@@ -94,7 +92,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         from diffalign.training.loop import train
 
         with progress.bar("train", section.steps) as advance:
-            train(task, section, stage.path, advance=lambda count, text: advance(count), logger=logger)
+            train(task, section, stage.path, advance=advance, logger=progress.logger("train"))
         if is_main:
             stage.finish({"groups": len(task.groups), **_last_metrics(stage.path / "metrics.jsonl")})
 
@@ -181,19 +179,6 @@ def _describe(section: Train, groups: int) -> str:
         f"{section.batch_size // (micro * ranks)} × {ranks} (per device × accumulation × ranks); lr {section.learning_rate:g}"
         + (f"; beta {beta:g} on mean-reduced errors" if beta is not None else "")
     )
-
-
-def _console_logger(progress: Progress) -> logging.Logger:
-    logger = logging.getLogger("diffalign.train")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-    class Say(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            progress.say(f"train: {record.getMessage()}", style="yellow" if record.levelno >= logging.WARNING else None)
-
-    logger.handlers = [Say()]
-    return logger
 
 
 def _last_metrics(path: Path, window: int = 20) -> dict[str, float]:

@@ -81,12 +81,13 @@ class DivergedError(RuntimeError):
     """The loss or its gradient is not finite."""
 
 
-def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[int, str], None] = lambda count, text: None,
+def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[int], None] = lambda steps: None,
           logger: logging.Logger | None = None, stop_after: int | None = None) -> Path:  # fmt: skip
     """Trains to `settings.steps`, resuming from the newest checkpoint in folder; returns folder/final, the weights as users load them.
 
     Writes folder/metrics.jsonl (one line a step, the same bits after any resume), folder/speed.jsonl (seconds), folder/checkpoints/step_N.
-    advance(count, text) reports progress. stop_after ends the call after that many steps of this call, with a checkpoint (for tests).
+    advance(steps) reports progress; the logger gets a line of diagnostics every `log_every` steps.
+    stop_after ends the call after that many steps of this call, with a checkpoint (for tests).
     Raises DivergedError on a loss that is not finite; the last good checkpoint stays. ValueError where the device cannot do the precision.
     """
     log = logger or logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
             accelerator.scaler.load_state_dict(facts["scaler"])
     if settings.tracker and accelerator.is_main_process:
         accelerator.init_trackers("tracker", config=None)
-    advance(start, "")
+    advance(start)
 
     order, said = Order(task.group_count, settings.seed), {}
     every = settings.checkpoint_every or max(1, math.ceil(settings.steps / 4))
@@ -173,11 +174,13 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
             _append(folder / "speed.jsonl", {"step": step + 1, "seconds": seconds, "groups_per_second": settings.batch_size / seconds})
             if settings.tracker:
                 accelerator.log({key: value for key, value in metrics.items() if key != "step"}, step=step + 1)
+            if (step + 1) % settings.log_every == 0:
+                log.info(_line(metrics, settings.steps))
             for kind, sentence in task.warnings(history).items():
                 if kind not in said:
                     log.warning(f"step {step + 1}: {sentence}")
                 said[kind] = said.get(kind, 0) + 1
-        advance(1, _line(metrics))
+        advance(1)
         if (step + 1) % every == 0 or step + 1 == last:
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
@@ -298,6 +301,7 @@ def _diverged(what: str, step: int, groups: list[str], checkpoints: Path, settin
     )
 
 
-def _line(metrics: dict[str, float]) -> str:
-    shown = ("loss", "rewards/accuracies", "win_adv", "lose_adv")
-    return "  ".join(f"{name.split('/')[-1]} {metrics[name]:.3g}" for name in shown if name in metrics)
+def _line(metrics: dict[str, float], steps: int) -> str:
+    shown = ("loss", "rewards/accuracies", "rewards/margins", "win_adv", "lose_adv", "grad_norm", "lr")
+    numbers = "  ".join(f"{name.split('/')[-1]} {metrics[name]:.3g}" for name in shown if name in metrics)
+    return f"step {metrics['step']}/{steps}: {numbers}"

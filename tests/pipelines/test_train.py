@@ -74,6 +74,16 @@ def test_train_writes_weights_that_sample(lora: dict | None, road: Callable[...,
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "final").rglob("*")}
 
 
+def test_diagnostics_reach_the_console_every_so_many_steps(road: Callable[..., Config]) -> None:
+    heard = Heard()
+    run(road(log_every=2), progress=heard)
+    lines = [line for line in heard.lines if line.startswith("train: step ")]
+    assert [line.partition(":")[2].split(":")[0] for line in lines] == [" step 2/6", " step 4/6", " step 6/6"]
+    assert all(f"  {name} " in lines[-1] for name in ("accuracies", "margins", "win_adv", "lose_adv", "grad_norm", "lr"))
+    logged = json.loads((road().run / "train/metrics.jsonl").read_text().splitlines()[-1])
+    assert f"loss {logged['loss']:.3g}  accuracies {logged['rewards/accuracies']:.3g}  " in lines[-1]
+
+
 class Interrupting(Progress):
     """Ctrl-C after some steps."""
 

@@ -82,7 +82,7 @@ if __name__ == "__main__":
     options = json.loads(sys.argv[4])
     task = make_task(Path(sys.argv[1]), Path(sys.argv[2]), lora=Lora(**options["lora"]) if options.get("lora") else None)
 
-    def advance(count: int, text: str) -> None:
+    def advance(steps: int) -> None:
         print("step", flush=True)
         time.sleep(options.get("slow", 0))
 
