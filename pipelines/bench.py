@@ -10,6 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from pipelines.config import Section
+
 if TYPE_CHECKING:
     from diffalign.backbones import Backbone
     from diffalign.training.alignment import AlignmentTask
@@ -37,28 +41,36 @@ class Ratio:
         return f"{self.name}: {1000 * self.seconds:.1f} ms against {1000 * self.against:.1f} ms, ratio {self.ratio:.3f}"
 
 
-def run(name: str, *, source: str = "bundled:shapes", backbone: str = "stable_diffusion", lora: bool = False,
-        objective: str = "diffusion_dpo", batch_size: int = 32, steps: int = 30, threads: int | None = None) -> Ratio:  # fmt: skip
-    """One of BENCHES on random pictures and prompts; ValueError for another name. `threads` sets torch's."""
+class Bench(Section):
+    """What is measured: an objective on a model, its batch, and how many steps."""
+
+    source: str = "bundled:shapes"
+    backbone: str = "stable_diffusion"
+    lora: bool = False
+    objective: str = "diffusion_dpo"
+    batch_size: int = Field(default=32, ge=1)
+    steps: int = Field(default=30, ge=2)  # the first fifth, at least one, is warm-up
+    threads: int | None = Field(default=None, ge=1)  # torch's; default: its own choice
+
+
+def run(name: str, settings: Bench) -> Ratio:
+    """One of BENCHES on random pictures and prompts; ValueError for another name."""
     import torch
 
     if name not in BENCHES:
         raise ValueError(f"unknown bench {name!r}; choose one of: {', '.join(BENCHES)}")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory(prefix="diffalign-bench-") as folder:
-        build = lambda encode: _task(Path(folder), source, backbone, lora, objective, batch_size, encode_in_step=encode)  # noqa: E731
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    with tempfile.TemporaryDirectory(prefix="diffalign-bench-") as temporary:
+        folder = Path(temporary)
+        cached = _task(folder, settings, encode_in_step=False)
         if name == "step":
-            task = build(False)
-            return _in_turn("training step / floor", task, _floor(task, batch_size), Path(folder) / "train", batch_size, steps)
-        import copy
-
-        cached = build(False)
-        other = _step_of(copy.copy(cached), batch_size)
-        return _in_turn("step that encodes / step on cached latents", build(True), other, Path(folder) / "train", batch_size, steps)
+            return _in_turn("training step / floor", cached, _floor(cached, settings.batch_size), folder / "train", settings)
+        encoding, other = _task(folder, settings, encode_in_step=True), _step_of(cached, settings.batch_size)
+        return _in_turn("step that encodes / step on cached latents", encoding, other, folder / "train", settings)
 
 
-def _in_turn(name: str, task: AlignmentTask, other: Callable[[], None], folder: Path, batch_size: int, steps: int) -> Ratio:
+def _in_turn(name: str, task: AlignmentTask, other: Callable[[], None], folder: Path, settings: Bench) -> Ratio:
     """Trains with the real loop, and calls `other` after every step; the first fifth is warm-up."""
     import json
 
@@ -73,8 +85,9 @@ def _in_turn(name: str, task: AlignmentTask, other: Callable[[], None], folder: 
         _wait()
         beside.append(time.perf_counter() - started)
 
-    settings = Settings(steps=steps, batch_size=batch_size, learning_rate=1e-6, checkpoint_every=steps, tracker=None)
-    train(task, settings, folder, advance=advance)
+    steps = settings.steps
+    training = Settings(steps=steps, batch_size=settings.batch_size, learning_rate=1e-6, checkpoint_every=steps, tracker=None)
+    train(task, training, folder, advance=advance)
     taken = [json.loads(line)["seconds"] for line in (folder / "speed.jsonl").read_text().splitlines()]
     skip = max(1, steps // 5)
     return Ratio(name, median(taken[skip:]), median(beside[-(steps - skip) :]))
@@ -160,7 +173,7 @@ class _EncodingGroups:
         return replace(batch, latents=latents.view_as(batch.latents), embeds=embeds)
 
 
-def _task(folder: Path, source: str, name: str, lora: bool, objective: str, batch_size: int, *, encode_in_step: bool) -> AlignmentTask:
+def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTask:
     """An alignment task on random pictures, with its cache written to folder once."""
     import numpy as np
     import torch
@@ -182,8 +195,10 @@ def _task(folder: Path, source: str, name: str, lora: bool, objective: str, batc
     from diffalign.training.lora import Lora, add_lora
     from diffalign.training.reference import AdapterOff, FrozenCopy
 
-    backbone = load_backbone(name, source, device="cuda" if torch.cuda.is_available() else "cpu")
-    groups = 2 * batch_size
+    objective, lora = build_objective(settings.objective), settings.lora
+    needs = OBJECTIVES[settings.objective]
+    backbone = load_backbone(settings.backbone, settings.source, device="cuda" if torch.cuda.is_available() else "cpu")
+    groups = 2 * settings.batch_size
     height, width = backbone.size
     pixels = np.random.default_rng(0).integers(0, 256, (2 * groups, height, width, 3), dtype=np.uint8)
     cache = folder / "latents"
@@ -193,9 +208,8 @@ def _task(folder: Path, source: str, name: str, lora: bool, objective: str, batc
         write_latents_shard(cache, 0, ids, latents)
         write_embeds_shard(cache, 0, prompts, backbone.embed(prompts))
         write_dropout_embeds(cache, backbone.embed([""]))
-        write_cache_description(cache, CacheDescription(dtype="float32", posterior="sample", encoder=name))
+        write_cache_description(cache, CacheDescription(dtype="float32", posterior="sample", encoder=settings.backbone))
     preferences = [Preference(f"g{index}", prompts[index], (ids[2 * index], ids[2 * index + 1])) for index in range(groups)]
-    needs = OBJECTIVES[objective]
     if lora:
         add_lora(backbone.denoiser, Lora(), seed=0)
     reference = None
@@ -208,6 +222,6 @@ def _task(folder: Path, source: str, name: str, lora: bool, objective: str, batc
     if encode_in_step:
         source_of_groups = _EncodingGroups(backbone, source_of_groups, pixels)
     return AlignmentTask(
-        backbone, source_of_groups, build_objective(objective), needs,
+        backbone, source_of_groups, objective, needs,
         load_noising("shared"), reference, sampling=Sampling(), seed=0, identity={}, write_weights=lambda denoiser, path: None,
     )  # fmt: skip

@@ -85,7 +85,7 @@ def run(
         from pipelines.run_folder import full_disk_is_clear, lock_run
 
         settings = load_config(config, overrides or ())
-        stages = _stages_from(settings.road, start)
+        stages = _stages_from(settings, start)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError(
                 "accelerate launch is for one stage: accelerate launch -m pipelines.cli train CONFIG; run the others without it"
@@ -97,7 +97,10 @@ def run(
         _show_result(settings)
 
 
-def _stages_from(road: Sequence[str], start: str | None) -> Sequence[str]:
+def _stages_from(config: Config, start: str | None) -> Sequence[str]:
+    road = config.road
+    if not road and config.pretrain is not None:
+        raise ValueError("pretrain, the only stage of this config, stands beside the road; run it with: diffalign pretrain CONFIG")
     if not road:
         raise ValueError(f"the config has no stage to run; add a section for at least one of: {', '.join(ROAD)}")
     if start is None:
@@ -196,17 +199,11 @@ def bench(
 ) -> None:
     """Measure what a training step costs on this machine."""
     with clear_errors(traceback):
+        from pipelines.bench import Bench
         from pipelines.bench import run as run_bench
-        from pipelines.config import read_override
+        from pipelines.config import read_section
 
-        known = list(inspect.signature(run_bench).parameters)[1:]
-        arguments = {}
-        for override in overrides or ():
-            (key, *rest), value = read_override(override)
-            if rest or key not in known:
-                raise ValueError(f"bench has no setting {override.partition('=')[0]!r}; it takes: {', '.join(known)}")
-            arguments[key] = value
-        print(run_bench(what, **arguments))
+        print(run_bench(what, read_section(Bench, overrides or ())))
 
 
 def _run_stage(name: str, config: Config, *, redo: bool, progress: Progress) -> None:
@@ -239,11 +236,12 @@ def _progress() -> Progress:
 def _show_result(config: Config) -> None:
     from pipelines.stage import stage_path
 
-    report = stage_path(config, "evaluate") / "report.json"
-    if config.evaluate is not None and report.is_file():
+    evaluation = stage_path(config, "evaluate")
+    if config.evaluate is not None and (evaluation / "report.json").is_file():
+        from pipelines.report import read_report
         from pipelines.result_table import result_table
 
-        _print_table(result_table(json.loads(report.read_text(encoding="utf-8"))))
+        _print_table(result_table(read_report(evaluation)))
     page = stage_path(config, "gallery") / "index.html"
     if config.gallery is not None and page.is_file():
         print(f"gallery: {page.resolve()}")
@@ -308,6 +306,8 @@ def _message(error: Exception) -> str | None:
         return f"out of memory{detail}; lower batch_size of the stage (train: micro_batch_size), what is finished is kept"
     if isinstance(error, PermissionError) and error.filename is not None:
         return f"no permission for {error.filename!r} ({error.strerror}); change its rights, or choose another folder with run=..."
+    if isinstance(error, FileExistsError) and error.filename is not None:
+        return f"{error.filename!r} is a file where a folder is needed; move it away, or choose another folder with run=..."
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) and error.filename is not None:
         return f"{error.strerror}: {error.filename!r}; check the path"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

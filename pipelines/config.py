@@ -12,7 +12,7 @@ from functools import partial
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -36,6 +36,9 @@ class Section(BaseModel):
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
             raise ValueError(f"got {value}, a number is needed")
         return value
+
+
+S = TypeVar("S", bound=Section)
 
 
 class Model(Section):
@@ -105,12 +108,14 @@ def section_class(stage: str) -> type[Section]:
 
 def _validate_section(stage: str, value: Any) -> Section:
     kind = section_class(stage)
-    if isinstance(value, kind):
-        return value
+    return value if isinstance(value, kind) else _validate(kind, value, stage)
+
+
+def _validate(kind: type[S], value: Any, *prefix: str) -> S:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise ValueError(_describe(error, kind, prefix=(stage,))) from None
+        raise ValueError(_describe(error, kind, prefix)) from None
 
 
 if TYPE_CHECKING:
@@ -195,6 +200,14 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{path}:\n{_describe(error, Config)}") from None
+
+
+def read_section(kind: type[S], overrides: Sequence[str]) -> S:
+    """A section of `key=value` words alone, for a command that takes no file; ValueError as for a config."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _apply(values, override)
+    return _validate(kind, values)
 
 
 def bundled_configs() -> Path:

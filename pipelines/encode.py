@@ -246,11 +246,11 @@ def fit(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def latent_shapes(folder: Path, plan: Sequence[Sequence[str]]) -> dict[tuple[int, ...], int]:
     """How many candidates have each latent shape, from the headers of the shards."""
-    from safetensors import safe_open
+    from diffalign.data.latents import open_tensors
 
     shapes: dict[tuple[int, ...], int] = {}
     for index, ids in enumerate(plan):
-        with safe_open(folder / f"shard-{index:05d}.safetensors", framework="pt") as file:
+        with open_tensors(folder / f"shard-{index:05d}.safetensors") as file:
             shape = tuple(file.get_slice("latents").get_shape()[1:])
         shapes[shape] = shapes.get(shape, 0) + len(ids)
     return shapes

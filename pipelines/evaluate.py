@@ -20,6 +20,7 @@ from pydantic import Field, field_validator
 
 from pipelines.config import Config, Section, settings_of
 from pipelines.generate import SampleRequest, candidate_seed, sample_requests
+from pipelines.json_file import read_json
 from pipelines.model import load_model
 from pipelines.progress import Progress
 from pipelines.prompts import Prompt, Prompts, load_prompts, refuse_long_prompts
@@ -165,7 +166,7 @@ def load_aligned(config: Config, checkpoint: Path, base_identity: str) -> Backbo
     """
     record = checkpoint / "reference.json"
     if record.is_file():
-        reference = json.loads(record.read_text(encoding="utf-8"))
+        reference = read_json(record, "put it back, or train again with `diffalign train CONFIG --redo`")
         if reference.get("base") not in (None, base_identity):
             raise ValueError(
                 f"{checkpoint} was trained from {reference.get('source')!r} (weights {reference['base']}), "
@@ -265,7 +266,7 @@ def _trained_sizes(config: Config) -> set[tuple[int, int]]:
     record = stage_path(config, "encode") / "stage.json"
     if not record.is_file():
         return set()
-    sizes = json.loads(record.read_text(encoding="utf-8")).get("summary", {}).get("sizes", [])
+    sizes = read_json(record, "encode again with `diffalign encode CONFIG --redo`").get("summary", {}).get("sizes", [])
     return {(int(height), int(width)) for height, width in sizes}
 
 

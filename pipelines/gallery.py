@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from pydantic import Field
 from pipelines.config import Config, Section, settings_of
 from pipelines.evaluate import BASE
 from pipelines.progress import Progress
-from pipelines.report import read_metrics
+from pipelines.report import read_metrics, read_report
 from pipelines.stage import is_current, open_stage, stage_path
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
             progress.say(f"gallery: {index}; nothing to do")
             return
         evaluation = stage_path(config, "evaluate") if config.evaluate is not None else None
-        report = json.loads((evaluation / "report.json").read_text(encoding="utf-8")) if evaluation is not None else None
+        report = read_report(evaluation) if evaluation is not None else None
         preferences = pairs_to_show(stage_path(config, "pair"), section.max_pairs) if config.pair is not None else []
         samples = report["prompts"] * report["samples_per_prompt"] * (1 + len(report["models"])) if report is not None else 0
         with progress.bar("gallery", samples + 2 * len(preferences)) as advance:

@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipelines.json_file import read_json
+
 RESAMPLES = 2000
 GUARDS = ("saturation", "contrast", "sharpness")
 GUARD_ALARM = 0.25  # share of the base's value beyond which a drift is an alarm
@@ -207,6 +209,11 @@ def warnings_of(scores: Mapping[str, Change], guards: Mapping[str, Mapping[str, 
         names = ", ".join(trained)
         sentences.append(f"no change of {names} is clear of 0: train longer, bring more pairs, or evaluate more prompts.")
     return sentences
+
+
+def read_report(evaluation: Path) -> dict[str, Any]:
+    """report.json in the folder of the stage evaluate. ValueError where it cannot be read."""
+    return read_json(evaluation / "report.json", "delete it and run `diffalign evaluate CONFIG`, which writes it again from the samples")
 
 
 def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:

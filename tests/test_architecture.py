@@ -50,7 +50,9 @@ SHARED_FILES = {
     "diffalign/data/modalities": set(),
     "diffalign/data/importers": {"captions", "media", "report", "sources"},
     "reward_models": {"contract", "pixels"},
-    "pipelines": {"bench", "cli", "config", "model", "progress", "prompts", "report", "result_table", "run_config", "run_folder", "stage"},
+    "pipelines": {
+        "bench", "cli", "config", "json_file", "model", "progress", "prompts", "report", "result_table", "run_config", "run_folder", "stage",
+    },  # fmt: skip
 }
 
 FORBIDDEN_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "base", "tools", "manager", "handlers"}

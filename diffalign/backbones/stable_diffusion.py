@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diffalign.backbones import dtype_argument, quiet_loading, resolve_source
@@ -210,7 +211,7 @@ def _fuse(pipeline: StableDiffusionPipeline, adapter: str, source: str) -> None:
     place = resolve_source(adapter)
     try:
         pipeline.load_lora_weights(place)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"adapter {adapter!r} cannot be loaded onto {source!r}: {' '.join(str(error).split())[:300]}; {fix}") from error
     if not getattr(pipeline.unet, "peft_config", None):  # diffusers only logs where no key fits
         raise ValueError(f"adapter {adapter!r} has no weights for the denoiser of {source!r}; {fix}")

@@ -104,6 +104,14 @@ def read_cache_description(folder: Path) -> CacheDescription:
     return description
 
 
+def open_tensors(path: Path) -> safe_open:
+    """The tensors of a file of the cache, mapped. ValueError where it is missing or cut short."""
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is missing or damaged ({error}); encode again with `diffalign encode CONFIG --redo`") from error
+
+
 class _Rows:
     """Rows by key over the shards of one folder: an index read at once, tensors mapped when first touched."""
 
@@ -122,11 +130,7 @@ class _Rows:
 
     def _handle(self, shard: int) -> safe_open:
         if shard not in self._handles:
-            path = self._shards[shard].with_suffix(".safetensors")
-            try:
-                self._handles[shard] = safe_open(path, framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise ValueError(f"{path} is missing or damaged ({error}); encode again with `diffalign encode CONFIG --redo`") from error
+            self._handles[shard] = open_tensors(self._shards[shard].with_suffix(".safetensors"))
         return self._handles[shard]
 
     def names(self, shard: int = 0) -> list[str]:
@@ -211,10 +215,7 @@ class LatentCache:
 
     def dropout_embeds(self) -> dict[str, Tensor]:
         """The empty prompt's embeds, each (1, ...)."""
-        path = self.folder / "embeds" / "dropout.safetensors"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; encode again with `diffalign encode CONFIG --redo`")
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(self.folder / "embeds" / "dropout.safetensors") as file:
             return {name: file.get_tensor(name) for name in sorted(file.keys())}
 
     def shape(self, candidate_id: str) -> tuple[int, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -100,10 +102,20 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+@contextmanager
+def _damage_is_clear(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{folder} is damaged ({error}); put it back, or train again from the start with --redo") from error
+
+
 def read(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, averages: dict[str, Tensor],
          identity: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
-    """Restores what `write` wrote, bit for bit, and returns its facts. ValueError where it is of another model or reference."""
-    facts = json.loads((folder / "resume/facts.json").read_text())
+    """Restores what `write` wrote, bit for bit, and returns its facts. ValueError where it is of another model or reference, or damaged."""
+    resume = folder / "resume"
+    with _damage_is_clear(resume):
+        facts = json.loads((resume / "facts.json").read_text(encoding="utf-8"))
     stored_identity, own = _leaves(facts["identity"]), _leaves(identity)
     differences = [
         f"{key}: checkpoint has {stored_identity.get(key)!r}, this run {own.get(key)!r}"
@@ -114,14 +126,16 @@ def read(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.opt
         raise ValueError(
             f"{folder} is a checkpoint of another run ({'; '.join(differences)}); train into another run folder, or use --redo"
         )
-    stored = load_file(folder / "resume/parameters.safetensors")
+    with _damage_is_clear(resume):
+        stored, state = load_file(resume / "parameters.safetensors"), load_file(resume / "optimizer.safetensors")
+        stored_averages = load_file(resume / "averages.safetensors") if averages else {}
     if set(stored) != set(parameters) or any(stored[name].shape != parameter.shape for name, parameter in parameters.items()):
         raise ValueError(f"{folder} holds other parameters than this model trains (another model, or another LoRA rank); use --redo")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(stored[name])
-        for name, average in (load_file(folder / "resume/averages.safetensors") if averages else {}).items():
+        for name, average in stored_averages.items():
             averages[name].copy_(average)
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict(_unflatten(load_file(folder / "resume/optimizer.safetensors"), facts["optimizer"], groups))
+    optimizer.load_state_dict(_unflatten(state, facts["optimizer"], groups))
     return facts

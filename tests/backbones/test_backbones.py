@@ -289,6 +289,9 @@ def test_an_adapter_or_denoiser_of_another_model_is_refused(tiny_pipeline: Path,
     save_file({name: value.repeat(1, 2) if "lora_A" in name or ".down." in name else value for name, value in state.items()}, path)
     with pytest.raises(ValueError, match=r"adapter '.*' cannot be loaded onto"):
         load_backbone("stable_diffusion", source, adapter=tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"adapter '.*' cannot be loaded onto"):
+        load_backbone("stable_diffusion", source, adapter=tmp_path)
     shutil.copytree(tiny_pipeline / "unet", tmp_path / "unet")
     config = tmp_path / "unet/config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": 64}))

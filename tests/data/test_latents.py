@@ -95,6 +95,14 @@ def test_missing_rows_and_files_say_what_to_do(tmp_path: Path) -> None:
         cache.latents(["c0-0"], [True])
     with pytest.raises(ValueError, match="no candidate"):
         cache.latents([])
+    whole = (tmp_path / "embeds/dropout.safetensors").read_bytes()
+    for content in (whole[:20], whole[:-1], None):
+        if content is None:
+            (tmp_path / "embeds/dropout.safetensors").unlink()
+        else:
+            (tmp_path / "embeds/dropout.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match=r"dropout\.safetensors is missing or damaged.*encode again"):
+            cache.dropout_embeds()
     (tmp_path / "shard-00000.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!")
     with pytest.raises(ValueError, match=r"shard-00000\.safetensors is missing or damaged.*encode again"):
         LatentCache(tmp_path).latents(["c0-0"])

@@ -211,9 +211,32 @@ def test_a_method_gives_its_formula_and_beta() -> None:
     assert "choose one of: diffusion_dpo" in call("methods", "dpoo", status=1).stderr
 
 
-def test_bench_settings_are_checked() -> None:
-    assert "bench has no setting 'stepz'; it takes: source" in call("bench", "step", "stepz=3", status=1).stderr
-    assert "unknown bench 'stride'; choose one of: step" in call("bench", "stride", status=1).stderr
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("step", "stepz=3"), "unknown key 'stepz' (did you mean 'steps'?); known here: backbone"),
+        (("stride",), "unknown bench 'stride'; choose one of: step"),
+        (("step", "steps=abc"), "error: steps: got 'abc'; input should be a valid integer"),
+        (("step", "steps=1"), "steps: got 1; input should be greater than or equal to 2"),
+        (("step", "batch_size=0"), "batch_size: got 0; input should be greater"),
+        (("step", "lora.rank=3"), "lora: got {'rank': 3}; input should be a valid boolean"),
+        (("step", "objective=foo"), "unknown objective 'foo'; choose one of: diffusion_dpo"),
+    ],
+)
+def test_bench_settings_are_checked(words: tuple[str, ...], told: str) -> None:
+    said = call("bench", *words, status=1).stderr
+    assert told in said and "pydantic" not in said
+
+
+def test_a_file_in_place_of_the_run_is_named(config: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    said = call("run", config, f"run={tmp_path / 'file'}", status=1).stderr
+    assert f"'{tmp_path / 'file'}' is a file where a folder is needed" in said and "run=..." in said
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_config_for_pretraining_alone_says_which_command_takes_it(tmp_path: Path) -> None:
+    assert "diffalign pretrain CONFIG" in call("run", "worlds/shapes", f"run={tmp_path}", status=1).stderr
 
 
 def test_nothing_is_printed_to_a_closed_pipe(config: str) -> None:

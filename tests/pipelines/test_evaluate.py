@@ -298,6 +298,12 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, model: Path) -
         run(config, progress=QUIET)
 
 
+def test_a_damaged_reference_is_named(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "reference.json").write_text("{")
+    with pytest.raises(ValueError, match=r"reference\.json is not readable JSON.*diffalign train CONFIG --redo"):
+        load_aligned(with_evaluate(tmp_path, model), tmp_path, "")
+
+
 def test_another_size_is_refused_unless_allowed(tmp_path: Path, model: Path) -> None:
     config = with_evaluate(tmp_path, model)
     finish_training(config)

@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from runs import FAST, assert_same_run, make_task, metrics
 
+from diffalign.training import checkpoint
 from diffalign.training.alignment import Sampling
 from diffalign.training.loop import train
 from diffalign.training.lora import Lora
@@ -143,6 +145,21 @@ def test_a_log_that_lost_its_end_is_not_continued(tiny_pipeline: Path, tiny_road
     (tmp_path / "metrics.jsonl").write_text((tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)[0])
     with pytest.raises(ValueError, match=r"metrics\.jsonl has 1 lines and the checkpoint is of step 2: its end was lost.*--redo"):
         train(make_task(tiny_pipeline, tiny_road), settings, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["facts.json", "parameters.safetensors", "optimizer.safetensors", "averages.safetensors"])
+def test_a_damaged_checkpoint_is_named(name: str, tmp_path: Path) -> None:
+    parameters = {"linear.weight": torch.nn.Parameter(torch.ones(2, 2))}
+    optimizer = torch.optim.AdamW(parameters.values())
+    parameters["linear.weight"].grad = torch.ones(2, 2)
+    optimizer.step()
+    averages = {key: value.detach().clone() for key, value in parameters.items()}
+    checkpoint.write(tmp_path / "step_1", parameters, optimizer, averages, {"step": 1, "identity": {}}, lambda folder: None)
+    assert checkpoint.read(tmp_path / "step_1", parameters, optimizer, averages, {})["step"] == 1
+    path = tmp_path / "step_1/resume" / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"step_1/resume is damaged .*put it back, or train again from the start with --redo"):
+        checkpoint.read(tmp_path / "step_1", parameters, optimizer, averages, {})
 
 
 @pytest.mark.long
