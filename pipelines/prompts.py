@@ -90,9 +90,10 @@ def _read_file(path: Path, column: str) -> Iterator[tuple[str, dict[str, str]]]:
     if path.suffix.lower() == ".parquet":
         from diffalign.data.shards import open_parquet, read_file
 
-        with open_parquet(path) as file:
+        fix = "check prompts.file, or write it again"
+        with open_parquet(path, fix=fix) as file:
             _check_column(column, file.schema_arrow.names, path)
-        for number, row in enumerate(read_file(path, [column]), 1):
+        for number, row in enumerate(read_file(path, [column], fix=fix), 1):
             yield _text(row[column], path, number), {}
         return
     try:

@@ -182,7 +182,7 @@ def test_models(config: Path, tmp_path: Path, tiny_pipeline: Path) -> None:
     refused("generate", config, new, f"model.source={tmp_path / 'cut'}", told=(str(tmp_path / "cut"), "damaged"))
     (tmp_path / "old.ckpt").write_bytes(b"pickle")
     refused("generate", config, new, f"model.source={tmp_path / 'old.ckpt'}", told=("old.ckpt", "pickle", "convert to .safetensors"))
-    refused("generate", config, new, f"model.adapter={tmp_path / 'no_lora'}", told=("no_lora",))
+    refused("generate", config, new, f"model.adapter={tmp_path / 'no_lora'}", told=("no_lora", "does not exist", "hub id"))
 
 
 def test_single_files(config: Path, tmp_path: Path) -> None:
@@ -253,7 +253,12 @@ def test_sets_that_cannot_be_read(tmp_path: Path, tiny_pipeline: Path) -> None:
     refused("pair", config, pair(importer="two_folders", path=str(tmp_path / "no")), told=(str(tmp_path / "no"), "'chosen'", "'rejected'"))
     refused("pair", config, pair(importer="pickapic", path="x", max_sample=3), told=("'max_sample'", "did you mean 'max_samples'?"))
     (tmp_path / "set.parquet").write_bytes(b"PAR1 and then nothing")
-    refused("pair", config, pair(importer="pickapic", path=str(tmp_path / "set.parquet")), told=("set.parquet",))
+    refused("pair", config, pair(importer="pickapic", path=str(tmp_path / "set.parquet")), told=("set.parquet", "fetch it again"))
+    content = next(save_pickapic(tmp_path / "whole").glob("*.parquet")).read_bytes()
+    (tmp_path / "set.parquet").write_bytes(content[:4] + bytes(2000) + content[2004:])  # the footer is whole
+    refused(
+        "pair", config, pair(importer="pickapic", path=str(tmp_path / "set.parquet")), told=("set.parquet", "damaged", "fetch it again")
+    )
     (tmp_path / "table.csv").write_text("prompt,chosen\na,b\n", encoding="utf-8")
     refused("pair", config, pair(importer="table", path=str(tmp_path / "table.csv")), told=("rejected", "found prompt, chosen", "settings"))
     (tmp_path / "urls.csv").write_text("prompt,chosen,rejected\na,https://example.org/a.png,b.png\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 MEDIA_ROWS = 100  # rows per row group where there are media: what a reader holds at once
+MAKE_AGAIN = "delete it and run its stage again, which makes missing shards"  # the fix for a damaged file of ours; a user's own has another
 
 
 def write_shard(path: Path, rows: list[dict[str, Any]], schema: pa.Schema, features: dict[str, dict[str, Any]] | None = None) -> None:
@@ -63,9 +64,9 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[di
         yield from read_file(path, columns)
 
 
-def read_file(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of one Parquet file, streamed. ValueError on a file that is no Parquet or lacks a column."""
-    with open_parquet(path) as file:
+def read_file(path: Path, columns: Sequence[str] | None = None, *, fix: str = MAKE_AGAIN) -> Iterator[dict[str, Any]]:
+    """The rows of one Parquet file, streamed. ValueError on a file that is no Parquet (with the fix) or lacks a column."""
+    with open_parquet(path, fix=fix) as file:
         known = file.schema_arrow.names
         for column in columns or ():
             if column not in known:
@@ -74,19 +75,17 @@ def read_file(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
             for batch in file.iter_batches(batch_size=MEDIA_ROWS, columns=None if columns is None else list(columns)):
                 yield from batch.to_pylist()
         except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(
-                f"{str(path)!r} is damaged ({error}); delete it and run its stage again, which makes missing shards"
-            ) from error
+            raise ValueError(f"{str(path)!r} is damaged ({error}); {fix}") from error
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """The open file. FileNotFoundError where there is none, ValueError where it is no Parquet."""
+def open_parquet(path: Path, *, fix: str = MAKE_AGAIN) -> pq.ParquetFile:
+    """The open file. FileNotFoundError where there is none, ValueError with the fix where it is no Parquet."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{str(path)!r} does not exist or is not a file; check the path")
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{str(path)!r} is no readable Parquet file ({error}); delete it and make it again") from error
+        raise ValueError(f"{str(path)!r} is no readable Parquet file ({error}); {fix}") from error
 
 
 def count_rows(folder: Path) -> int:

@@ -166,7 +166,7 @@ def test_prompts_of_a_parquet_column(tmp_path: Path) -> None:
         ("p.jsonl", b"{", "line 1: not JSON"),
         ("p.csv", b"id\n1\n", "no column 'prompt'; it has: id"),
         ("p.csv", b"id,prompt\n1\n", "the prompt is None, not text"),
-        ("p.parquet", b"PAR1", "no readable Parquet"),
+        ("p.parquet", b"PAR1", r"no readable Parquet.*check prompts\.file"),
     ],
 )
 def test_bad_prompt_files(tmp_path: Path, name: str, content: bytes, told: str) -> None:

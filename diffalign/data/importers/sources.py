@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+from diffalign.data.shards import open_parquet, read_file
 
-from diffalign.data.shards import open_parquet
-
-BATCH = 32  # rows in memory at once: a Pick-a-Pic row is about 0.6 MB
+FETCH_AGAIN = "fetch it again, or check the path"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
 
@@ -97,15 +95,11 @@ def _file_rows(path: Path, required: Sequence[str], wanted: Sequence[str] | None
 
 
 def _parquet_rows(path: Path, required: Sequence[str], wanted: Sequence[str] | None, advice: str) -> Iterator[Mapping[str, Any]]:
-    with open_parquet(path) as file:
+    with open_parquet(path, fix=FETCH_AGAIN) as file:
         found = file.schema_arrow.names
-        check_columns(found, required, repr(str(path)), advice)
-        columns = found if wanted is None else [name for name in wanted if name in found]
-        try:
-            for batch in file.iter_batches(batch_size=BATCH, columns=columns):
-                yield from batch.to_pylist()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"{str(path)!r} is damaged ({error}); fetch it again") from error
+    check_columns(found, required, repr(str(path)), advice)
+    columns = found if wanted is None else [name for name in wanted if name in found]
+    yield from read_file(path, columns, fix=FETCH_AGAIN)
 
 
 def csv_rows(path: Path, required: Sequence[str], advice: str, delimiter: str) -> Iterator[Mapping[str, Any]]:
