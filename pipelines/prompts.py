@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -97,23 +99,29 @@ def _read_file(path: Path, column: str) -> Iterator[tuple[str, dict[str, str]]]:
             yield _text(row[column], path, number), {}
         return
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     match path.suffix.lower():
         case ".txt":
-            for line in content.splitlines():
+            for line in _lines(content):
                 yield line.strip(), {}
         case ".jsonl":
-            for number, line in enumerate(content.splitlines(), 1):
+            for number, line in enumerate(_lines(content), 1):
                 yield _text(_from_json(line, column, path, number), path, number), {}
         case _:
             yield from _read_csv(content, column, path)
 
 
+def _lines(content: str) -> list[str]:
+    """The lines of a file; unlike str.splitlines, U+2028 and its like are part of a line."""
+    *lines, last = re.split(r"\r?\n", content)
+    return [*lines, last] if last else lines
+
+
 def _read_csv(content: str, column: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     try:
-        table = csv.DictReader(content.splitlines(keepends=True), strict=True)
+        table = csv.DictReader(StringIO(content, newline=""), strict=True)
         _check_column(column, list(table.fieldnames or ()), path)
         for number, row in enumerate(table, 1):
             yield _text(row[column], path, number), {}

@@ -148,6 +148,18 @@ def test_prompt_files(tmp_path: Path, name: str, content: str, expected: list[st
     assert [prompt.text for prompt in load_prompts(Prompts(file=tmp_path / name, count=1), 0)] == expected[:1]
 
 
+def test_only_a_line_feed_ends_a_prompt(tmp_path: Path) -> None:
+    """Not U+2028 or U+0085, which JSON, CSV and plain text may hold; a quoted CSV field may hold a line feed too."""
+    texts = ["a cat\u2028on a mat", "a dog\x85in \x0ba \u2029house"]
+    (tmp_path / "p.txt").write_bytes("\r\n".join(texts).encode())
+    (tmp_path / "p.jsonl").write_bytes("\n".join(json.dumps({"prompt": text}, ensure_ascii=False) for text in texts).encode())
+    (tmp_path / "p.csv").write_bytes(("prompt\r\n" + "\r\n".join(texts)).encode())
+    for name in ("p.txt", "p.jsonl", "p.csv"):
+        assert [prompt.text for prompt in load_prompts(Prompts(file=tmp_path / name), 0)] == texts, name
+    (tmp_path / "quoted.csv").write_bytes(b'prompt,id\n"a cat\non a mat",1\na dog,2\n')
+    assert [prompt.text for prompt in load_prompts(Prompts(file=tmp_path / "quoted.csv"), 0)] == ["a cat\non a mat", "a dog"]
+
+
 def test_prompts_of_a_parquet_column(tmp_path: Path) -> None:
     pq.write_table(pa.table({"caption": ["a cat", "a dog"]}), tmp_path / "p.parquet")
     assert [prompt.text for prompt in load_prompts(Prompts(file=tmp_path / "p.parquet", column="caption"), 0)] == ["a cat", "a dog"]
