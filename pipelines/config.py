@@ -149,6 +149,18 @@ class Config(Section):
     gallery: Gallery | None = None
     pretrain: Pretrain | None = None
 
+    @field_validator("run", mode="before")
+    @classmethod
+    def _run_is_a_folder(cls, value: Any) -> Any:
+        if not isinstance(value, str | Path):
+            return value
+        if not str(value).strip():
+            raise ValueError(f"got {value!r}, a folder for the run is needed, for example run: runs/mine")
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as error:  # ~NAME of a user that is not there
+            raise ValueError(f"got {str(value)!r}: {error}; write the folder out") from None
+
     @model_validator(mode="after")
     def _pair_reads_what_score_makes(self) -> Config:
         if self.pair is not None and self.score is not None:

@@ -48,6 +48,12 @@ def test_overrides_are_typed_by_yaml(tmp_path: Path) -> None:
     assert (config.seed, config.generate.guidance, config.generate.prompts.texts) == (7, (1.0, 10.0), ("a", "b"))
 
 
+def test_the_home_of_the_run_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = load_config(write(tmp_path), ["run=~/mine"])
+    assert config.run == tmp_path / "home/mine" and load_config(write(tmp_path, config.to_yaml())) == config
+
+
 def test_scientific_notation_without_a_point_is_a_number() -> None:
     assert read_override("train.learning_rate=1e-4") == (["train", "learning_rate"], 1e-4)
 
@@ -64,6 +70,10 @@ def test_empty_section_means_defaults_and_null_override_removes_it(tmp_path: Pat
         ("sed=1", "unknown key 'sed' (did you mean 'seed'?); known here: encode"),
         ("generate.step=1", "unknown key 'generate.step' (did you mean 'steps'?)"),
         ("generate.prompts.textz=[a]", "unknown key 'generate.prompts.textz' (did you mean 'texts'?)"),
+        ("run=''", "run: got '', a folder for the run is needed, for example run: runs/mine"),
+        ("run='  '", "run: got '  ', a folder"),
+        ("run=", "run: got None"),
+        ("run=~nobody-of-this-name/x", "run: got '~nobody-of-this-name/x'"),
         ("seed=-1", "seed: got -1"),
         ("seed=true", "seed: got True, a number is needed"),
         ("generate.samples_per_prompt=0", "generate.samples_per_prompt: got 0; input should be greater than or equal to 1"),
