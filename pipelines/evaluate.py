@@ -49,7 +49,7 @@ class Evaluate(Section):
     allow_other_size: bool = False  # compare although models, or training images, have another size
     long_prompts: Literal["refuse", "truncate"] = "refuse"
     rewards: dict[str, dict[str, Any]] | None = None  # default: those of the section score
-    trained_on: tuple[str, ...] | None = None  # scores that the pairs were made by; default: pair.by
+    trained_on: tuple[str, ...] | None = None  # scores that the pairs were chosen by; default: pair.by and pair.agreement
     models: dict[str, str] = Field(default_factory=dict)  # name → checkpoint folder, beside the run's own "aligned"
     batch_size: int = Field(default=64, ge=1)  # speed and memory only
     prompts_per_shard: int = Field(default=64, ge=1)
@@ -135,16 +135,14 @@ def outdated(key: str, before: Any, now: Any) -> list[str] | None:
 def rewards_of(config: Config, section: Evaluate) -> dict[str, dict[str, Any]]:
     """The rewards to evaluate with: the section's, else those of score, and always the guards against a drift in looks."""
     chosen = section.rewards if section.rewards is not None else config.score.rewards if config.score is not None else {}
-    used = {settings.get("reward", name) for name, settings in chosen.items()}
-    return {**chosen, **{guard: {} for guard in GUARDS if guard not in used}}
+    return {**chosen, **{guard: {} for guard in GUARDS if guard not in chosen}}
 
 
 def trained_on_of(config: Config, section: Evaluate) -> list[str]:
-    """Names "reward.dimension" of the scores that made the pairs."""
+    """Names "reward.dimension" of the scores that the pairs were chosen by."""
     if section.trained_on is not None:
         return list(section.trained_on)
-    by = getattr(config.pair, "by", None)
-    return [by] if isinstance(by, str) else list(by or ())
+    return list(config.pair.scores) if config.pair is not None else []
 
 
 def models_of(config: Config, section: Evaluate) -> dict[str, Path]:

@@ -89,16 +89,20 @@ class Pair(Section):
         return PairingSettings(**values)
 
     @property
+    def scores(self) -> tuple[str, ...]:
+        """The names "reward.dimension" of the scores that choose the pairs: those that rank, and those that must agree."""
+        return tuple(dict.fromkeys((*self.pairing(0).weights, *self.agreement)))
+
+    @property
     def rewards(self) -> tuple[str, ...]:
         """The names of the rewards whose scores are read."""
-        names = (*self.pairing(0).weights, *self.agreement)
-        return tuple(dict.fromkeys(name.partition(".")[0] for name in names))
+        return tuple(dict.fromkeys(name.partition(".")[0] for name in self.scores))
 
     def check_scores(self, score: Score) -> None:
         """ValueError where a score that pairing reads is not among those that the config's section score makes."""
         from pipelines.score import declared_dimensions
 
-        for name in (*self.pairing(0).weights, *self.agreement):
+        for name in self.scores:
             reward, _, dimension = name.partition(".")
             if reward not in score.rewards:
                 raise ValueError(f"pair reads {name!r}, but score.rewards has no {reward!r}; it has: {', '.join(score.rewards)}")

@@ -63,6 +63,8 @@ def check_reward(name: str, settings: Mapping[str, Any]) -> None:
     reward = settings.get("reward", name)
     if reward not in REWARD_MODELS:
         raise ValueError(f"unknown reward {reward!r}{hint(reward, REWARD_MODELS)}; choose one of: {', '.join(REWARD_MODELS)}")
+    if name in REWARD_MODELS and reward != name:
+        raise ValueError(f"reward {name!r} is set to be {reward!r}, but the name of a reward stands for itself; choose another name for it")
     known = settings_of(reward)
     for key in settings:
         if key != "reward" and key not in known:

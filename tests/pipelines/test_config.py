@@ -92,6 +92,7 @@ def test_empty_section_means_defaults_and_null_override_removes_it(tmp_path: Pat
         ("score.rewards.sharpnes={}", "unknown reward 'sharpnes' (did you mean 'sharpness'?)"),
         ("score.rewards.sharpness={radius: 3}", "reward 'sharpness' has no setting 'radius'"),
         ("score.rewards={../x: {reward: shapes}}", "reward name '../x' becomes a folder"),
+        ("score.rewards={sharpness: {reward: jpeg_size}}", "reward 'sharpness' is set to be 'jpeg_size', but"),
         ("score.rewards={}", "score.rewards"),
         ("pair.by=shapes.scor", "pair reads 'shapes.scor', which reward 'shapes' does not give; choose one of: shapes.objects"),
         ("pair.by=contrast.score", "score.rewards has no 'contrast'; it has: shapes, sharpness"),

@@ -208,11 +208,12 @@ def test_other_rewards_score_what_is_missing_and_sample_nothing(tmp_path: Path, 
     calls = Calls(monkeypatch)
     monkeypatch.setattr("reward_models.contrast.Contrast.revision", "9")  # another than that of the scores which `mine` had
     run(changed, progress=QUIET)
-    # jpeg_size goes, brightness comes, mine is another reward; contrast is a guard beside it no more.
+    # jpeg_size goes, brightness comes, mine is another reward; contrast stays a guard beside it.
     assert calls.sampled == [] and sorted(calls.scored) == ["brightness"] * 6 + ["contrast"] * 6
     assert report_bytes(changed) == report_bytes(fresh)
     roles = {name: change["role"] for name, change in json.loads(report_bytes(changed))["models"]["aligned"]["scores"].items()}
-    assert roles == {"mine.score": "trained", "brightness.score": "held out", "saturation.score": "guard", "sharpness.score": "guard"}
+    guards = dict.fromkeys(("saturation.score", "contrast.score", "sharpness.score"), "guard")
+    assert roles == {"mine.score": "trained", "brightness.score": "held out", **guards}
     assert (config.run / "replaced" / "evaluation" / "base" / "scores" / "mine.1").is_dir()
     run(changed, progress=QUIET)
     assert len(calls.scored) == 12
@@ -345,11 +346,14 @@ def test_bad_input_is_named(tmp_path: Path, model: Path) -> None:
 
 def test_defaults_come_from_the_other_sections(tmp_path: Path, model: Path) -> None:
     config = make_config(
-        tmp_path, model, score={"rewards": {"brightness": {}, "saturation": {}}}, train={"steps": 1},
-        pair={"by": {"brightness.score": 1.0, "saturation.score": 0.5}}, evaluate={"prompts": {"texts": ["a red circle"]}},
+        tmp_path, model, score={"rewards": {"brightness": {}, "saturation": {}, "jpeg_size": {}}}, train={"steps": 1},
+        pair={"by": {"brightness.score": 1.0, "saturation.score": 0.5}, "agreement": ["jpeg_size.score"]},
+        evaluate={"prompts": {"texts": ["a red circle"]}},
     )  # fmt: skip
     section = config.evaluate
     assert section is not None
-    assert list(rewards_of(config, section)) == ["brightness", "saturation", "contrast", "sharpness"]
-    assert trained_on_of(config, section) == ["brightness.score", "saturation.score"]
+    assert list(rewards_of(config, section)) == ["brightness", "saturation", "jpeg_size", "contrast", "sharpness"]
+    assert trained_on_of(config, section) == ["brightness.score", "saturation.score", "jpeg_size.score"]  # the last chose pairs too
+    look = section.model_copy(update={"rewards": {"look": {"reward": "saturation"}}})
+    assert list(rewards_of(config, look)) == ["look", "saturation", "contrast", "sharpness"]  # a guard under another name is none
     assert models_of(config, section) == {"aligned": tmp_path / "train" / "final"}
