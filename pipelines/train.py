@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from diffalign.training.lora import Lora
 from diffalign.training.settings import Settings
-from pipelines.config import Config, Section
+from pipelines.config import Config
 from pipelines.progress import Progress
 from pipelines.stage import open_stage, require_stage
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffalign.training.alignment import AlignmentTask
 
 
-class Train(Section, Settings):
+class Train(Settings):
     """The training stage: an objective and what it acts on, beside the optimisation settings of `diffalign.training.settings`."""
 
     objective: dict[str, Any] = Field(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
+from diffalign.section import Section
 
-class Lora(BaseModel):
+
+class Lora(Section):
     """An adapter's shape. `targets` are endings of module names; the default is the attention of every diffusers UNet and DiT."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: int = Field(default=16, ge=1)
     alpha: float | None = Field(default=None, gt=0, description="scale α/rank of the update; None: α = rank")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from diffalign.section import Section
 
 
-class Settings(BaseModel):
+class Settings(Section):
     """Optimisation. Nothing is scaled silently: the learning rate is the one in force, the batch size counts all processes together."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(default=1000, ge=1, description="optimiser steps")
     batch_size: int = Field(default=32, ge=1, description="groups per optimiser step, over all processes and accumulation together")

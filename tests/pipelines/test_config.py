@@ -62,6 +62,8 @@ def test_empty_section_means_defaults_and_null_override_removes_it(tmp_path: Pat
     path = write(tmp_path, BASE + "encode:\n")
     assert load_config(path).encode is not None
     assert load_config(path, ["encode=null"]).encode is None
+    assert load_config(path, ["train.lora=null"]).train.lora is None  # no adapter, not one with the defaults
+    assert load_config(path, ["train.lora={}"]).train.lora.rank == 16
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,17 @@ def test_empty_section_means_defaults_and_null_override_removes_it(tmp_path: Pat
         ("run=~nobody-of-this-name/x", "run: got '~nobody-of-this-name/x'"),
         ("seed=-1", "seed: got -1"),
         ("seed=true", "seed: got True, a number is needed"),
+        ("generate.prompts={world: shapes, count: true}", "count: got True, a number is needed"),
+        ("generate.steps=true", "generate.steps: got True, a number is needed"),
+        ("generate.size=[true, 8]", "generate.size: got [True, 8], a number is needed"),
+        ("train.micro_batch_size=true", "train.micro_batch_size: got True, a number is needed"),
+        ("train.clip_norm=true", "train.clip_norm: got True, a number is needed"),
+        ("train.lora={rank: true}", "rank: got True, a number is needed"),
+        ("train.adam_betas=[true, 0.9]", "got [True, 0.9], a number is needed"),
+        ("pair.maximum_gap=true", "pair.maximum_gap: got True, a number is needed"),
+        ("pair.by={shapes.score: true}", "pair.by: got {'shapes.score': True}, a number is needed"),
+        ("pretrain={world: shapes, denoiser: {steps: true}}", "denoiser.steps: got True, a number is needed"),
+        ("pretrain={world: shapes, denoiser: {learning_rate: .inf}}", "denoiser.learning_rate: got inf"),
         ("generate.samples_per_prompt=0", "generate.samples_per_prompt: got 0; input should be greater than or equal to 1"),
         ("generate.samples_per_prompt=many", "generate.samples_per_prompt: got 'many'"),
         ("generate.steps=[20, 0]", "generate.steps.1: got 0"),
