@@ -40,6 +40,9 @@ test-gpu: $(STAMP)
 
 bench: $(STAMP)
 	$(PYTEST) -m bench -s --timeout 3600 $(ARGS)
+	$(BIN)/diffalign bench step
+	$(BIN)/diffalign bench step lora=true
+	$(BIN)/diffalign bench encode
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
