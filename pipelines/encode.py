@@ -54,7 +54,9 @@ class Encode(Section):
 
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     """Runs the stage: see the module."""
-    section = config.encode or Encode()
+    section = config.encode
+    if section is None:
+        raise ValueError("the config has no section encode; add one, for example encode: {}")
     model = {"weights": config.model.fingerprint(), "dtype": config.model.dtype}
     settings = {**settings_of(section, without=("batch_size",)), "seed": config.seed, "model": model}
     with open_stage(config, "encode", settings=settings, inputs=("pair",), redo=redo) as stage:

@@ -35,7 +35,9 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     from diffalign.data.records import read_scores
     from diffalign.gallery.write import write_gallery
 
-    section = config.gallery or Gallery()
+    section = config.gallery
+    if section is None:
+        raise ValueError("the config has no section gallery; add one, for example gallery: {}")
     rewards = rewards_to_show(config)
     inputs = tuple(stage for stage in ("pair", "train", "evaluate") if getattr(config, stage) is not None)
     if config.pair is not None:

@@ -99,7 +99,9 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
 
 def section_of(config: Config) -> Train:
     """The section with its seed resolved."""
-    section = config.train or Train()
+    section = config.train
+    if section is None:
+        raise ValueError("the config has no section train; add one, for example train: {steps: 1000}")
     return section if section.seed is not None else section.model_copy(update={"seed": config.seed})
 
 

@@ -65,7 +65,7 @@ def test_posterior_samples_do_not_depend_on_batch_or_shard(tmp_path: Path, model
     mean = make_run(tmp_path, model, name="mean", posterior="mean")
     run(mean, progress=QUIET)
     noise = one.latents(ids) - LatentCache(mean.run / "latents").latents(ids)
-    assert noise.std() > 0 and noise[0].flatten().corrcoef() is not None
+    assert (noise.flatten(1).std(1) > 0).all()
     pairs = torch.corrcoef(noise.flatten(1))
     assert (pairs - torch.eye(len(ids))).abs().max() < 0.35  # 256 numbers each: independent draws stay below 5 standard errors
 
