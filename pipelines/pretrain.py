@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -51,11 +50,10 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         from diffalign.backbones.miniature import Architecture
 
         Architecture(**section.architecture)  # a mistake in it shows before anything is rendered
-        started = time.monotonic()
         pictures, captions = _render(section, config.seed, progress)
         autoencoder = _train_autoencoder(section, config.seed, pictures, stage.path / "autoencoder", progress)
         _train_denoiser(section, config.seed, autoencoder, pictures, captions, stage.path, progress)
-        report = measure(section, stage.path / "pipeline", config.seed, progress) | {"seconds": round(time.monotonic() - started)}
+        report = measure(section, stage.path / "pipeline", config.seed, progress)
         (stage.path / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
         progress.say(f"pretrain: {json.dumps(report)}")
         stage.finish(report)
