@@ -177,7 +177,7 @@ def _resolved(section: BaseModel) -> dict[str, Any]:
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The Config in a YAML file, or in a bundled one by its name (`quickstart`, `methods/ipo`), with `key.sub=value` overrides.
+    """The Config in a YAML file, or in a bundled one by its name (`quickstart`, `worlds/shapes`), with `key.sub=value` overrides.
 
     ValueError: unreadable YAML, an unknown key (with the nearest and the known ones), a wrong type or range.
     FileNotFoundError: no such file.

@@ -68,7 +68,7 @@ class Row:
 class SummaryLine:
     """The mean of one score under the base and under `column`, and the interval [low, high] of their difference.
 
-    `win_rate` is the share of prompts, 0 to 1, on which `column` beats the base; None leaves it out.
+    `win_rate` is the share of samples, 0 to 1, on which `column` beats the base, a tie counting one half; None leaves it out.
     """
 
     score: str
