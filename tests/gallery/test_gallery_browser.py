@@ -116,8 +116,32 @@ def test_sorting_by_the_change_of_a_score_in_a_column(page: Any, demo: str) -> N
         page.get_by_label("Order").select_option(order)
         expected = sorted(range(ROWS), key=lambda n: (sign * round(gain(rows[n], 2, "sharpness.score"), 6), n))
         assert shown_rows(page) == expected[:24]
-    page.get_by_label("Order").select_option("prompt")
+    page.get_by_label("Order").select_option("data")
     assert shown_rows(page) == list(range(24))
+
+
+@pytest.mark.parametrize("tab", ["compare", "pairs"])
+def test_sorting_by_prompt_and_by_task(page: Any, demo: str, tab: str) -> None:
+    rows = list(demo_rows(ROWS)) if tab == "compare" else list(demo_pairs(ROWS))
+    visit(page, f"{demo}#{tab}")
+    order = page.locator(f"#page-{tab}").get_by_label("Order")
+    order.select_option(label="Prompt, A to Z")
+    assert shown_rows(page) == sorted(range(ROWS), key=lambda n: (rows[n].prompt, n))[:24]
+    order.select_option(label="Task, A to Z")
+    assert page.url.endswith("order=tag.task")
+    expected = sorted(range(ROWS), key=lambda n: (rows[n].tags["task"], n))
+    assert shown_rows(page) == expected[:24] != list(range(24))
+    visit(page, page.url)
+    assert shown_rows(page) == expected[:24]
+
+
+def test_rows_without_a_model_beside_the_base_are_sorted_too(page: Any, tmp_path: Path) -> None:
+    prompts = [("b", {"task": "two"}), ("c", {}), ("a", {"task": "one"}), ("B", {"task": "two"})]
+    rows = [Row(prompt, 0, (Sample(Plain(), {"s.a": 1.0}),), tags) for prompt, tags in prompts]
+    visit(page, write_gallery(tmp_path / "gallery", Comparison([Column("base")], rows), title="x").as_uri())
+    for order, expected in (("prompt", [2, 0, 3, 1]), ("tag.task", [2, 0, 3, 1]), ("data", [0, 1, 2, 3])):
+        page.get_by_label("Order").select_option(order)
+        assert shown_rows(page) == expected
 
 
 def test_sorting_by_disagreement_of_the_scores(page: Any, demo: str) -> None:

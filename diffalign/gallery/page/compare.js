@@ -4,14 +4,6 @@
   var element = gallery.element;
   var numbers = gallery.numbers;
 
-  /* Sorts numbers by key, largest first, unknown last, ties in the order of the data. */
-  gallery.byKey = function (list, key) {
-    return list.map(function (number) { return { number: number, key: key(number) }; }).sort(function (a, b) {
-      if (a.key === null || b.key === null) return (a.key === null) - (b.key === null) || a.number - b.number;
-      return b.key - a.key || a.number - b.number;
-    }).map(function (item) { return item.number; });
-  };
-
   function difference(row, column, at) {
     var mine = row[2][column], base = row[2][0];
     if (!mine || !base || !numbers.isNumber(mine[at]) || !numbers.isNumber(base[at])) return null;
@@ -44,14 +36,17 @@
       scores: header.scores, roles: header.roles, digits: gallery.digits(header.scores, index), index: index, frame: header,
       notes: function (row) { return [element("span", { "class": "seed", text: "seed " + row[3] })]; }
     };
-    var orders = [["prompt", "Prompt order"], ["gain", "Largest gain first"], ["loss", "Largest loss first"]];
-    if (header.scores.length > 1) orders.push(["disagreement", "Scores disagree most"]);
-    var fields = { summary: { start: "", allowed: ["all"], look: true } };
+    var orders = gallery.textOrders(index);
+    if (comparable) orders.push(["gain", "Largest gain first"], ["loss", "Largest loss first"]);
+    if (comparable && header.scores.length > 1) orders.push(["disagreement", "Scores disagree most"]);
+    var fields = {
+      summary: { start: "", allowed: ["all"], look: true },
+      order: { start: "data", allowed: orders.map(function (choice) { return choice[0]; }) }
+    };
     if (comparable) {
       fields.score = { start: ordered[0], allowed: header.scores };
       fields.column = { start: aligned[0], allowed: aligned };
       fields.outcome = { start: "all", allowed: ["up", "same", "down"] };
-      fields.order = { start: "prompt", allowed: orders.map(function (choice) { return choice[0]; }) };
     }
     var outcome = null;
     var listing = null;
@@ -66,12 +61,12 @@
     }
 
     function controls(change) {
-      if (!comparable) return { nodes: [], set: setSummary };
       function setter(name) { return function (value) { change(name, value); }; }
+      var order = gallery.controls.select("Order", orders, setter("order"));
+      if (!comparable) return { nodes: [order.node], set: function (state) { setSummary(state); order.set(state.order); } };
       var judge = gallery.controls.select("Judged by", pairs(ordered), setter("score"));
       var column = gallery.controls.select("Model", pairs(aligned), setter("column"));
       outcome = gallery.controls.segments("Against the base", [["all", "All"], ["up", ""], ["same", ""], ["down", ""]], setter("outcome"));
-      var order = gallery.controls.select("Order", orders, setter("order"));
       return {
         nodes: [judge.node].concat(aligned.length > 1 ? [column.node] : [], outcome.node, order.node),
         set: function (state) {
@@ -85,7 +80,7 @@
     }
 
     function choose(state, matching) {
-      if (!comparable) return matching;
+      if (!comparable) return gallery.byText(matching, state.order, index);
       var column = names.indexOf(state.column);
       var at = header.scores.indexOf(state.score);
       function change(number) { return difference(index[number], column, at); }
@@ -102,7 +97,7 @@
       if (state.order === "gain") return gallery.byKey(kept, change);
       if (state.order === "loss") return gallery.byKey(kept, function (number) { var d = change(number); return d === null ? null : -d; });
       if (state.order === "disagreement") return gallery.byKey(kept, disagreements(table, column));
-      return kept;
+      return gallery.byText(kept, state.order, index);
     }
 
     listing = gallery.listing({

@@ -4,20 +4,6 @@
   var element = gallery.element;
   var WIDE = "(min-width: 760px)";
 
-  /* Tags that tell rows apart, with their values. */
-  function tagValues(index) {
-    var values = {};
-    index.forEach(function (row) {
-      Object.keys(row[1]).forEach(function (name) {
-        values["$" + name] = values["$" + name] || {};
-        values["$" + name]["$" + row[1][name]] = true;
-      });
-    });
-    return Object.keys(values).map(function (name) {
-      return { name: name.slice(1), values: Object.keys(values[name]).map(function (value) { return value.slice(1); }).sort() };
-    }).filter(function (tag) { return tag.values.length > 1; });
-  }
-
   /* Decimals for each score, from how much it varies over all samples. */
   gallery.digits = function (scores, index) {
     return scores.map(function (name, at) {
@@ -54,7 +40,7 @@
     var box = null;
     var order = [];
     var prompts = table.index.map(function (row) { return row[0].toLowerCase(); });
-    var tags = tagValues(table.index);
+    var tags = gallery.tagValues(table.index);
     var scores = gallery.roles.ordered(table);
     var main = gallery.roles.main(table);
     var fields = {

@@ -46,7 +46,7 @@
         }));
       }
     };
-    var orders = [["data", "Order of the data"], ["large", "Largest gap first"], ["small", "Smallest gap first"]];
+    var orders = gallery.textOrders(index).concat([["large", "Largest gap first"], ["small", "Smallest gap first"]]);
     var histogram = gallery.histogram("Pairs by gap", gaps, function (bin) { pick(bin); });
     var bins = [];
     for (var bin = 0; histogram && bin < histogram.count; bin++) bins.push(String(bin));
@@ -80,7 +80,7 @@
       }
       if (state.order === "large") return gallery.byKey(kept, function (number) { return gaps[number]; });
       if (state.order === "small") return gallery.byKey(kept, function (number) { return gaps[number] === null ? null : -gaps[number]; });
-      return kept;
+      return gallery.byText(kept, state.order, index);
     }
 
     var facts = [
