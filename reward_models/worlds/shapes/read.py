@@ -20,6 +20,7 @@ _CORE = 0.5  # opacity from which a pixel belongs to the core of an object
 _MIN_AREA = 20  # core pixels; a smaller component is a speck
 _REGION = 3.0  # pixels around a core that still belong to its object
 _INK_FLOOR, _INK_SPAN = 24.0, 80.0  # distance from the background, of 255 per channel, where ink begins, and until it is full
+_FOREIGN_FLOOR = 35.0  # as _INK_FLOOR, at an object: blur and compression shift the colours of its edge by more than a plain background
 _COLOUR_SPREAD, _COLOUR_SLACK, _COLOUR_REACH = 36.0, 40.0, 45.0  # Euclidean RGB distances, see _colour_confidences
 _SHAPE_TEMPERATURE = 0.02  # in IoU
 _NO_FIT, _FULL_FIT = 0.5, 0.8  # IoU with the best template below which a thing is like no shape, and above which it is one
@@ -39,6 +40,7 @@ class Detection:
     edge             width of its outline in pixels
     unevenness       RMS distance of its core from its own colour, of 255 per channel
     ink              its area in pixels of full colour
+    foreign          pixels of ink in or at it that are no mixture of its colour and the background: dots, stripes, an outline
     """
 
     shape: str
@@ -55,6 +57,7 @@ class Detection:
     edge: float
     unevenness: float
     ink: float
+    foreign: float
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ def _describe(offset: np.ndarray, background: np.ndarray, region: np.ndarray, co
     colours = _colour_confidences(colour + background)
     best_shape, best_colour = max(shapes, key=shapes.__getitem__), max(colours, key=colours.__getitem__)
     outline = _perimeter(best_shape) * size
+    unexplained = np.linalg.norm(offset - opacity[..., None] * colour, axis=2)[region]
     return Detection(
         shape=best_shape,
         colour=best_colour,
@@ -168,6 +172,7 @@ def _describe(offset: np.ndarray, background: np.ndarray, region: np.ndarray, co
         edge=6 * float((opacity * (1 - opacity)).sum()) / outline,
         unevenness=float(np.sqrt(((solid - colour) ** 2).sum(axis=1).mean())),
         ink=ink,
+        foreign=float(np.clip((unexplained - _FOREIGN_FLOOR) / _INK_SPAN, 0, 1).sum()),
     )
 
 

@@ -25,7 +25,7 @@ class Shapes:
     """Scores pictures against captions of the shapes world, exactly and without weights. The dimensions: see `verify`."""
 
     name = "shapes"
-    revision = "1"
+    revision = "2"
     modalities = frozenset({"image"})
     dimensions = DIMENSIONS
     needs_prompt = True

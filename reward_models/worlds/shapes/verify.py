@@ -20,6 +20,7 @@ _POSITION_SPAN = 8.0  # pixels of displacement from "as wrong as half right" to 
 _AGREEMENT = (0.88, 0.65)
 _EDGE = (4.5, 10.0)
 _UNEVENNESS = (30.0, 80.0)
+_FOREIGN = (2.0, 8.0)  # summed over the objects; a dot of radius 2 has 12
 _ROUGHNESS = (8.0, 24.0)
 _LIGHTNESS = (190.0, 140.0)
 _TINT = (30.0, 70.0)
@@ -40,7 +41,8 @@ def verify(scene: Scene | str, pixels: np.ndarray) -> dict[str, float]:
     shape     certainty of the shapes asked for
     position  1/2 where the relation begins to hold, smooth from 0 to 1 in the displacement along its axis, times the
               certainty of the two objects; 1 if the caption names no relation
-    fidelity  how cleanly the objects asked for are drawn, on a light flat background with nothing else in the picture
+    fidelity  how cleanly the objects asked for are drawn, in one colour each, on a light flat background with nothing else in
+              the picture
     overall   1 if N = D, every shape and colour asked for is the likeliest and at least MIN_CONFIDENCE certain, the relation
               holds and fidelity > FIDELITY_THRESHOLD, else 0
     score     the mean of the six before `overall`, for ranking
@@ -136,6 +138,7 @@ def _fidelity(matched: list[Detection], reading: Reading) -> float:
     background = reading.background
     around = (
         math.exp(-max(0.0, stray) / _STRAY)
+        * _ramp(sum(one.foreign for one in reading.detections), _FOREIGN)
         * _ramp(reading.roughness, _ROUGHNESS)
         * _ramp(min(background), _LIGHTNESS)
         * _ramp(max(background) - min(background), _TINT)
