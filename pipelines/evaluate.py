@@ -89,7 +89,8 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         "rewards": rewards,
         "trained_on": trained_on,
         "seed": config.seed,
-        "prompts_sha256": sha256(json.dumps([prompt.text for prompt in prompts], ensure_ascii=False).encode()).hexdigest(),
+        "prompts_sha256": _digest([prompt.text for prompt in prompts]),
+        "clusters_sha256": _digest([prompt.cluster for prompt in prompts]),
         "model": {"weights": config.model.fingerprint(), "dtype": config.model.dtype},
         "checkpoints": {name: _fingerprint(config, path) for name, path in models.items() if name in section.models},
     }
@@ -121,7 +122,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
 def outdated(key: str, before: Any, now: Any) -> list[str] | None:
     """What a changed setting makes worthless (stage.Outdated): the scores of each reward that changed, the samples of a model that is new
     or gone. Everything else determines all samples."""
-    if key == "trained_on":
+    if key in ("trained_on", "clusters_sha256"):
         return []  # the report alone
     if key not in ("rewards", "models", "checkpoints"):
         return None
@@ -179,6 +180,10 @@ def load_aligned(config: Config, checkpoint: Path, base_identity: str) -> Backbo
         return load_model(config.model, adapter=None, denoiser=str(checkpoint / "unet"))
     kinds = "pytorch_lora_weights.safetensors, unet/ or model_index.json"
     raise FileNotFoundError(f"{checkpoint} holds none of {kinds}; is training complete?")
+
+
+def _digest(texts: list[str]) -> str:
+    return sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
 
 
 def _fingerprint(config: Config, checkpoint: Path) -> str:
@@ -311,7 +316,8 @@ def report_of(config: Config, section: Evaluate, folder: Path, prompts: Sequence
     }
     report = make_report(
         scored[BASE], [scored[name] for name in models],
-        prompts=[prompt.text for prompt in prompts], tags=[prompt.tags for prompt in prompts],
+        prompts=[prompt.text for prompt in prompts], clusters=[prompt.cluster for prompt in prompts],
+        tags=[prompt.tags for prompt in prompts],
         trained_on=trained_on, settings=settings, seed=config.seed,
     )  # fmt: skip
     for model in report["models"].values():

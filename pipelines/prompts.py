@@ -52,12 +52,20 @@ class Prompt:
     group_id: str
     text: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    scene: str | None = None  # from a world: what it means, in the world's plainest words; other prompts may mean the same
+
+    @property
+    def cluster(self) -> str:
+        """Prompts of one cluster mean the same, as far as is known: no new evidence, but more of the same."""
+        return self.text if self.scene is None else self.scene
 
 
 def load_prompts(prompts: Prompts, seed: int) -> list[Prompt]:
     """The prompts, in order; `seed` is the run's. FileNotFoundError; ValueError on no prompts, a blank one (which), or unreadable text."""
+    scenes: Mapping[str, str] = {}
     if prompts.world is not None:
         drawn = load_world(prompts.world).prompts(prompts.split, prompts.count, seed if prompts.seed is None else prompts.seed)
+        scenes = {prompt.text: prompt.scene for prompt in drawn}
         rows = [(prompt.text, {"task": prompt.task, "split": prompts.split}) for prompt in drawn]
         origin = f"the world {prompts.world!r}"
     elif prompts.file is not None:
@@ -71,7 +79,10 @@ def load_prompts(prompts: Prompts, seed: int) -> list[Prompt]:
     for index, (text, _) in enumerate(rows):
         if not text.strip():
             raise ValueError(f"prompt {index + 1} of {origin} is blank; remove it or write what it should say")
-    return [Prompt(f"{index:06d}-{sha256(text.encode()).hexdigest()[:8]}", text, tags) for index, (text, tags) in enumerate(rows)]
+    return [
+        Prompt(f"{index:06d}-{sha256(text.encode()).hexdigest()[:8]}", text, tags, scenes.get(text))
+        for index, (text, tags) in enumerate(rows)
+    ]
 
 
 def refuse_long_prompts(prompts: list[str], backbone: Any) -> None:

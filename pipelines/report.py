@@ -1,8 +1,8 @@
 """What evaluate measured, as numbers, sentences and curves: base against aligned models on the same prompts and seeds.
 
 report.json:
-    prompts, samples, settings, trained_on
-    models → NAME → scores → "reward.dimension" → Change (base, aligned, change, low, high, win_rate, win_low, win_high, role)
+    prompts, clusters (of prompts that mean the same), samples_per_prompt, settings, trained_on
+    models → NAME → scores → "reward.dimension" → Change (base, aligned, change, low, high, win_rate, win_low, win_high, prompts, role)
                   → tags → TAG → VALUE → {"prompts": n, "scores": as above}
                   → guards → saturation … → {base, aligned, relative}
                   → warnings
@@ -28,7 +28,7 @@ Role = Literal["trained", "same reward", "held out", "guard"]
 
 @dataclass(frozen=True)
 class Change:
-    """One score of one model against the base; intervals are 95 % bootstrap intervals over prompts.
+    """One score of one model against the base; intervals are 95 % bootstrap intervals over clusters of prompts.
 
     base, aligned        means over the samples that both have a score for
     change, low, high    mean of aligned − base, paired by prompt and seed
@@ -56,25 +56,35 @@ class Scored:
     scores: Mapping[str, np.ndarray]
 
 
-def bootstrap_intervals(values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95) -> np.ndarray:
+def bootstrap_intervals(
+    values: np.ndarray, clusters: np.ndarray | None = None, *, seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95
+) -> np.ndarray:
     """Percentile bootstrap of the mean of each column: values (P, V), one row per prompt; returns low and high, (2, V).
 
-    Prompts are resampled, not samples: samples of one prompt are not independent (Efron & Tibshirani 1993, ch. 13).
+    clusters names, row by row, which prompts mean the same (default: none do). Clusters are resampled whole, not prompts or samples:
+    those of one cluster are not independent (Davison & Hinkley 1997, section 3.8).
     """
     values = np.asarray(values, np.float64)
-    count = len(values)
-    if count == 0:
+    if len(values) == 0:
         raise ValueError("a bootstrap interval over no prompts; evaluate at least one prompt")
+    places = np.arange(len(values)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    count = int(places.max()) + 1
+    sizes = np.bincount(places).astype(np.float64)
+    totals = np.stack([np.bincount(places, column) for column in values.T], axis=1)
     generator = np.random.default_rng(seed)
     means = np.empty((resamples, values.shape[1]))
-    for start in range(0, resamples, 100):  # 100 at a time: 10,000 prompts of 2 values take 16 MB
+    for start in range(0, resamples, 100):  # 100 at a time: 10,000 clusters of 2 values take 16 MB
         rows = slice(start, min(start + 100, resamples))
-        means[rows] = values[generator.integers(count, size=(rows.stop - rows.start, count))].mean(axis=1)
+        drawn = generator.integers(count, size=(rows.stop - rows.start, count))
+        means[rows] = totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1, keepdims=True)
     return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
-def compare(base: np.ndarray, aligned: np.ndarray, role: Role, *, seed: int = 0) -> Change | None:
-    """The Change of one score; base and aligned (P, S), paired. None where no sample has a score on both sides."""
+def compare(base: np.ndarray, aligned: np.ndarray, role: Role, clusters: np.ndarray | None = None, *, seed: int = 0) -> Change | None:
+    """The Change of one score; base and aligned (P, S), paired, and the cluster of each prompt (see bootstrap_intervals).
+
+    None where no sample has a score on both sides.
+    """
     if base.shape != aligned.shape:
         shapes = f"base {base.shape}, aligned {aligned.shape}"
         raise ValueError(f"scores are not paired ({shapes}); evaluate both on the same prompts and seeds")
@@ -91,7 +101,7 @@ def compare(base: np.ndarray, aligned: np.ndarray, role: Role, *, seed: int = 0)
     with np.errstate(invalid="ignore"):
         change = per_prompt(aligned - base)
         wins = per_prompt((aligned > base) + 0.5 * (aligned == base))
-    low, high = bootstrap_intervals(np.stack([change, wins], axis=1), seed=seed)
+    low, high = bootstrap_intervals(np.stack([change, wins], axis=1), None if clusters is None else clusters[kept], seed=seed)
     return Change(
         base=float(per_prompt(base).mean()),
         aligned=float(per_prompt(aligned).mean()),
@@ -121,15 +131,18 @@ def make_report(
     models: Sequence[Scored],
     *,
     prompts: Sequence[str],
+    clusters: Sequence[str] | None = None,
     tags: Sequence[Mapping[str, str]] = (),
     trained_on: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """report.json of a base and its aligned models. `prompts` and `tags` have one entry per row of the scores."""
+    """report.json of a base and its aligned models. `prompts`, `clusters` (default: the prompts) and `tags` have one entry per row."""
+    cluster_of = np.array(prompts if clusters is None else clusters)
     samples = next(iter(base.scores.values())).shape[1] if base.scores else 0
     report = {
         "prompts": len(prompts),
+        "clusters": len(np.unique(cluster_of)),
         "samples_per_prompt": samples,
         "settings": dict(settings or {}),
         "trained_on": list(trained_on),
@@ -137,7 +150,7 @@ def make_report(
         "models": {},
     }
     for model in models:
-        scores = _changes(base, model, slice(None), trained_on, seed)
+        scores = _changes(base, model, slice(None), cluster_of, trained_on, seed)
         groups: dict[str, dict[str, list[int]]] = {}
         for row, of_row in enumerate(tags):
             for key, value in of_row.items():
@@ -151,7 +164,9 @@ def make_report(
                 key: {
                     value: {
                         "prompts": len(rows),
-                        "scores": {name: asdict(change) for name, change in _changes(base, model, rows, trained_on, seed).items()},
+                        "scores": {
+                            name: asdict(change) for name, change in _changes(base, model, rows, cluster_of, trained_on, seed).items()
+                        },
                     }
                     for value, rows in sorted(values.items())
                 }
@@ -163,9 +178,9 @@ def make_report(
     return report
 
 
-def _changes(base: Scored, model: Scored, rows: Any, trained_on: Sequence[str], seed: int) -> dict[str, Change]:
+def _changes(base: Scored, model: Scored, rows: Any, clusters: np.ndarray, trained_on: Sequence[str], seed: int) -> dict[str, Change]:
     changes = {
-        name: compare(values[rows], model.scores[name][rows], role_of(name, trained_on), seed=seed)
+        name: compare(values[rows], model.scores[name][rows], role_of(name, trained_on), clusters[rows], seed=seed)
         for name, values in base.scores.items()
         if name in model.scores
     }

@@ -22,7 +22,8 @@ def result_table(report: Mapping[str, Any]) -> Table:
     models = report["models"]
     several = len(models) > 1
     against = "" if several else f"{', '.join(models)} against {report['base']}: "
-    caption = "* trained on it" if report["trained_on"] else None
+    caption = f"intervals over {report['clusters']} clusters of prompts that mean the same"
+    caption = f"* trained on it; {caption}" if report["trained_on"] else caption
     table = Table(title=f"{against}{report['prompts']} prompts, same seeds", title_justify="left", caption=caption, caption_justify="left",
                   box=box.HORIZONTALS, show_edge=False, pad_edge=False, collapse_padding=True)  # fmt: skip
     table.add_column("score", overflow="fold", min_width=16)

@@ -78,6 +78,7 @@ def test_base_and_aligned_on_the_same_prompts_and_seeds(tmp_path: Path, model: P
     assert [c.prompt for c in base[::2]] == PROMPTS
     report = json.loads((folder / "report.json").read_text())
     assert report["prompts"] == 5 and report["samples_per_prompt"] == 2 and report["trained_on"] == ["contrast.score"]
+    assert report["clusters"] == 4  # "a red circle" is there twice
     scores = report["models"]["aligned"]["scores"]
     assert set(scores) == {"saturation.score", "contrast.score", "sharpness.score"}  # the guards, always
     assert scores["contrast.score"]["role"] == "trained"
@@ -243,6 +244,18 @@ def test_a_change_of_trained_on_rewrites_the_report_alone(tmp_path: Path, model:
     assert calls.sampled == calls.scored == []
     scores = json.loads(report_bytes(changed))["models"]["aligned"]["scores"]
     assert scores["sharpness.score"]["role"] == "trained" and scores["contrast.score"]["role"] == "guard"
+
+
+def test_a_run_from_before_clusters_rewrites_the_report_alone(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = evaluated(tmp_path, model)
+    after = report_bytes(config)
+    record = json.loads((config.run / "evaluation" / "stage.json").read_text())
+    del record["settings"]["clusters_sha256"]
+    (config.run / "evaluation" / "stage.json").write_text(json.dumps(record))
+    (config.run / "evaluation" / "report.json").write_bytes(b" " * len(after))
+    calls = Calls(monkeypatch)
+    run(config, progress=QUIET)
+    assert calls.sampled == calls.scored == [] and report_bytes(config) == after
 
 
 def test_a_model_comes_and_goes_and_the_others_stay(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

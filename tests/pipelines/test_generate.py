@@ -204,6 +204,13 @@ def test_prompts_of_a_world_follow_the_seed() -> None:
     assert {"task", "split"} == set(load_prompts(Prompts(world="shapes", count=1), 0)[0].tags)
 
 
+def test_prompts_that_mean_the_same_are_one_cluster() -> None:
+    drawn = load_prompts(Prompts(world="shapes", split="heldout", count=300), 0)
+    assert len({prompt.cluster for prompt in drawn}) < len({prompt.text for prompt in drawn})
+    written = load_prompts(Prompts(texts=("a cat", "one cat", "a cat")), 0)
+    assert [prompt.cluster for prompt in written] == ["a cat", "one cat", "a cat"]
+
+
 def test_requests_are_batched_over_prompts_and_come_back_in_order() -> None:
     backbone = FakeBackbone()
     requests = [SampleRequest(str(index), str(index // 2), "p", seed=index, steps=5 + index % 2, guidance=1.0) for index in range(10)]

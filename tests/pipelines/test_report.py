@@ -65,6 +65,25 @@ def test_samples_of_one_prompt_are_not_taken_for_independent() -> None:
     assert (ten.low, ten.high) == pytest.approx((one.low, one.high))
 
 
+def test_repeats_of_a_prompt_are_not_taken_for_independent() -> None:
+    """Nor are prompts that say the same in other words: only the number of clusters narrows the interval."""
+    base, aligned = np.zeros((40, 1)), np.random.default_rng(3).normal(size=(40, 1))
+    clusters = np.arange(40)
+    once = compare(base, aligned, "trained", clusters)
+    often = compare(np.repeat(base, 10, 0), np.repeat(aligned, 10, 0), "trained", np.repeat(clusters, 10))
+    apart = compare(np.repeat(base, 10, 0), np.repeat(aligned, 10, 0), "trained")
+    assert once is not None and often is not None and apart is not None
+    widths = [change.high - change.low for change in (once, often, apart)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.05) and widths[2] < 0.4 * widths[0]
+    assert often.prompts == 400 and often.change == pytest.approx(once.change)
+
+
+def test_a_large_cluster_weighs_as_many_prompts_as_it_has() -> None:
+    """Two clusters, of 3 prompts at 1 and of 1 at 0: resamples have the means 1, 3/4 (half of them) and 0."""
+    low, high = bootstrap_intervals(np.array([[1.0], [1.0], [1.0], [0.0]]), np.array(["a", "a", "a", "b"]), level=0.4)
+    assert (low, high) == (0.75, 0.75)
+
+
 def test_unpaired_or_missing_scores() -> None:
     with pytest.raises(ValueError, match="not paired"):
         compare(np.zeros((3, 1)), np.zeros((2, 1)), "trained")
@@ -107,7 +126,8 @@ def example(prompts: int = 60) -> dict:
     aligned = base | {"shapes.overall": np.ones((prompts, 1)), "sharpness.score": base["sharpness.score"] * 1.5}
     tags = [{"task": ("count", "colour")[row % 2], "id": str(row)} for row in range(prompts)]
     return make_report(
-        Scored("base", base), [Scored("aligned", aligned)], prompts=["p"] * prompts, tags=tags, trained_on=["shapes.overall"],
+        Scored("base", base), [Scored("aligned", aligned)], prompts=[f"p{row // 2}" for row in range(prompts)], tags=tags,
+        trained_on=["shapes.overall"],
         settings={"steps": 20},
     )  # fmt: skip
 
@@ -116,6 +136,7 @@ def test_report_is_plain_json_with_tags_and_guards() -> None:
     report = json.loads(json.dumps(example(), allow_nan=False))
     model = report["models"]["aligned"]
     assert report["prompts"] == 60 and report["samples_per_prompt"] == 1 and report["trained_on"] == ["shapes.overall"]
+    assert report["clusters"] == 30
     assert set(model["tags"]) == {"task"}  # an id per prompt is no grouping
     parts = model["tags"]["task"]
     assert [parts[name]["prompts"] for name in ("colour", "count")] == [30, 30]

@@ -28,13 +28,21 @@ ROWS = {
     "sharpness.score": "904 892 −12 [−112, +88] 48 %",
 }
 
+CAPTION = "* trained on it; intervals over 120 clusters of prompts that mean the same"
+
 
 def report_of(*models: str, **renamed: str) -> dict[str, Any]:
     scores = {
         renamed.get(name.partition(".")[0], name): row_of(*numbers[:4]) | {"win_rate": numbers[4], "role": numbers[5]}
         for name, numbers in SCORES.items()
     }
-    return {"base": "base", "prompts": 250, "trained_on": ["shapes.overall"], "models": {name: {"scores": scores} for name in models}}
+    return {
+        "base": "base",
+        "prompts": 250,
+        "clusters": 120,
+        "trained_on": ["shapes.overall"],
+        "models": {name: {"scores": scores} for name in models},
+    }
 
 
 def lines_of(report: dict[str, Any], width: int = 80) -> list[str]:
@@ -55,7 +63,7 @@ def test_one_model_is_whole_at_80_columns() -> None:
         "aligned against base: 250 prompts, same seeds",
         "score base aligned change 95 % interval wins",
         *(f"{name} {numbers}" for name, numbers in ROWS.items()),
-        "* trained on it",
+        CAPTION,
     ]
 
 
@@ -65,7 +73,7 @@ def test_two_models_are_whole_at_80_columns() -> None:
     expected = ["250 prompts, same seeds", "score base aligned change 95 % interval wins"]
     for name, numbers in ROWS.items():
         expected += [name, f"aligned {numbers}", f"dpo_beta5000_lora16 {numbers}"]
-    assert rows_of(lines) == [*expected, "* trained on it"]
+    assert rows_of(lines) == [*expected, CAPTION]
 
 
 def test_a_name_that_is_too_long_goes_on_below_and_loses_nothing() -> None:

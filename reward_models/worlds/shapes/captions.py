@@ -82,10 +82,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A caption and the task it belongs to."""
+    """A caption, the task it belongs to, and its scene's plainest caption, which prompts that mean the same share."""
 
     text: str
     task: str
+    scene: str
 
 
 def compose(items: tuple[Item, ...], relation: str | None = None) -> Scene:
@@ -283,7 +284,7 @@ def prompts(split: str, count: int, seed: int, shares: dict[str, float] | None =
     found = []
     for task, quota in _quotas(shares, count).items():
         pool = [scene for scene in all_scenes if scene.task == task]
-        found += [Prompt(text, task) for text in _draw(pool, quota, rng)]
+        found += [Prompt(text, task, caption(parse(text))) for text in _draw(pool, quota, rng)]
     return [found[index] for index in rng.permutation(count)]
 
 

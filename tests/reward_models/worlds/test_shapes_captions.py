@@ -138,6 +138,7 @@ def test_prompts_are_reproducible_and_belong_to_their_split():
     for split, found in drawn.items():
         assert found == prompts(split, 120, 3) != prompts(split, 120, 4)
         assert all(parse(one.text) in scenes(split) and parse(one.text).task == one.task for one in found)
+        assert all(parse(one.text) == parse(one.scene) and one.scene == caption(parse(one.text)) for one in found)
     assert not {one.text for one in drawn["train"]} & {one.text for one in drawn["heldout"]}
 
 
