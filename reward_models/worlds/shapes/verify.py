@@ -9,7 +9,7 @@ from .captions import Item, Scene, parse
 from .read import Detection, Reading, read
 
 FIDELITY_THRESHOLD = 0.4  # `overall` needs more than this
-MIN_CONFIDENCE = 0.3  # `overall` needs this in every shape and colour asked for: a grey star is not green, two merged discs are no disc
+MIN_CONFIDENCE = 0.3  # `overall` needs this in every shape and colour asked for: a grey star is not green
 CONTINUOUS = ("objects", "count", "colour", "shape", "position", "fidelity")
 DIMENSIONS = (*CONTINUOUS, "overall", "score")
 
@@ -46,6 +46,9 @@ def verify(scene: Scene | str, pixels: np.ndarray) -> dict[str, float]:
     overall   1 if N = D, every shape and colour asked for is the likeliest and at least MIN_CONFIDENCE certain, the relation
               holds and fidelity > FIDELITY_THRESHOLD, else 0
     score     the mean of the six before `overall`, for ranking
+
+    What `overall` does not see, though `score` falls: an object too many that is less than 7 px wide, and an object of the same
+    colour that covers another so far that the outline of one is left (two discs less than 1.2 radii apart are a disc).
 
     "A left of B" holds if A's centroid is more than 8 px to the left of B's, and farther to the left than above or below.
     pixels: uint8 (64, 64, 3). ValueError for a caption that does not parse, or other pixels.

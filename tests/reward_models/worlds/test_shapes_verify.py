@@ -3,6 +3,7 @@
 import io
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -129,14 +130,14 @@ def wrong_axis(scene, placed, rng):
     return [replace(p, x=p.y, y=p.x) for p in placed]
 
 
-def extra_object(scene, placed, rng):
-    place = free_place(placed, 6.5, rng)
+def extra_object(scene, placed, rng, radius=6.5):
+    place = free_place(placed, radius, rng)
     if place is None:
         return None
     like = placed[int(rng.integers(len(placed)))]
     is_copy = rng.random() < 0.5
     shape, colour = (like.shape, like.colour) if is_copy else (str(rng.choice(SHAPES)), str(rng.choice(COLOURS)))
-    return [*placed, Placed(shape, colour, *place, 6.5)]
+    return [*placed, Placed(shape, colour, *place, radius)]
 
 
 def missing_object(scene, placed, rng):
@@ -326,9 +327,22 @@ def test_other_colours_are_none_of_the_six(colour):
     assert not any(verify(f"a {name} star", pixels)["overall"] for name in COLOURS)
 
 
-def test_two_merged_discs_are_not_one():
-    pixels = render_objects([Placed("circle", "red", 24, 32, 8), Placed("circle", "red", 38, 32, 8)], LIGHT)
-    assert not any(verify(f"a red {shape}", pixels)["overall"] for shape in SHAPES)
+@pytest.mark.parametrize("radius", [6.5, 8, 10])
+def test_two_merged_discs_are_one_up_to_a_limit(radius):
+    places = np.arange(0, 2.05, 0.05) * radius
+    pictures = [render_objects([Placed("circle", "red", 32 + side * apart / 2, 32, radius) for side in (-1, 1)], LIGHT) for apart in places]
+    seen_as = [{shape for shape in SHAPES if verify(f"a red {shape}", pixels)["overall"]} for pixels in pictures]
+    assert set().union(*seen_as) == {"circle"}
+    assert 1.05 <= places[sum(map(bool, seen_as))] / radius <= 1.25
+    scores = [verify("a red circle", pixels)["score"] for pixels in pictures]
+    assert all(after <= before + 1e-3 for before, after in pairwise(scores[: sum(map(bool, seen_as)) + 1]))
+
+
+def test_an_extra_object_counts_from_seven_pixels_and_lowers_the_score_before():
+    for radius, overall in ((2.0, 1.0), (3.5, 0.0)):
+        triples = list(corrupted(partial(extra_object, radius=radius), 150, 23))
+        assert {verify(scene, wrong)["overall"] for scene, _, wrong in triples} == {overall}
+        assert all(verify(scene, wrong)["score"] < verify(scene, true)["score"] - 0.02 for scene, true, wrong in triples)
 
 
 def test_count_falls_with_the_difference():
