@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -76,8 +77,6 @@ class ClipScore:
             raise ValueError(f"clip_score got device = {device!r}, but torch finds no CUDA here; give 'cpu' or 'auto'")
         self.factor, self.prefix, self.batch = FORMULAS[formula], prefix, batch
         self.scale = (0.0, 0.4 * self.factor)
-        digest = f"seed-{seed}" if weights is None else file_digest(weights)
-        self.revision = "/".join((Path(architecture).name, digest, formula, dtype) + ((prefix,) if prefix else ()))
         with torch.random.fork_rng(devices=[]), without_random_weights_warning():
             torch.manual_seed(seed)
             self.model = open_clip.create_model(
@@ -90,6 +89,8 @@ class ClipScore:
         if weights is not None:
             load_weights(self.model, weights, architecture)
         self.model.to(self.device).eval()
+        digests = [f"seed-{seed}" if weights is None else file_digest(weights), resolved_digest(source, self.model.visual.preprocess_cfg)]
+        self.revision = "/".join([Path(architecture).name, *digests, formula, dtype, *([prefix] if prefix else [])])
         self.input_dtype = open_clip.get_input_dtype(PRECISIONS[dtype])
         self.transform: Any = image_transform_v2(PreprocessCfg(**self.model.visual.preprocess_cfg), is_train=False)
         self.tokenizer = open_clip.get_tokenizer(source)
@@ -191,6 +192,18 @@ def load_weights(model: Any, path: Path, architecture: str) -> None:
             f"checkpoint {path} does not load as {architecture} ({reason}); it must be a state dict of tensors "
             "alone (nothing else is opened) of that architecture"
         ) from error
+
+
+def resolved_digest(source: str, transform: dict[str, Any]) -> str:
+    """The first 12 hex digits of the sha256 of the model's config and its image transform: a folder's name says neither, nor does a tag."""
+    import open_clip
+
+    if source.startswith("local-dir:"):
+        file = Path(source.removeprefix("local-dir:")) / "open_clip_config.json"
+        config = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+    else:
+        config = open_clip.get_model_config(source)
+    return sha256(json.dumps([config, transform], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def file_digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -96,13 +97,33 @@ def test_half_precision_stays_near_float32(tiny_clip, images, direct_cosine, dty
     assert np.abs(full - half).max() < 2.0, "points of 100"
 
 
-def test_revision_names_weights_formula_and_dtype(tiny_clip, direct_cosine) -> None:
+def test_revision_names_weights_config_formula_and_dtype(tiny_clip, direct_cosine) -> None:
     from hashlib import sha256
 
     path, _ = direct_cosine
     reward = load_reward("clip_score", checkpoint=str(path), architecture=str(tiny_clip), device="cpu", formula="hessel")
-    assert reward.revision == f"tiny/{sha256(path.read_bytes()).hexdigest()[:12]}/hessel/float32"
+    name, weights, config, *rest = reward.revision.split("/")
+    assert (name, weights, rest) == ("tiny", sha256(path.read_bytes()).hexdigest()[:12], ["hessel", "float32"])
+    assert len(config) == 12
     assert reward.scale == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("preprocess_cfg", {"mean": [0.1, 0.1, 0.9]}),
+        ("preprocess_cfg", {"resize_mode": "shortest"}),
+        ("model_cfg", {"quick_gelu": True}),
+    ],
+)
+def test_a_folder_of_the_same_name_with_another_config_is_another_revision(tiny_clip, images, tmp_path, section, change) -> None:
+    config = json.loads((tiny_clip / "open_clip_config.json").read_text())
+    other = tmp_path / tiny_clip.name
+    other.mkdir()
+    (other / "open_clip_config.json").write_text(json.dumps(config | {section: config[section] | change}))
+    one, another = (load_reward("clip_score", checkpoint="random", architecture=str(each), device="cpu") for each in (tiny_clip, other))
+    assert one(PROMPTS, images) != another(PROMPTS, images)
+    assert one.revision != another.revision
 
 
 def test_no_word_about_random_weights_when_a_checkpoint_follows(tiny_clip, direct_cosine, caplog) -> None:
