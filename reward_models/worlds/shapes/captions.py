@@ -257,7 +257,8 @@ def _scenes_by_split() -> dict[str, tuple[Scene, ...]]:
 def scenes(split: str) -> tuple[Scene, ...]:
     """Every scene of `split`, one of `SPLITS`, task by task.
 
-    The splits share no scene: what a model meets in `heldout` are new combinations of words that it knows from `train`.
+    The splits share no scene, which is task, items and relation together, and so no caption. They do share items: each item
+    of a held-out pair is in `train` in other scenes, and so is the pair itself under another relation or none.
     Which scene goes where depends on a hash of its meaning alone: 76 % train, 8 % validation, 16 % heldout of each task.
     """
     if split not in SPLITS:

@@ -127,6 +127,18 @@ def test_splits_share_no_scene_and_have_their_shares_of_every_task():
         assert all(abs(counts[task] - share * totals[task]) <= 1.5 for task in TASKS)
 
 
+def test_splits_share_no_caption_but_the_pairs_of_heldout_are_in_train_under_another_relation():
+    train, heldout = scenes("train"), scenes("heldout")
+    assert not {text for scene in train for text in wordings(scene)} & {text for scene in heldout for text in wordings(scene)}
+    relations = {}
+    for scene in train:
+        relations.setdefault(frozenset(scene.items), set()).add((scene.items, scene.relation))
+    for scene in heldout:
+        known = relations.get(frozenset(scene.items), set())
+        assert (scene.items, scene.relation) not in known
+        assert len(known) > 0 if len(scene.items) == 2 else not known
+
+
 def test_every_word_and_every_relation_is_in_train():
     seen = {word for scene in scenes("train") for text in wordings(scene) for word in text.split()}
     assert seen == set(words())
