@@ -60,8 +60,19 @@ SHARED_FILES = {
     "diffalign/data/importers": {"captions", "media", "report", "sources"},
     "reward_models": {"contract", "pixels"},
     "pipelines": {
-        "bench", "cli", "config", "json_file", "model", "progress", "prompts", "report", "result_table", "run_config", "run_folder", "stage",
-    },  # fmt: skip
+        "bench",
+        "cli",
+        "config",
+        "json_file",
+        "model",
+        "progress",
+        "prompts",
+        "report",
+        "result_table",
+        "run_config",
+        "run_folder",
+        "stage",
+    },
 }
 
 FORBIDDEN_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "base", "tools", "manager", "handlers"}
