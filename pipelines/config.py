@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
 from importlib import import_module
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
+from diffalign.did_you_mean import did_you_mean
+from diffalign.model_source import source_path
 from diffalign.section import Section
 from pipelines import ROAD, STAGES
 
@@ -40,25 +41,6 @@ class Model(Section):
         """
         adapter = f" + {_source_fingerprint(self.adapter, None)}" if self.adapter else ""
         return _source_fingerprint(self.source, self.revision) + adapter
-
-
-def source_path(source: str) -> Path | None:
-    """The file or folder that a model source names; None for a hub id. `bundled:NAME` is diffalign/assets/NAME."""
-    if source.startswith("bundled:"):
-        import diffalign
-
-        assets = Path(diffalign.__file__).parent / "assets"
-        path = assets / source.removeprefix("bundled:")
-        if not path.is_dir() or path.parent != assets:
-            known = sorted(f"bundled:{folder.name}" for folder in assets.glob("*") if folder.is_dir() and folder.name[0] not in "_.")
-            raise FileNotFoundError(f"no bundled model {source!r}; there are: {', '.join(known) or 'none'}")
-        return path
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    if source.endswith((".safetensors", ".ckpt", "/")) or source.startswith(("/", "./", "../", "~")) or source.count("/") > 1:
-        raise FileNotFoundError(f"no model {source!r}; give bundled:NAME, a diffusers folder, a .safetensors file or a hub id owner/name")
-    return None
 
 
 def _source_fingerprint(source: str, revision: str | None) -> str:
@@ -222,8 +204,7 @@ def config_path(source: str | Path) -> Path:
         return folder / f"{name}.yaml"
     if path.is_dir():
         raise FileNotFoundError(f"{path} is a folder; give a YAML file, or one of the bundled: {', '.join(names)}")
-    near = get_close_matches(name, names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    hint = did_you_mean(name, names)
     raise FileNotFoundError(f"no config {str(source)!r}{hint}; give the path of a YAML file, or one of the bundled: {', '.join(names)}")
 
 
@@ -287,9 +268,7 @@ def _describe(error: ValidationError, kind: type[BaseModel], prefix: tuple[str, 
         match item["type"]:
             case "extra_forbidden":
                 key, known = str(item["loc"][-1]), sorted(_class_at(kind, item["loc"][:-1]).model_fields)
-                near = get_close_matches(key, known, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                lines.append(f"unknown key {where!r}{hint}; known here: {', '.join(known)}")
+                lines.append(f"unknown key {where!r}{did_you_mean(key, known)}; known here: {', '.join(known)}")
             case "missing":
                 lines.append(f"{where} is missing; add it")
             case "value_error":

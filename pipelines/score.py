@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
+from diffalign.did_you_mean import did_you_mean
 from pipelines.config import Section
 from pipelines.pair import import_set
 from pipelines.progress import Progress
@@ -56,19 +57,18 @@ class Score(Section):
 def check_reward(name: str, settings: Mapping[str, Any]) -> None:
     """ValueError on a name that cannot be a folder, a reward that is not in the table, or a setting that it does not take."""
     from reward_models import REWARD_MODELS, settings_of
-    from reward_models import did_you_mean as hint
 
     if not re.fullmatch(r"[A-Za-z0-9_]+", name):
         raise ValueError(f"reward name {name!r} becomes a folder; use letters, digits and underscores only")
     reward = settings.get("reward", name)
     if reward not in REWARD_MODELS:
-        raise ValueError(f"unknown reward {reward!r}{hint(reward, REWARD_MODELS)}; choose one of: {', '.join(REWARD_MODELS)}")
+        raise ValueError(f"unknown reward {reward!r}{did_you_mean(reward, REWARD_MODELS)}; choose one of: {', '.join(REWARD_MODELS)}")
     if name in REWARD_MODELS and reward != name:
         raise ValueError(f"reward {name!r} is set to be {reward!r}, but the name of a reward stands for itself; choose another name for it")
     known = settings_of(reward)
     for key in settings:
         if key != "reward" and key not in known:
-            raise ValueError(f"reward {name!r} has no setting {key!r}{hint(key, known)}; it takes: {', '.join(known) or 'none'}")
+            raise ValueError(f"reward {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
 
 
 def declared_dimensions(name: str, settings: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from diffalign.did_you_mean import did_you_mean
 from reward_models.contract import Reward, check_call
 
 __all__ = ["REWARD_MODELS", "Entry", "Reward", "check_call", "load_reward", "reward_class", "settings_of"]
@@ -87,9 +87,3 @@ def missing_module(name: str, extra: str | None, error: ModuleNotFoundError) -> 
         return error
     message = f"reward {name!r} needs {error.name}, which is not installed: pip install 'diffalign[{extra}]'"
     return ModuleNotFoundError(message, name=error.name)
-
-
-def did_you_mean(word: str, known: Any) -> str:
-    """' (did you mean ...?)', or nothing where no known word is near."""
-    near = get_close_matches(str(word), known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -130,7 +130,7 @@ def model_source(architecture: str) -> str:
     """What open_clip.create_model takes for an architecture: a built-in name, or local-dir:FOLDER. ValueError on anything else."""
     import open_clip
 
-    from reward_models import did_you_mean
+    from diffalign.did_you_mean import did_you_mean
 
     if (Path(architecture) / "open_clip_config.json").is_file():
         return f"local-dir:{architecture}"
@@ -163,7 +163,7 @@ def published_transform(source: str, tag: str | None) -> dict[str, Any]:
     """
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
-    from reward_models import did_you_mean
+    from diffalign.did_you_mean import did_you_mean
 
     if source.startswith("local-dir:"):
         if tag is not None:

@@ -61,7 +61,7 @@ def test_bundled_models_are_found(installed: Path) -> None:
     assets = [path.name for path in (ROOT / "diffalign" / "assets").iterdir() if (path / "model_index.json").is_file()]
     assert "shapes" in assets
     for name in assets:
-        found = python(installed, "-c", f"from pipelines.config import source_path; print(source_path('bundled:{name}'))")
+        found = python(installed, "-c", f"from diffalign.model_source import source_path; print(source_path('bundled:{name}'))")
         assert found.returncode == 0, found.stderr
         assert Path(found.stdout.strip()) == installed / "diffalign" / "assets" / name
         size = sum(file.stat().st_size for file in (installed / "diffalign" / "assets" / name).rglob("*") if file.is_file())

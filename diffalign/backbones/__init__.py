@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from diffalign.did_you_mean import did_you_mean
 
 BACKBONES = {
     "stable_diffusion": "Stable Diffusion 1.x and 2.x, and the bundled miniature: latent UNet, CLIP text encoder; ε or v prediction",
@@ -100,32 +101,9 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
     Raises ValueError for an unknown family, FileNotFoundError where the source is not found.
     """
     if name not in BACKBONES:
-        near = get_close_matches(name, BACKBONES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown backbone {name!r}{hint}; choose one of: {', '.join(BACKBONES)}")
+        raise ValueError(f"unknown backbone {name!r}{did_you_mean(name, BACKBONES)}; choose one of: {', '.join(BACKBONES)}")
     arguments: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision, "adapter": adapter, "denoiser": denoiser}
     return import_module(f"diffalign.backbones.{name}").load(source, **arguments)
-
-
-def resolve_source(source: str) -> str:
-    """A path where `source` is one (`bundled:NAME` is a folder of diffalign/assets), else the hub id it must be.
-
-    Raises FileNotFoundError for a bundled name that does not exist and for a path that is not there.
-    """
-    assets = Path(__file__).parents[1] / "assets"
-    if source.startswith("bundled:"):
-        folder = assets / source.removeprefix("bundled:")
-        known = sorted(path.name for path in assets.iterdir() if (path / "model_index.json").exists()) if assets.exists() else []
-        if folder.name not in known:
-            raise FileNotFoundError(f"no bundled model {source!r}; there are: {', '.join(f'bundled:{name}' for name in known) or 'none'}")
-        return str(folder)
-    if Path(source).expanduser().exists():
-        return str(Path(source).expanduser())
-    if source.startswith((".", "/", "~")) or source.endswith((".safetensors", ".ckpt", "/")) or source.count("/") > 1:
-        raise FileNotFoundError(
-            f"model source {source!r} does not exist; give a diffusers folder, a .safetensors file, or a hub id like 'owner/name'"
-        )
-    return source
 
 
 def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:

@@ -12,7 +12,8 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from diffalign.backbones import dtype_argument, quiet_loading, resolve_source
+from diffalign.backbones import dtype_argument, quiet_loading
+from diffalign.model_source import source_path
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -165,7 +166,7 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is."""
     if source.endswith(".ckpt"):
         raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
-    path = resolve_source(source)
+    path = str(source_path(source) or source)
     quiet_loading()
     options = dict(safety_checker=None, requires_safety_checker=False, **dtype_argument(dtype))
     try:
@@ -208,7 +209,7 @@ def _replace_denoiser(pipeline: StableDiffusionPipeline, folder: Path, dtype: to
 def _fuse(pipeline: StableDiffusionPipeline, adapter: str, source: str) -> None:
     """Adds a LoRA to the weights for good. ValueError where it cannot be read, or is of another model."""
     fix = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
-    place = resolve_source(adapter)
+    place = str(source_path(adapter) or adapter)
     try:
         pipeline.load_lora_weights(place)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 from diffalign.data.importers.report import ImportedGroup, ImportReport
+from diffalign.did_you_mean import did_you_mean
 
 __all__ = ["IMPORTERS", "Import", "ImportReport", "ImportedGroup", "build_import", "import_defaults", "importer_function"]
 
@@ -36,9 +36,7 @@ class Import:
 def importer_function(name: str) -> Callable[..., Iterator[ImportedGroup]]:
     """The function behind a name of IMPORTERS; ValueError names the known ones."""
     if name not in IMPORTERS:
-        near = get_close_matches(name, IMPORTERS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown importer {name!r}{hint}; choose one of: {', '.join(IMPORTERS)}")
+        raise ValueError(f"unknown importer {name!r}{did_you_mean(name, IMPORTERS)}; choose one of: {', '.join(IMPORTERS)}")
     return getattr(import_module(f"diffalign.data.importers.{name}"), name)
 
 
@@ -57,8 +55,7 @@ def build_import(name: str, source: str, *, max_broken: int = 100, **settings: A
     function, known = importer_function(name), import_defaults(name)
     for key in settings:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = did_you_mean(key, known)
             raise ValueError(f"importer {name!r} has no setting {key!r}{hint}; it takes: max_broken, {', '.join(known)}")
     report = ImportReport(max_broken=max_broken)
     return Import(_not_empty(function(source, report=report, **settings), name, source, report), report)
