@@ -1,4 +1,4 @@
-"""The wheel holds all three packages with what they bundle, and works outside the checkout."""
+"""The wheel holds all three packages with what they bundle, and works outside the checkout; the sdist holds what its tests read."""
 
 from __future__ import annotations
 
@@ -6,37 +6,56 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
+import tarfile
 from pathlib import Path
 
 import pytest
+
+from diffalign.data.records import read_candidates, read_scores
+from pipelines import STAGES
+
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built without a network and unpacked (what installing a pure wheel does) far from the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    built = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
-    [wheel] = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist, both built from the checkout and without a network."""
+    folder = tmp_path_factory.mktemp("built")
+    called(folder, sys.executable, "-m", "build", "--wheel", "--sdist", "--no-isolation", "--outdir", str(folder), str(ROOT))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel as pip installs it, without a network and far from the checkout."""
+    folder = tmp_path_factory.mktemp("installed")
+    [wheel] = built.glob("*.whl")
+    called(folder, sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(folder / "site"), str(wheel))
     return folder / "site"
 
 
-def python(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(installed), "COLUMNS": "120"}
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=installed.parent, env=environment, check=False)
+def called(folder: Path, *command: str, **environment: str) -> str:
+    """What the command says, run in `folder`, which is outside the checkout; it must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def python(installed: Path, *arguments: str) -> str:
+    return called(installed.parent, sys.executable, *arguments, PYTHONPATH=str(installed))
+
+
+def diffalign(installed: Path, *arguments: str) -> str:
+    """The script that pip installed."""
+    return called(installed.parent, str(installed / "bin" / "diffalign"), *arguments, PYTHONPATH=str(installed), COLUMNS="120")
 
 
 def test_packages_import_from_the_wheel(installed: Path) -> None:
     code = "import diffalign, reward_models, pipelines; print(*(m.__file__ for m in (diffalign, reward_models, pipelines)), sep='\\n')"
     found = python(installed, "-c", code)
-    assert found.returncode == 0, found.stderr
-    for path, package in zip(found.stdout.split("\n"), ("diffalign", "reward_models", "pipelines")):
+    for path, package in zip(found.split("\n"), ("diffalign", "reward_models", "pipelines")):
         assert Path(path) == installed / package / "__init__.py"
 
 
@@ -52,8 +71,7 @@ def test_bundled_configs_are_found_by_name(installed: Path) -> None:
     assert "quickstart" in names
     code = f"from pipelines.config import config_path\nfor name in {names}: print(config_path(name))"
     found = python(installed, "-c", code)
-    assert found.returncode == 0, found.stderr
-    for name, path in zip(names, found.stdout.split("\n")):
+    for name, path in zip(names, found.split("\n")):
         assert Path(path) == installed / "pipelines" / "configs" / f"{name}.yaml"
 
 
@@ -62,18 +80,35 @@ def test_bundled_models_are_found(installed: Path) -> None:
     assert "shapes" in assets
     for name in assets:
         found = python(installed, "-c", f"from diffalign.model_source import source_path; print(source_path('bundled:{name}'))")
-        assert found.returncode == 0, found.stderr
-        assert Path(found.stdout.strip()) == installed / "diffalign" / "assets" / name
+        assert Path(found.strip()) == installed / "diffalign" / "assets" / name
         size = sum(file.stat().st_size for file in (installed / "diffalign" / "assets" / name).rglob("*") if file.is_file())
         assert size <= 12_000_000
 
 
 def test_the_command_starts_without_torch(installed: Path) -> None:
-    found = python(installed, "-m", "pipelines.cli", "--help")
-    assert found.returncode == 0, found.stderr
-    assert "quickstart" in found.stdout or "run" in found.stdout
-    code = "import sys; from pipelines import cli; sys.exit('torch' in sys.modules)"
-    assert python(installed, "-c", code).returncode == 0
+    help_text = diffalign(installed, "--help")
+    commands = re.findall(r"^  ([a-z]+) ", help_text.partition("Commands:")[2], re.MULTILINE)
+    assert set(commands) == {"run", *STAGES, "methods", "rewards", "backbones", "bench"}
+    python(installed, "-c", "import sys; from pipelines import cli; sys.exit('torch' in sys.modules)")
+
+
+def test_two_stages_run_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tiny = (f"run={run}", "model.device=cpu", "generate.prompts.count=2", "generate.samples_per_prompt=1", "generate.steps=1")
+    diffalign(installed, "generate", "quickstart", *tiny)
+    told = diffalign(installed, "score", "quickstart", *tiny)
+    names = [candidate.candidate_id for candidate in read_candidates(run / "candidates")]
+    scores = read_scores(run / "scores")
+    assert len(names) == 2 and {"shapes.overall", "sharpness.score"} <= set(scores), told
+    assert all(sorted(values) == sorted(names) for values in scores.values())
+
+
+def test_the_sdist_holds_what_its_tests_read(built: Path) -> None:
+    [archive] = built.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        held = {name.partition("/")[2] for name in file.getnames()}
+    tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
+    assert {*tests, "README.md", "Makefile", "LICENSE", ".ci/run", ".pre-commit-config.yaml", ".github/gallery.webp"} <= held
 
 
 def test_metadata(installed: Path) -> None:
