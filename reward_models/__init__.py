@@ -1,4 +1,5 @@
-"""The table of reward models: prompts and media -> scores. A reward NAME is a class of the same name (clip_score -> ClipScore) in NAME.py.
+"""The table of reward models: prompts and media -> scores. A reward NAME is a class of the same name (clip_score -> ClipScore) in the
+module that its line names: NAME.py, or the package of a world.
 
 >>> reward = load_reward("sharpness")
 >>> reward(["a red circle"], [Image.from_path("circle.png")])

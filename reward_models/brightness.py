@@ -16,7 +16,6 @@ class Brightness(PixelReward):
     """Mean luma, 0 to 1; no prompt, no weights."""
 
     name = "brightness"
-    scale = (0.0, 1.0)
 
     def measure(self, pixels: np.ndarray) -> float:
         return brightness(pixels)

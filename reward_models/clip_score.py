@@ -44,7 +44,6 @@ class ClipScore:
     name = "clip_score"
     modalities = frozenset({"image"})
     dimensions = ("score",)
-    needs_prompt = True
     groupwise = False
 
     def __init__(
@@ -76,7 +75,6 @@ class ClipScore:
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"clip_score got device = {device!r}, but torch finds no CUDA here; give 'cpu' or 'auto'")
         self.factor, self.prefix, self.batch = FORMULAS[formula], prefix, batch
-        self.scale = (0.0, 0.4 * self.factor)
         with torch.random.fork_rng(devices=[]), without_random_weights_warning():
             torch.manual_seed(seed)
             self.model = open_clip.create_model(

@@ -15,9 +15,7 @@ class Reward(Protocol):
     revision     what gave the numbers (weights, formula): scores of two revisions are never compared
     modalities   of image, video, audio: what it can look at
     dimensions   ("score",), or several: ("objects", "count", ..., "overall")
-    needs_prompt False: the prompts are ignored
     groupwise    False: each item alone. True: all candidates of one prompt in one call
-    scale        (low, high), the usual range, for display only
     """
 
     @property
@@ -29,11 +27,7 @@ class Reward(Protocol):
     @property
     def dimensions(self) -> tuple[str, ...]: ...
     @property
-    def needs_prompt(self) -> bool: ...
-    @property
     def groupwise(self) -> bool: ...
-    @property
-    def scale(self) -> tuple[float, float]: ...
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """One list per dimension, one float per item, in order; higher is more of what the reward measures."""

@@ -19,7 +19,6 @@ class Contrast(PixelReward):
     """RMS contrast of luma, 0 to 0.5; no prompt, no weights."""
 
     name = "contrast"
-    scale = (0.0, 0.5)
 
     def measure(self, pixels: np.ndarray) -> float:
         return contrast(pixels)

@@ -28,7 +28,6 @@ class JpegSize(PixelReward):
     quality: int = 75
 
     name = "jpeg_size"
-    scale = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if type(self.quality) is not int or not 1 <= self.quality <= 95:

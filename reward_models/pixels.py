@@ -23,13 +23,11 @@ def luma(pixels: np.ndarray) -> np.ndarray:
 
 
 class PixelReward(ABC):
-    """A statistic of one picture's pixels as a reward: no prompt, no weights. A subclass gives `name`, `scale` and `measure`."""
+    """A statistic of one picture's pixels as a reward: no prompt, no weights. A subclass gives `name` and `measure`."""
 
     name: str
-    scale: tuple[float, float]
     modalities = frozenset({"image"})
     dimensions = ("score",)
-    needs_prompt = False
     groupwise = False
 
     @property

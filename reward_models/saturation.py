@@ -18,7 +18,6 @@ class Saturation(PixelReward):
     """Mean HSV saturation, 0 to 1; no prompt, no weights."""
 
     name = "saturation"
-    scale = (0.0, 1.0)
 
     def measure(self, pixels: np.ndarray) -> float:
         return saturation(pixels)

@@ -24,7 +24,6 @@ class Sharpness(PixelReward):
     """Variance of the Laplacian, squared grey levels (0 to 255); no prompt, no weights."""
 
     name = "sharpness"
-    scale = (0.0, 5000.0)
 
     def measure(self, pixels: np.ndarray) -> float:
         return sharpness(pixels)

@@ -9,8 +9,8 @@ WORLDS = ("shapes",)  # name = package reward_models/worlds/NAME
 def load_world(name: str) -> ModuleType:
     """The package of the world called `name`, imported on demand.
 
-    Every world offers `prompts(split, count, seed)` with text, task and scene, `render(caption, seed)`, `SIZE`, `words()`,
-    `verify(caption, ...)` and a reward model class. ValueError for a name not in `WORLDS`.
+    Every world offers `prompts(split, count, seed)` with text, task and scene, `render(caption, seed)`, `verify(caption, ...)` and
+    a reward model class. ValueError for a name not in `WORLDS`.
     """
     if name not in WORLDS:
         raise ValueError(f"unknown world {name!r}; choose one of: {', '.join(WORLDS)}")

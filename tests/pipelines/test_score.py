@@ -31,9 +31,7 @@ class Fake:
     revision: str = "1"
     modalities: ClassVar[frozenset[str]] = frozenset({"image"})
     dimensions: tuple[str, ...] = ("first", "second")
-    needs_prompt = True
     groupwise = False
-    scale = (0.0, 1.0)
 
     def __init__(self, **changes: Any) -> None:
         self.answer: Any = None

@@ -28,9 +28,7 @@ class Shapes:
     revision = "2"
     modalities = frozenset({"image"})
     dimensions = DIMENSIONS
-    needs_prompt = True
     groupwise = False
-    scale = (0.0, 1.0)
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """One list per dimension, one float in [0, 1] per item, in order.

@@ -16,8 +16,7 @@ def batch(count):
 def test_the_table_knows_it():
     reward = load_reward("shapes")
     assert isinstance(reward, Shapes)
-    assert (reward.name, reward.dimensions, reward.scale) == ("shapes", DIMENSIONS, (0.0, 1.0))
-    assert reward.needs_prompt
+    assert (reward.name, reward.dimensions) == ("shapes", DIMENSIONS)
     assert not reward.groupwise
 
 
