@@ -80,7 +80,7 @@ def test_lists_are_cycled_over_the_samples(tmp_path: Path, loader: Loader) -> No
 
 
 def test_models_are_loaded_one_after_another(tmp_path: Path, loader: Loader) -> None:  # noqa: F811
-    with pytest.raises(FileNotFoundError, match=r"no model '\./other'"):
+    with pytest.raises(FileNotFoundError, match=r"'\./other' does not exist"):
         run(fake_config(tmp_path, generate={"models": ["fake/model", "./other"]}), progress=QUIET)
     assert not loader.loaded
     config = fake_config(tmp_path, generate={"models": ["fake/model", "fake/other", "fake/third"]})
