@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from diffalign.training.settings import Settings
+from diffalign.training.settings import FREE, Settings
 from pipelines.config import Config, Section
 from pipelines.progress import Progress
 from pipelines.stage import open_stage
@@ -41,8 +41,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         raise ValueError("the config has no `pretrain` section; see configs/worlds/shapes.yaml")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("pretrain runs on one process: the autoencoder's two halves are called apart; start it without accelerate launch")
-    shown = {"log_every", "tracker", "micro_batch_size"}
-    settings = section.model_dump(mode="json", exclude={"autoencoder": shown, "denoiser": shown}) | {"seed": config.seed}
+    settings = section.model_dump(mode="json", exclude={"autoencoder": FREE, "denoiser": FREE}) | {"seed": config.seed}
     with open_stage(config, "pretrain", settings=settings, outputs=RESULT, redo=redo) as stage:
         if stage.is_complete:
             progress.say("pretrain: nothing to do, it is complete")

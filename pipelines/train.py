@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from diffalign.training.lora import Lora
-from diffalign.training.settings import Settings
+from diffalign.training.settings import FREE, Settings
 from pipelines.config import Config
 from pipelines.progress import Progress
 from pipelines.stage import open_stage, require_stage
@@ -62,8 +62,6 @@ class Train(Settings):
         return self
 
 
-# What changes how a run is shown or split over devices, and not what it computes.
-FREE = {"log_every", "tracker", "micro_batch_size"}
 # Checkpoints, speed.jsonl and what a tracker writes are for this run alone.
 RESULT = ("final/**/*", "metrics.jsonl")
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from diffalign.training import checkpoint
 from diffalign.training.optimizer import build_optimizer, learning_rate_factor
 from diffalign.training.randomness import Order, seed_of
-from diffalign.training.settings import Settings
+from diffalign.training.settings import FREE, Settings
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -96,7 +96,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
     parameters = checkpoint.trainable(task.modules)
     optimizer = build_optimizer(list(parameters.values()), settings)
     averages = {name: parameter.detach().clone() for name, parameter in parameters.items()} if settings.ema_decay else {}
-    identity = {**task.identity, "settings": settings.model_dump(mode="json", exclude={"log_every", "tracker", "micro_batch_size"})}
+    identity = {**task.identity, "settings": settings.model_dump(mode="json", exclude=FREE)}
     if any(isinstance(layer, nn.Dropout) and layer.p > 0 for module in task.modules.values() for layer in module.modules()):
         identity["groups per forward"] = micro  # a dropout mask is drawn for a whole forward: another split is another run
 

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from diffalign.section import Section
 
+# What changes how a run is shown or split over devices, and not what it computes.
+FREE = {"log_every", "tracker", "micro_batch_size"}
+
 
 class Settings(Section):
     """Optimisation. Nothing is scaled silently: the learning rate is the one in force, the batch size counts all processes together."""
