@@ -25,8 +25,8 @@ from pipelines.model import load_model
 from pipelines.progress import Progress
 from pipelines.prompts import Prompt, Prompts, load_prompts, refuse_long_prompts
 from pipelines.report import GUARDS, Scored, curves, make_report
-from pipelines.score import check_reward, keep_revision, open_reward, score_media, score_schema
-from pipelines.stage import StageFolder, open_stage, stage_path, write_atomically
+from pipelines.score import Rewards, keep_revision, open_reward, write_scores
+from pipelines.stage import StageFolder, open_stage, stage_path, summary_of, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,25 +48,11 @@ class Evaluate(Section):
     size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] | None = None  # height, width; default: the base's own
     allow_other_size: bool = False  # compare although models, or training images, have another size
     long_prompts: Literal["refuse", "truncate"] = "refuse"
-    rewards: dict[str, dict[str, Any]] | None = None  # default: those of the section score
+    rewards: Rewards | None = None  # default: those of the section score
     trained_on: tuple[str, ...] | None = None  # scores that the pairs were chosen by; default: pair.by and pair.agreement
     models: dict[str, str] = Field(default_factory=dict)  # name → checkpoint folder, beside the run's own "aligned"
     batch_size: int = Field(default=64, ge=1)  # speed and memory only
     prompts_per_shard: int = Field(default=64, ge=1)
-
-    @field_validator("rewards", mode="before")
-    @classmethod
-    def _accept_names_and_null(cls, value: Any) -> Any:
-        if isinstance(value, list) and all(isinstance(name, str) for name in value):
-            return {name: {} for name in value}
-        return {name: {} if settings is None else settings for name, settings in value.items()} if isinstance(value, dict) else value
-
-    @field_validator("rewards", mode="after")
-    @classmethod
-    def _are_known(cls, value: dict[str, dict[str, Any]] | None) -> dict[str, dict[str, Any]] | None:
-        for name, settings in (value or {}).items():
-            check_reward(name, settings)
-        return value
 
     @field_validator("models", mode="after")
     @classmethod
@@ -266,17 +252,13 @@ def _agreed_size(config: Config, section: Evaluate, backbone: Backbone, name: st
 
 def _trained_sizes(config: Config) -> set[tuple[int, int]]:
     """(height, width) of the images in the latent cache; empty where the run has none."""
-    record = stage_path(config, "encode") / "stage.json"
-    if not record.is_file():
-        return set()
-    sizes = read_json(record, "encode again with `diffalign encode CONFIG --redo`").get("summary", {}).get("sizes", [])
-    return {(int(height), int(width)) for height, width in sizes}
+    return {(int(height), int(width)) for height, width in summary_of(config, "encode").get("sizes", [])}
 
 
 def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[str, Mapping[str, Any]], progress: Progress) -> None:
     """Writes the scores of a model's samples that are missing."""
     from diffalign.data.records import Candidate
-    from diffalign.data.shards import read_file, shard_paths, write_shard
+    from diffalign.data.shards import read_file, shard_paths
 
     shards = shard_paths(stage.path / name)
     work = [(reward, path, stage.path / name / "scores" / reward / path.name) for path in shards for reward in rewards]
@@ -288,15 +270,7 @@ def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[st
             for reward_name, target in due:
                 reward = open_reward(reward_name, rewards[reward_name])
                 keep_revision(stage, reward_name, reward.revision)
-                found = score_media(
-                    reward, [row.prompt for row in rows], [row.media for row in rows], batch_size=section.batch_size,
-                    groups=[row.group_id for row in rows],
-                )  # fmt: skip
-                table = [
-                    {"candidate_id": row.candidate_id, **{dimension: found[dimension][place] for dimension in reward.dimensions}}
-                    for place, row in enumerate(rows)
-                ]
-                write_shard(target, table, score_schema(reward.dimensions))
+                write_scores(target, reward, rows, batch_size=section.batch_size)
                 advance(1)
 
 

@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from diffalign.did_you_mean import did_you_mean
 from pipelines.config import Section
@@ -27,6 +27,24 @@ if TYPE_CHECKING:
     from reward_models import Reward
 
 
+def _by_name(value: Any) -> Any:
+    """A list of names stands for rewards without settings, and so does null in the place of settings."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: {} for name in value}
+    if isinstance(value, dict):
+        return {name: {} if settings is None else settings for name, settings in value.items()}
+    return value
+
+
+def _known(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for name, settings in value.items():
+        check_reward(name, settings)
+    return value
+
+
+Rewards = Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name), AfterValidator(_known)]
+
+
 class Score(Section):
     """Rewards by name, each with its settings: `rewards: {shapes: {}, clip_score: {architecture: ViT-B-32, checkpoint: clip.safetensors}}`.
 
@@ -34,24 +52,8 @@ class Score(Section):
     used twice: `{clip_b: {reward: clip_score, checkpoint: b.safetensors}, clip_l: {reward: clip_score, checkpoint: l.safetensors, …}}`.
     """
 
-    rewards: dict[str, dict[str, Any]] = Field(min_length=1)
+    rewards: Rewards = Field(min_length=1)
     batch_size: int = Field(default=64, ge=1)  # speed and memory only
-
-    @field_validator("rewards", mode="before")
-    @classmethod
-    def _accept_names_and_null(cls, value: Any) -> Any:
-        if isinstance(value, list) and all(isinstance(name, str) for name in value):
-            return {name: {} for name in value}
-        if isinstance(value, dict):
-            return {name: {} if settings is None else settings for name, settings in value.items()}
-        return value
-
-    @field_validator("rewards", mode="after")
-    @classmethod
-    def _are_known(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for name, settings in value.items():
-            check_reward(name, settings)
-        return value
 
 
 def check_reward(name: str, settings: Mapping[str, Any]) -> None:
@@ -160,7 +162,7 @@ def _score_with(
     config: Config, candidates: Path, name: str, settings: Mapping[str, Any], batch_size: int, *, redo: bool, progress: Progress
 ) -> None:
     from diffalign.data.records import Candidate
-    from diffalign.data.shards import read_file, shard_paths, write_shard
+    from diffalign.data.shards import read_file, shard_paths
 
     recorded = {"reward": settings.get("reward", name), **settings}
     with open_stage(config, f"score/{name}", settings=recorded, inputs=("generate",), redo=redo) as stage:
@@ -179,19 +181,7 @@ def _score_with(
         with progress.bar(f"score {name}", total, done=total - sum(counts[index] for index in missing)) as advance:
             for index in missing:
                 rows: list[Candidate] = [Candidate.from_row(row) for path in units[index] for row in read_file(path)]
-                found = score_media(
-                    reward,
-                    [row.prompt for row in rows],
-                    [row.media for row in rows],
-                    batch_size=batch_size,
-                    groups=[row.group_id for row in rows],
-                    advance=advance,
-                )
-                table = [
-                    {"candidate_id": row.candidate_id, **{dimension: found[dimension][place] for dimension in reward.dimensions}}
-                    for place, row in enumerate(rows)
-                ]
-                write_shard(stage.shard(index), table, score_schema(reward.dimensions))
+                write_scores(stage.shard(index), reward, rows, batch_size=batch_size, advance=advance)
         stage.finish(_summary(stage.path, reward, total))
     means = ", ".join(f"{dimension} {mean:.4g}" for dimension, mean in stage.summary["means"].items())
     progress.say(f"score: {total} candidates by {name}; means: {means}")
@@ -208,6 +198,21 @@ def keep_revision(stage: StageFolder, name: str, revision: str) -> None:
             f"{stage.path} was begun with revision {recorded[name]!r} of reward {name!r}, installed is {revision!r}; "
             f"scores of two revisions are never mixed: diffalign {stage.name.partition('/')[0]} CONFIG --redo"
         )
+
+
+def write_scores(
+    path: Path, reward: Reward, rows: Sequence[Candidate], *, batch_size: int, advance: Callable[[int], None] = lambda n: None
+) -> None:
+    """Scores the rows and writes their shard, a line each in their order."""
+    from diffalign.data.shards import write_shard
+
+    prompts, media, groups = [row.prompt for row in rows], [row.media for row in rows], [row.group_id for row in rows]
+    found = score_media(reward, prompts, media, batch_size=batch_size, groups=groups, advance=advance)
+    table = [
+        {"candidate_id": row.candidate_id, **{dimension: found[dimension][place] for dimension in reward.dimensions}}
+        for place, row in enumerate(rows)
+    ]
+    write_shard(path, table, score_schema(reward.dimensions))
 
 
 def score_schema(dimensions: Sequence[str]) -> pa.Schema:

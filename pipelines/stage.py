@@ -20,6 +20,7 @@ from typing import Any
 import diffalign
 from pipelines import STAGES
 from pipelines.config import Config
+from pipelines.json_file import read_json
 from pipelines.run_folder import full_disk_is_clear, lock_run, now
 
 RECORD = "stage.json"
@@ -184,6 +185,11 @@ def is_current(config: Config, name: str) -> bool:
     return bool(record.get("complete")) and inputs == now
 
 
+def summary_of(config: Config, name: str) -> dict[str, Any]:
+    """What a stage said when it was finished; empty where it was not."""
+    return (_read_record(stage_path(config, name)) or {}).get("summary", {})
+
+
 def require_stage(config: Config, name: str, needed: str) -> Path:
     """The folder of a complete stage; ValueError with the command that makes it."""
     _input_fingerprint(config, name, needed)
@@ -252,16 +258,13 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    file = path / RECORD
+    fix = "make the stage again with --redo"
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        return read_json(path / RECORD, fix)
     except FileNotFoundError:
         return None
-    except (ValueError, NotADirectoryError) as error:
-        raise ValueError(f"{file} is not readable ({error}); make the stage again with --redo") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{file} is not a record of a stage; make the stage again with --redo")
-    return record
+    except NotADirectoryError as error:
+        raise ValueError(f"{path / RECORD} is not readable ({error}); {fix}") from None
 
 
 def _write_record(path: Path, record: dict[str, Any]) -> None:

@@ -130,12 +130,13 @@ def test_no_change_where_the_models_are_equal(tmp_path: Path, model: Path) -> No
 
 def test_interrupted_and_again(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pipelines.evaluate as evaluate
+    import pipelines.score as scoring
 
     whole, config = with_evaluate(tmp_path, model, name="whole"), with_evaluate(tmp_path, model)
     for each in (whole, config):
         finish_training(each)
     run(whole, progress=QUIET)
-    sample, score, calls = evaluate.sample_requests, evaluate.score_media, []
+    sample, score, calls = evaluate.sample_requests, scoring.score_media, []
 
     def interrupted(*arguments: object, **keywords: object) -> object:
         calls.append(keywords["model"])
@@ -150,7 +151,7 @@ def test_interrupted_and_again(tmp_path: Path, model: Path, monkeypatch: pytest.
         return score(*arguments, **keywords)  # type: ignore[arg-type]
 
     monkeypatch.setattr(evaluate, "sample_requests", interrupted)
-    monkeypatch.setattr(evaluate, "score_media", failing)
+    monkeypatch.setattr(scoring, "score_media", failing)
     with pytest.raises(KeyboardInterrupt):
         run(config, progress=QUIET)
     with pytest.raises(RuntimeError, match="killed here"):
@@ -169,11 +170,12 @@ class Calls:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import pipelines.evaluate as evaluate
+        import pipelines.score as scoring
 
         self.sampled: list[str] = []
         self.scored: list[str] = []
         self.fail_at = 0  # scored shards until a kill; 0: never
-        sample, score = evaluate.sample_requests, evaluate.score_media
+        sample, score = evaluate.sample_requests, scoring.score_media
 
         def counted_sample(*arguments: Any, **keywords: Any) -> Any:
             self.sampled.append(keywords["model"])
@@ -186,7 +188,7 @@ class Calls:
             return score(reward, *arguments, **keywords)
 
         monkeypatch.setattr(evaluate, "sample_requests", counted_sample)
-        monkeypatch.setattr(evaluate, "score_media", counted_score)
+        monkeypatch.setattr(scoring, "score_media", counted_score)
 
 
 def report_bytes(config: Config) -> bytes:
@@ -221,16 +223,16 @@ def test_other_rewards_score_what_is_missing_and_sample_nothing(tmp_path: Path, 
 
 
 def test_the_revisions_are_on_disk_before_the_first_scores(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipelines.evaluate as evaluate
+    import pipelines.score as scoring
 
-    config, score, seen = with_evaluate(tmp_path, model), evaluate.score_media, []
+    config, score, seen = with_evaluate(tmp_path, model), scoring.score_media, []
 
     def spy(reward: Any, *arguments: Any, **keywords: Any) -> Any:
         record = json.loads((config.run / "evaluation" / "stage.json").read_text())
         seen.append(record["revisions"].get(reward.name) == reward.revision)
         return score(reward, *arguments, **keywords)
 
-    monkeypatch.setattr(evaluate, "score_media", spy)
+    monkeypatch.setattr(scoring, "score_media", spy)
     finish_training(config)
     run(config, progress=QUIET)
     assert len(seen) == 18 and all(seen)

@@ -98,7 +98,7 @@ CASES = {
                    "candidates/shard-*"),
     "encode": Case("encode", paired, tuple(f"diffalign.data.latents.write_{kind}_shard" for kind in ("latents", "embeds")),
                    "latents/shard-*"),
-    "evaluate": Case("evaluate", trained, ("pipelines.evaluate.sample_requests", "pipelines.evaluate.score_media"),
+    "evaluate": Case("evaluate", trained, ("pipelines.evaluate.sample_requests", "pipelines.score.score_media"),
                      "evaluation/base/shard-*"),
     "gallery": Case("gallery", evaluated, ("pipelines.gallery.gap_of",), ".gallery.partial/media"),
 }  # fmt: skip

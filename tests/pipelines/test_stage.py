@@ -212,7 +212,7 @@ def test_unknown_origin_and_unreadable_records_are_refused(config: Config) -> No
     (folder / "stage.json").write_text("{")
     assert "not readable" in (told := refusal(config, settings={})) and "--redo" in told
     (folder / "stage.json").write_text("[]")
-    assert "not a record" in refusal(config, settings={})
+    assert "not a JSON object; make the stage again with --redo" in refusal(config, settings={})
 
 
 def test_full_disk_is_clear_and_keeps_what_is_finished(config: Config) -> None:
