@@ -11,12 +11,12 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from run_snapshot import snapshot
 from tiny_preference_sets import picture, save_pickapic, save_two_folders
 from tiny_stable_diffusion import save_original_checkpoint, save_tiny_stable_diffusion
 from typer.testing import CliRunner
@@ -43,20 +43,6 @@ def refused(*arguments: str | Path, told: tuple[str, ...]) -> None:
     assert "error: " in message
     for part in told:
         assert part in message, f"{part!r} is not in: {message}"
-
-
-def snapshot(run: Path) -> dict[str, str]:
-    """What a run holds: file → hash. Without the lock, and without the records' running time."""
-    found = {}
-    for file in sorted(run.rglob("*")):
-        if file.is_file() and file.name != ".lock":
-            content = file.read_bytes()
-            if file.name == "stage.json":
-                record = json.loads(content)
-                record.pop("seconds", None)
-                content = json.dumps(record, sort_keys=True).encode()
-            found[file.relative_to(run).as_posix()] = sha256(content).hexdigest()
-    return found
 
 
 def write_config(path: Path, values: dict[str, Any]) -> Path:
