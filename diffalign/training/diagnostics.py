@@ -15,7 +15,7 @@ from diffalign.tensors import Loss, Outputs, mean_squared_error
 
 BUCKETS = 4
 PAIRS_TO_JUDGE = 2500  # two standard errors of an accuracy of one half are 0.02 from here on
-FORGOTTEN = 0.1  # winners lose this share of what losers lose: displacement. Below it, an objective that holds on is doing its work
+FORGOTTEN = 0.2  # winners lose this share of what losers lose: displacement. Below it, an objective that holds on is doing its work
 BUCKETED = ("win_adv", "lose_adv", "rewards/margins")
 
 

@@ -110,9 +110,9 @@ def test_noise_around_zero_is_no_alarm() -> None:
 
 
 def test_winners_that_give_way_a_little_while_losers_give_way_a_lot_are_no_alarm() -> None:
-    run = history(win_adv=lambda step: -5e-4, lose_adv=lambda step: 1e-2)
+    run = history(win_adv=lambda step: -1.5e-3, lose_adv=lambda step: 1e-2)
     assert "displacement" not in warnings(run)
-    assert "displacement" in warnings(history(win_adv=lambda step: -2e-3, lose_adv=lambda step: 1e-2))
+    assert "displacement" in warnings(history(win_adv=lambda step: -3e-3, lose_adv=lambda step: 1e-2))
 
 
 WRONG = {
