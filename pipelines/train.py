@@ -11,7 +11,7 @@ from diffalign.training.lora import Lora
 from diffalign.training.settings import FREE, Settings
 from pipelines.config import Config
 from pipelines.progress import Progress
-from pipelines.stage import open_stage, require_stage
+from pipelines.stage import StageFolder, open_stage, require_stage
 
 if TYPE_CHECKING:
     from diffalign.training.alignment import AlignmentTask
@@ -82,17 +82,24 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         [is_done] = broadcast_object_list([stage.is_complete])
         if is_done:
             progress.say("train: nothing to do, it is complete")
-            return
-        task = build_task(config, require_stage(config, "train", "pair"), require_stage(config, "train", "encode"))
-        if is_main:
-            (stage.path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-            progress.say(_describe(section, len(task.groups)))
-        from diffalign.training.loop import train
+        else:
+            _train(config, section, stage, is_main=is_main, progress=progress)
+    # Together: a process that ends while another still listens to it takes that one down with it.
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
 
-        with progress.bar("train", section.steps) as advance:
-            train(task, section, stage.path, advance=advance, logger=progress.logger("train"))
-        if is_main:
-            stage.finish({"groups": len(task.groups), **_last_metrics(stage.path / "metrics.jsonl")})
+
+def _train(config: Config, section: Train, stage: StageFolder, *, is_main: bool, progress: Progress) -> None:
+    from diffalign.training.loop import train
+
+    task = build_task(config, require_stage(config, "train", "pair"), require_stage(config, "train", "encode"))
+    if is_main:
+        (stage.path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        progress.say(_describe(section, len(task.groups)))
+    with progress.bar("train", section.steps) as advance:
+        train(task, section, stage.path, advance=advance, logger=progress.logger("train"))
+    if is_main:
+        stage.finish({"groups": len(task.groups), **_last_metrics(stage.path / "metrics.jsonl")})
 
 
 def section_of(config: Config) -> Train:

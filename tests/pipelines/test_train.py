@@ -266,20 +266,20 @@ def test_bad_settings_are_named(values: dict[str, Any], message: str) -> None:
 
 @pytest.mark.long
 def test_two_processes_share_a_run(road: Callable[..., Config], tiny_pipeline: Path) -> None:
-    """`accelerate launch -m pipelines.cli train`: one lock, one record, the metrics of one process; again: nothing to do."""
+    """As `accelerate launch -m pipelines.cli train` starts them on GPUs (on a CPU it asks for MPI, so torchrun does it here): one lock, one
+    record, the metrics of one process; again: nothing to do."""
     import os
     import subprocess
 
     many, one = road("many"), road("one", micro_batch_size=2)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
         "-m", "pipelines.cli", "train", str(many.run.with_suffix(".yaml")),
     ]  # fmt: skip
     for words in ("effective batch 4 = 2 × 1 × 2", "nothing to do"):
         result = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=280)
-        assert result.returncode == 0, result.stderr[-3000:]
+        assert result.returncode == 0, result.stderr[-9000:]
         assert (result.stdout + result.stderr).count(words) == 1
     run(one, progress=QUIET)
     logs = [[json.loads(line) for line in (config.run / "train/metrics.jsonl").read_text().splitlines()] for config in (many, one)]
