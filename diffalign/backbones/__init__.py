@@ -107,11 +107,11 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
 
 
 def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:
-    """The keyword by which diffusers takes a dtype: `torch_dtype` until 0.41, `dtype` since."""
+    """The keyword by which diffusers takes a dtype: `torch_dtype` until 0.40, `dtype` since."""
     import diffusers
 
     major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
-    return {"dtype" if (major, minor) >= (0, 42) else "torch_dtype": dtype}
+    return {"dtype" if (major, minor) >= (0, 41) else "torch_dtype": dtype}
 
 
 def quiet_loading() -> None:
