@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -44,12 +44,13 @@ class Ratio:
 class Bench(Section):
     """What is measured: an objective on a model, its batch, and how many steps."""
 
-    source: str = "bundled:shapes"
+    source: str = "bundled:shapes"  # random:sd15 for a full-size model without a download
     backbone: str = "stable_diffusion"
     lora: bool = False
     objective: str = "diffusion_dpo"
     batch_size: int = Field(default=32, ge=1)
     steps: int = Field(default=30, ge=2)  # the first fifth, at least one, is warm-up
+    precision: Literal["fp32", "bf16"] = "fp32"  # autocast of the denoiser; autoencoder and text encoder stay float32
     threads: int | None = Field(default=None, ge=1)  # torch's; default: its own choice
 
 
@@ -74,19 +75,25 @@ def _in_turn(name: str, task: AlignmentTask, other: Callable[[], None], folder: 
     """Trains with the real loop, and calls `other` after every step; the first fifth is warm-up."""
     import json
 
+    import torch
+
     from diffalign.training.loop import train
     from diffalign.training.settings import Settings
 
     beside: list[float] = []
+    device = next(task.backbone.denoiser.parameters()).device.type
 
     def advance(steps: int) -> None:
         started = time.perf_counter()
-        other()
+        with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bf16"):
+            other()
         _wait()
         beside.append(time.perf_counter() - started)
 
     steps = settings.steps
-    training = Settings(steps=steps, batch_size=settings.batch_size, learning_rate=1e-6, checkpoint_every=steps, tracker=None)
+    training = Settings(
+        steps=steps, batch_size=settings.batch_size, precision=settings.precision, learning_rate=1e-6, checkpoint_every=steps, tracker=None
+    )  # fmt: skip
     train(task, training, folder, advance=advance)
     taken = [json.loads(line)["seconds"] for line in (folder / "speed.jsonl").read_text().splitlines()]
     skip = max(1, steps // 5)
@@ -168,8 +175,9 @@ class _EncodingGroups:
         batch = self.cached.fetch(groups, dropped=dropped, flipped=flipped)
         count = batch.latents.shape[1]
         rows = [count * group + sample for group in groups for sample in range(count)]
-        latents = self.backbone.encode(torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1, seeds=rows)
-        embeds = self.backbone.embed([self.cached.preferences[group].prompt for group in groups])
+        with torch.autocast(next(self.backbone.denoiser.parameters()).device.type, enabled=False):
+            latents = self.backbone.encode(torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1, seeds=rows)
+            embeds = self.backbone.embed([self.cached.preferences[group].prompt for group in groups])
         return replace(batch, latents=latents.view_as(batch.latents), embeds=embeds)
 
 
@@ -204,7 +212,8 @@ def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTa
     cache = folder / "latents"
     ids, prompts = [f"c{index}" for index in range(2 * groups)], [f"a picture {index}" for index in range(groups)]
     if not cache.exists():
-        latents = backbone.encode(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1, seeds=list(range(2 * groups)))
+        media = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+        latents = torch.cat([backbone.encode(media[row : row + 1], seeds=[row]) for row in range(len(media))])
         write_latents_shard(cache, 0, ids, latents)
         write_embeds_shard(cache, 0, prompts, backbone.embed(prompts))
         write_dropout_embeds(cache, backbone.embed([""]))

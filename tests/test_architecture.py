@@ -59,7 +59,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 SHARED_FILES = {
     "diffalign/objectives": set(),
     "diffalign/noising": set(),
-    "diffalign/backbones": {"miniature"},
+    "diffalign/backbones": {"miniature", "random_weights"},
     "diffalign/data/modalities": set(),
     "diffalign/data/importers": {"captions", "media", "report", "sources"},
     "reward_models": {"contract", "pixels"},

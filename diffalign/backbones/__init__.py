@@ -95,7 +95,7 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
                   adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Backbone:  # fmt: skip
     """Loads a model of the family `name`.
 
-    source    `bundled:NAME`, a local diffusers folder, one .safetensors file, or a hub id
+    source    `bundled:NAME`, a local diffusers folder, one .safetensors file, a hub id, or `random:NAME` (random weights, for benchmarks)
     adapter   a LoRA folder in the diffusers layout, fused into the weights; of several each is fused onto the last
     denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
     Raises ValueError for an unknown family, FileNotFoundError where the source is not found.

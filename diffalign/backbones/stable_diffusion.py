@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diffalign.backbones import dtype_argument, quiet_loading
+from diffalign.backbones.random_weights import random_pipeline
 from diffalign.model_source import source_path
 
 SCHEDULERS = {
@@ -166,16 +167,27 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is."""
     if source.endswith(".ckpt"):
         raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
-    path = str(source_path(source) or source)
     quiet_loading()
+    if source.startswith("random:"):
+        pipeline = random_pipeline(source.removeprefix("random:"), dtype)
+    else:
+        pipeline = _read(source, dtype, revision)
+    if denoiser is not None:
+        _replace_denoiser(pipeline, Path(denoiser), dtype)
+    for place in [adapter] if isinstance(adapter, str | Path) else adapter or ():
+        _fuse(pipeline, str(place), source)
+    return StableDiffusion(pipeline.to(device), source)
+
+
+def _read(source: str, dtype: torch.dtype, revision: str | None) -> StableDiffusionPipeline:
+    path = str(source_path(source) or source)
     options = dict(safety_checker=None, requires_safety_checker=False, **dtype_argument(dtype))
     try:
         if path.endswith(".safetensors"):
             # A single file holds weights alone. Where it lies in a diffusers folder, the configs there are its own; else the hub has them.
             beside = {"config": str(Path(path).parent)} if (Path(path).parent / "model_index.json").is_file() else {}
-            pipeline = StableDiffusionPipeline.from_single_file(path, **beside, **options)
-        else:
-            pipeline = StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
+            return StableDiffusionPipeline.from_single_file(path, **beside, **options)
+        return StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # diffusers raises whatever it stumbles over in a damaged file, or in one of another kind
@@ -184,11 +196,6 @@ def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch
             f"with safetensors weights (model_index.json in it), a .safetensors file of a whole Stable Diffusion (in such a folder where "
             f"there is no network), or a hub id that can be reached; fetch damaged files again"
         ) from error
-    if denoiser is not None:
-        _replace_denoiser(pipeline, Path(denoiser), dtype)
-    for place in [adapter] if isinstance(adapter, str | Path) else adapter or ():
-        _fuse(pipeline, str(place), source)
-    return StableDiffusion(pipeline.to(device), source)
 
 
 def _replace_denoiser(pipeline: StableDiffusionPipeline, folder: Path, dtype: torch.dtype) -> None:

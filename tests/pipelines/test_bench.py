@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from diffalign.backbones.stable_diffusion import StableDiffusion
 from pipelines import bench
 from pipelines.bench import Bench, run
 
@@ -20,6 +21,25 @@ def test_a_bench_gives_a_ratio_of_two_times(name: str, lora: bool, tiny_pipeline
     found = run(name, Bench(source=str(tiny_pipeline), lora=lora, **SMALL))
     assert found.seconds > 0 and found.against > 0 and found.ratio == found.seconds / found.against
     assert str(found).startswith(found.name) and str(found).endswith(f"ratio {found.ratio:.3f}")
+
+
+def test_half_precision_is_of_the_denoiser_and_not_of_the_encoders(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    halved: dict[str, set[bool]] = {"predict": set(), "encode": set(), "embed": set()}
+
+    def watch(name: str) -> None:
+        call = getattr(StableDiffusion, name)
+
+        def watched(self: StableDiffusion, *arguments: Any, **options: Any) -> Any:
+            halved[name].add(torch.is_autocast_enabled(self.device.type))
+            return call(self, *arguments, **options)
+
+        monkeypatch.setattr(StableDiffusion, name, watched)
+
+    for name in halved:
+        watch(name)
+    run("encode", Bench(source=str(tiny_pipeline), precision="bf16", **SMALL))
+    run("step", Bench(source=str(tiny_pipeline), precision="bf16", **SMALL))
+    assert halved == {"predict": {True}, "encode": {False}, "embed": {False}}
 
 
 def test_both_are_timed_in_turn_without_the_warm_up(tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
