@@ -33,12 +33,50 @@ class Needs:
     scale: Literal["difference", "absolute", "surrogate"] = "difference"
 
 
+LN2 = log(2)
 OBJECTIVES: dict[str, Needs] = {
-    "diffusion_dpo": Needs("pairs", reference="error", value_at_reference=log(2)),  # Wallace et al. 2023, arXiv:2311.12908
-    "ipo": Needs("pairs", reference="error", value_at_reference=0.25, scale="absolute"),  # Azar et al. 2023, arXiv:2310.12036
-    "hinge": Needs("pairs", reference="error", value_at_reference=1.0, scale="absolute"),  # Zhao et al. 2023 (SLiC), arXiv:2305.10425
-    "rpo": Needs("pairs", reference="error", value_at_reference=None),  # Liu et al. 2024, arXiv:2405.16436
-    "sft": Needs("positives", reference=None, value_at_reference=None),  # denoising error of the preferred sample
+    # Diffusion-native
+    "diffusion_dpo": Needs("pairs", "error", LN2),  # Wallace et al. 2023, arXiv:2311.12908
+    "smpo": Needs("pairs", "error", LN2, ("scores or win_probability",)),  # Lu et al. 2025, arXiv:2506.02698
+    "rankdpo": Needs("lists", "error", None, ("scores",)),  # Karthik et al. 2024, arXiv:2410.18013
+    "dro": Needs("pairs", "error", 0.001, scale="absolute"),  # Wu et al. 2025, arXiv:2510.18353
+    "densedpo": Needs("segments", "prediction", LN2, ("segment_labels",)),  # Wu et al. 2025, arXiv:2506.03517
+    "mapo": Needs("pairs", None, None, scale="surrogate"),  # Hong et al. 2024, arXiv:2406.06424
+    "diffusion_kto": Needs("labelled", "error", 0.5, ("labels",), "absolute"),  # Li et al. 2024, arXiv:2404.04465
+    "dspo": Needs("pairs", "prediction", None),  # Zhu et al. 2025, ICLR
+    "dmpo": Needs("pairs", "error", 0.5 * log(0.5 / 0.99) + 0.5 * log(0.5 / 0.01), scale="absolute"),  # Li et al. 2025, arXiv:2507.07510
+    "capo": Needs("lists", "error", None, ("scores",), "absolute"),  # Lee et al. 2025, arXiv:2502.02588
+    # From language models, on the denoising surrogate
+    "ipo": Needs("pairs", "error", 0.25, scale="absolute"),  # Azar et al. 2023, arXiv:2310.12036
+    "hinge": Needs("pairs", "error", 1.0, scale="absolute"),  # Zhao et al. 2023 (SLiC), arXiv:2305.10425
+    "rpo": Needs("pairs", "error", None),  # Liu et al. 2024, arXiv:2405.16436
+    "rdpo": Needs("pairs", "error", LN2),  # Chowdhury et al. 2024, arXiv:2403.00409
+    "cdpo": Needs("pairs", "error", LN2),  # Mitchell 2023
+    "fdpo": Needs("pairs", "error", LN2, scale="surrogate"),  # Wang et al. 2023, arXiv:2309.16240
+    "simpo": Needs("pairs", None, None),  # Meng et al. 2024, arXiv:2405.14734
+    "cpo": Needs("pairs", None, None),  # Xu et al. 2024, arXiv:2401.08417
+    "asft": Needs("pairs", None, None, scale="surrogate"),  # Wang et al. 2024, arXiv:2409.10571
+    "orpo": Needs("pairs", None, None, scale="surrogate"),  # Hong et al. 2024, arXiv:2403.07691
+    "tgdpo": Needs("pairs", "prediction", LN2, ("teacher",)),  # Zhu et al. 2025, arXiv:2506.14574
+    "sparsepo": Needs("pairs", "prediction", LN2, ("mask",)),  # Christopoulou et al. 2024, arXiv:2410.05102
+    "ldpo": Needs("pairs", "prediction", LN2),  # Liu et al. 2024, arXiv:2409.06411
+    "rlength": Needs("pairs", "error", None, ("scores",)),  # Park et al. 2024, arXiv:2403.19159
+    "modpo": Needs("pairs", "error", None, ("scores",)),  # Zhou et al. 2023, arXiv:2310.03708
+    "madpo": Needs("pairs", "error", None, ("scores",)),  # arXiv:2510.05342
+    "beta_dpo": Needs("pairs", "error", LN2),  # Wu et al. 2024, arXiv:2407.08639
+    "adpo": Needs("lists", "error", None, ("scores",)),  # arXiv:2510.18913
+    "irpo": Needs("lists", "error", None, ("scores",)),  # Wu et al. 2025, arXiv:2504.15477
+    "sppo": Needs("lists", "error", None, ("scores",), "absolute"),  # Wu et al. 2024, arXiv:2405.00675
+    "nca": Needs("pairs", "error", 2 * LN2, scale="absolute"),  # Chen et al. 2024, arXiv:2402.05369
+    "bco": Needs("pairs", "error", 2 * LN2, scale="absolute"),  # Jung et al. 2024, arXiv:2404.04656
+    "kto": Needs("labelled", "error", 0.5, ("labels", "mismatched"), "absolute"),  # Ethayarajh et al. 2024, arXiv:2402.01306
+    "apo_zero": Needs("pairs", "error", 1.0, scale="absolute"),  # D'Oosterlinck et al. 2024, arXiv:2408.06266
+    "apo_down": Needs("pairs", "error", 1.0, scale="absolute"),  # D'Oosterlinck et al. 2024, arXiv:2408.06266
+    "aot": Needs("pairs", "error", LN2),  # Melnyk et al. 2024, arXiv:2406.05882
+    "discopop": Needs("pairs", "error", 0.5 * LN2 + 0.5),  # Lu et al. 2024, arXiv:2406.08414
+    "fsft": Needs("positives", "error", 0.0, scale="absolute"),  # after Wang et al. 2025, arXiv:2507.00018
+    "flex_dpo": Needs("pairs", "error", LN2, scale="absolute"),  # Yan et al. 2024, arXiv:2406.07327
+    "sft": Needs("positives", None, None),  # denoising error of the preferred sample
 }
 
 

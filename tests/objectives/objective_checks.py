@@ -98,7 +98,8 @@ def method(name: str) -> ModuleType:
     """methods/test_NAME.py: `naive(group, **arguments)` (or `naive_batch(groups, **arguments)`), `HAND`, and where they are needed
 
     ARGUMENTS  for the shared checks, beside β, so that no link is flat at errors near 1
-    RUNNING    what the objective has tracked so far
+    VARIANTS   other arguments for value and gradient, so that no branch goes unseen
+    RUNNING    what the objective has tracked so far, and `naive_tracked(group, **arguments)`, what it tracks next
     EXEMPT     shared checks that do not hold, with the reason
     """
     path = Path(__file__).parent / "methods" / f"test_{name}.py"
@@ -117,6 +118,11 @@ def method(name: str) -> ModuleType:
 def arguments(name: str, beta: float = BETA) -> dict[str, Any]:
     """β where the objective takes one, and what its test file asks for."""
     return ({"beta": beta} if "beta" in defaults(name) else {}) | getattr(method(name), "ARGUMENTS", {})
+
+
+def variants(name: str) -> list[dict[str, Any]]:
+    """The arguments of the shared checks, and with them each of the method's VARIANTS."""
+    return [arguments(name), *(arguments(name) | variant for variant in getattr(method(name), "VARIANTS", ()))]
 
 
 def everything(name: str, groups: int, samples: int, shape: tuple[int, ...], seed: int = 0) -> dict[str, Any]:
@@ -236,10 +242,10 @@ def naive_groups(outputs: Outputs, before: list[Group] | None = None) -> list[Gr
     ]
 
 
-def naive_values(name: str, outputs: Outputs, beta: float = BETA, *, before: list[Group] | None = None) -> np.ndarray:
+def naive_values(name: str, outputs: Outputs, settings: Mapping[str, Any], *, before: list[Group] | None = None) -> np.ndarray:
     """Values (B,) by the loop."""
     module, groups = method(name), naive_groups(outputs, before)
-    settings = defaults(name) | arguments(name, beta)
+    settings = defaults(name) | settings
     if hasattr(module, "naive_batch"):
         return np.array(module.naive_batch(groups, **settings))
     return np.array([module.naive(group, **settings) for group in groups])
@@ -293,27 +299,34 @@ def check_value_at_reference(objective: Objective, name: str) -> None:
 
 
 def check_parity(objective: Objective, name: str) -> None:
-    """Value equals the naive loop's, in float64, for every modality's shape."""
+    """Value equals the naive loop's, in float64, for every modality's shape and every variant, also before anything was tracked."""
     for shape in SHAPES.values():
         outputs = random_outputs(name, shape)
-        close(objective(outputs, **arguments(name)).value, naive_values(name, outputs))
+        close(objective(outputs, **arguments(name)).value, naive_values(name, outputs, arguments(name)))
+    fresh = replace(outputs, running={})
+    close(objective(fresh, **arguments(name)).value, naive_values(name, fresh, arguments(name)))
+    for settings in variants(name)[1:]:
+        outputs = random_outputs(name)
+        close(objective(outputs, **settings).value, naive_values(name, outputs, settings))
 
 
 def check_gradient(objective: Objective, name: str) -> None:
-    """∂ΣL/∂policy equals central differences of the naive loop, at every element."""
+    """∂ΣL/∂policy equals central differences of the naive loop, at every element, for every variant."""
     outputs = random_outputs(name, (2, 3, 2), groups=3)
-    policy = outputs.policy.clone().requires_grad_()
-    objective(replace(outputs, policy=policy), **arguments(name)).value.sum().backward()
-    step, expected, before = 1e-5, np.zeros(policy.shape), naive_groups(outputs)
-    for place in np.ndindex(*policy.shape):
-        sides = []
-        for sign in (1, -1):
-            moved = outputs.policy.clone()
-            moved[place] += sign * step
-            sides.append(naive_values(name, replace(outputs, policy=moved), before=before).sum())
-        expected[place] = (sides[0] - sides[1]) / (2 * step)
-    assert policy.grad is not None
-    close(policy.grad, expected, rtol=1e-6, atol=1e-8)
+    step, before = 1e-5, naive_groups(outputs)
+    for settings in variants(name):
+        policy = outputs.policy.clone().requires_grad_()
+        objective(replace(outputs, policy=policy), **settings).value.sum().backward()
+        expected = np.zeros(policy.shape)
+        for place in np.ndindex(*policy.shape):
+            sides = []
+            for sign in (1, -1):
+                moved = outputs.policy.clone()
+                moved[place] += sign * step
+                sides.append(naive_values(name, replace(outputs, policy=moved), settings, before=before).sum())
+            expected[place] = (sides[0] - sides[1]) / (2 * step)
+        assert policy.grad is not None
+        close(policy.grad, expected, rtol=1e-5, atol=1e-7)
 
 
 def check_signs(objective: Objective, name: str) -> None:
@@ -341,11 +354,59 @@ def check_signs(objective: Objective, name: str) -> None:
     assert bool((after.error[:, loser] >= outputs.error[:, loser]).all()), "a step down must not bring the loser nearer to its target"
 
 
+def check_margin(objective: Objective, name: str) -> None:
+    """A margin rises as the best is explained better, and as the worst is explained worse."""
+    samples = SAMPLES[OBJECTIVES[name].rows]
+    reference = torch.linspace(0.7, 0.9, samples, dtype=torch.float64)[None]
+    error = reference.clone().requires_grad_()
+    more = everything(name, 1, samples, (2, 3)) | {"running": {}}
+    outputs = outputs_of_errors(error, reference if OBJECTIVES[name].reference is not None else None, **more)
+    margin = objective(outputs, **arguments(name)).margin
+    if margin is not None:
+        margin.sum().backward()
+        assert error.grad is not None
+        assert error.grad[0, 0] < 0 < error.grad[0, -1], f"gradient of the margin {error.grad.tolist()}"
+
+
+def next_running(outputs: Outputs, tracked: list[Mapping[str, Any]]) -> Outputs:
+    """What the loop makes of what each group tracks: the mean over the batch."""
+    running = {key: np.mean([np.asarray(each[key], dtype=float) for each in tracked], 0) for key in tracked[0]}
+    return replace(outputs, running={key: torch.tensor(value, dtype=torch.float64) for key, value in running.items()})
+
+
+def check_tracked(objective: Objective, name: str) -> None:
+    """What is tracked equals the naive loop's, group by group."""
+    outputs = random_outputs(name)
+    tracked = objective(outputs, **arguments(name)).tracked
+    assert set(tracked) == set(getattr(method(name), "RUNNING", {}))
+    if tracked:
+        settings = defaults(name) | arguments(name)
+        expected = [method(name).naive_tracked(group, **settings) for group in naive_groups(outputs)]
+        for key, value in tracked.items():
+            close(value, np.array([each[key] for each in expected]))
+
+
+def check_running(objective: Objective, name: str) -> None:
+    """Twenty batches from nothing: what has been tracked, and the value under it, equal the naive loop's."""
+    naive = by_objective = replace(random_outputs(name), running={})
+    settings = defaults(name) | arguments(name)
+    for _ in range(20):
+        tracked = objective(by_objective, **arguments(name)).tracked
+        if not tracked:
+            return
+        groups = [{key: value[index].tolist() for key, value in tracked.items()} for index in range(GROUPS)]
+        by_objective = next_running(by_objective, groups)
+        naive = next_running(naive, [method(name).naive_tracked(group, **settings) for group in naive_groups(naive)])
+    for key, value in naive.running.items():
+        close(by_objective.running[key], value, rtol=1e-9)
+    close(objective(by_objective, **arguments(name)).value, naive_values(name, naive, arguments(name)), rtol=1e-9)
+
+
 def check_swap(objective: Objective, name: str) -> None:
     """Exchanging w and l gives the naive loop's value of the exchanged pair, another one, and flips the margin."""
     outputs = random_outputs(name)
     forward, backward = (objective(each, **arguments(name)) for each in (outputs, swapped(outputs)))
-    close(backward.value, naive_values(name, swapped(outputs)))
+    close(backward.value, naive_values(name, swapped(outputs), arguments(name)))
     if OBJECTIVES[name].rows in ("pairs", "segments"):
         assert not torch.allclose(forward.value, backward.value)
         if forward.margin is not None and "margin flips" not in getattr(method(name), "EXEMPT", {}):
@@ -423,7 +484,7 @@ def check_bfloat16(objective: Objective, name: str) -> None:
     outputs = Outputs(policy, target, torch.zeros(GROUPS), reference=reference if needs_reference else None, **more)
     value = objective(outputs, **arguments(name, 5000.0)).value
     assert value.dtype == torch.float32
-    close(value, naive_values(name, outputs, 5000.0), rtol=2e-3, atol=5e-3)
+    close(value, naive_values(name, outputs, arguments(name, 5000.0)), rtol=2e-3, atol=5e-3)
 
 
 def check_hand_values(objective: Objective, name: str) -> None:
@@ -451,6 +512,9 @@ CHECKS: dict[str, Check] = {
     "parity": check_parity,
     "gradient": check_gradient,
     "signs": check_signs,
+    "margin": check_margin,
+    "tracked": check_tracked,
+    "running": check_running,
     "swap": check_swap,
     "permutation": check_permutation,
     "reference constant": check_reference_constant,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from objective_checks import CHECKS, arguments, close, method, random_outputs
 
 from diffalign.objectives import OBJECTIVES, build_objective, defaults, objective_function
-from diffalign.tensors import Outputs, implicit_margin
+from diffalign.tensors import implicit_margin
 
 PAIRWISE = [name for name, needs in OBJECTIVES.items() if needs.rows == "pairs"]
 # "reference constant" asserts the contrary where a method is exempt from it.
@@ -30,18 +32,27 @@ def test_objective(name, check) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRWISE)
-@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("samples", [1, 4])
 def test_pairwise_objectives_refuse_other_group_sizes(name, samples) -> None:
-    with pytest.raises(ValueError, match=f"K = {samples} samples; it needs K = 2, index 0 preferred"):
+    with pytest.raises(ValueError, match=f"K = {samples} samples; it needs .*2"):
         objective_function(name)(random_outputs(name, samples=samples), **arguments(name))
 
 
-@pytest.mark.parametrize("name", PAIRWISE)
-def test_a_missing_reference_says_what_to_write(name) -> None:
+@pytest.mark.parametrize("name", [name for name, needs in OBJECTIVES.items() if needs.reference])
+def test_a_missing_reference_says_so(name) -> None:
+    with pytest.raises(ValueError, match=r"reads the reference's (error|prediction)"):
+        objective_function(name)(replace(random_outputs(name), reference=None), **arguments(name))
+
+
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name, needs in OBJECTIVES.items() for field in needs.reads])
+def test_what_it_reads_is_declared(name, field) -> None:
+    """Without a field of its line's `reads` it says which; without all others it works."""
     outputs = random_outputs(name)
-    bare = Outputs(outputs.policy, outputs.target, outputs.timestep)
-    with pytest.raises(ValueError, match="reference='error'"):
-        objective_function(name)(bare)
+    optional = ("teacher", "mismatched", "mask", "scores", "labels", "win_probability", "segment_labels")
+    others = {other: None for other in optional if other not in " ".join(OBJECTIVES[name].reads)}
+    assert objective_function(name)(replace(outputs, **others), **arguments(name)).value.shape == (len(outputs.policy),)
+    with pytest.raises(ValueError, match=r"the objective reads .* \(Outputs\."):
+        objective_function(name)(replace(outputs, **dict.fromkeys(field.split(" or "), None)), **arguments(name))
 
 
 def test_unknown_name() -> None:

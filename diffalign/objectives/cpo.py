@@ -1,0 +1,19 @@
+"""CPO, and Triple-PO: a margin between errors without a reference, held by fine-tuning on the winner or on a gold sample."""
+
+from __future__ import annotations
+
+from torch.nn.functional import softplus
+
+from diffalign.tensors import Loss, Outputs
+
+
+def cpo(outputs: Outputs, *, beta: float = 500.0, sft: float = 0.5) -> Loss:
+    """−log σ((β/2)(e_l − e_w)) + sft·(β/2)·e_gold: Xu et al. 2024, arXiv:2401.08417. Value (B,).
+
+    Groups of two: the winner is the gold sample. Groups of three, gold ≻ winner ≻ loser: Saeidi et al. 2024, arXiv:2405.16681.
+    """
+    error = outputs.error
+    if error.shape[1] not in (2, 3):
+        raise ValueError(f"cpo got groups of K = {error.shape[1]} samples; it needs 2 (winner, loser) or 3 (gold, winner, loser)")
+    margin = 0.5 * beta * (error[:, -1] - error[:, -2])
+    return Loss(softplus(-margin) + sft * 0.5 * beta * error[:, 0], margin)

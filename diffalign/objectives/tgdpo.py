@@ -1,0 +1,30 @@
+"""TGDPO: Diffusion-DPO whose positions are weighed by what an already aligned model prefers there."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+from diffalign.tensors import Loss, Outputs, pair, squared_error
+
+
+def tgdpo(outputs: Outputs, *, beta: float = 5000.0, alpha: float = 0.5, teacher_beta: float = 5000.0) -> Loss:
+    """−log σ(mean M_w·r_w − mean M_l·r_l) over positions: Zhu et al. 2025, arXiv:2506.14574. Value (B,).
+
+    M_w = max(0, 1 + α·r̂_w), M_l = max(0, 1 − α·r̂_l), each scaled to a mean of 1; r̂ is the teacher's implicit reward at a position, mean
+    over channels, at β = teacher_beta. The release lets weights go negative, which turns the label around there. α = 0: Diffusion-DPO.
+    """
+    reference = squared_error(outputs.required("reference", "the reference's prediction"), outputs.target)
+    reward = -0.5 * beta * (squared_error(outputs.policy, outputs.target) - reference)
+    teacher = squared_error(outputs.required("teacher", "a teacher's prediction").detach(), outputs.target)
+    hint = (-0.5 * teacher_beta * (teacher - reference)).mean(2, keepdim=True)
+    winner, loser = pair(reward)
+    winner_weight, loser_weight = _to_mean_one(relu(1 + alpha * hint[:, 0])), _to_mean_one(relu(1 - alpha * hint[:, 1]))
+    margin = (winner_weight * winner).flatten(1).mean(1) - (loser_weight * loser).flatten(1).mean(1)
+    return Loss(softplus(-margin), margin)
+
+
+def _to_mean_one(weight: Tensor) -> Tensor:
+    """(B, 1, *S) with mean 1 in each row; all ones where all are 0."""
+    mean = weight.flatten(1).mean(1)[(...,) + (None,) * (weight.ndim - 1)]
+    return (weight / mean.where(mean > 0, 1)).where(mean > 0, 1)

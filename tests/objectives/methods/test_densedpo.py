@@ -1,0 +1,127 @@
+"""DenseDPO: −log σ(mean_{l≠0} l_f·m[f]), m[f] the margin of index 0 over index 1 in time span f, l_f its label."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from objective_checks import BETA, Group, Hand, close, naive_error, naive_groups, random_outputs, swapped
+
+from diffalign.objectives.densedpo import densedpo
+from diffalign.objectives.diffusion_dpo import diffusion_dpo
+
+AGGREGATES = ("inside", "sum", "outside")
+VARIANTS = ({"aggregate": "sum"}, {"aggregate": "outside"})
+EXEMPT = {
+    "signs": "a span's label says which of the two is better there, and the labels of these groups cancel",
+    "margin": "as for the signs",
+    "swap": "labels travel with the samples: exchanging both leaves the loss",
+    "any shape": "the first axis is time, and is what the spans cut",
+}
+
+
+def naive(group: Group, *, beta: float, aggregate: str) -> float:
+    spans, steps = len(group.segment_labels), group.policy.shape[2]
+    terms = []
+    for f, label in enumerate(group.segment_labels):
+        if label == 0:
+            continue
+        start, end = f * steps // spans, (f + 1) * steps // spans
+        policy, reference, target = (each[:, :, start:end] for each in (group.policy, group.reference, group.target))
+        drift = [naive_error(policy[k], target[k]) - naive_error(reference[k], target[k]) for k in (0, 1)]
+        terms.append(label * -(beta / 2) * (drift[0] - drift[1]))
+    if not terms:
+        return 0.0
+    if aggregate == "outside":
+        return sum(math.log1p(math.exp(-term)) for term in terms) / len(terms)
+    return math.log1p(math.exp(-sum(terms) / (len(terms) if aggregate == "inside" else 1)))
+
+
+# m[f] = 1.5 in each span. Labels +, +, −: mean ½, sum 1.5, and ⅓(2·sp(−1.5) + sp(1.5)) = sp(−1.5) + ½; +, tie: 1.5; −: −1.5; only
+# ties: 0.
+HAND = (
+    Hand((0.3, 0.6), 0.474076984180106681, (0.5, 0.5), {"beta": 10.0}, {"segment_labels": [1, 1, -1]}),
+    Hand((0.3, 0.6), 0.201413277982752409, (0.5, 0.5), {"beta": 10.0, "aggregate": "sum"}, {"segment_labels": [1, 1, -1]}),
+    Hand((0.3, 0.6), 0.701413277982752409, (0.5, 0.5), {"beta": 10.0, "aggregate": "outside"}, {"segment_labels": [1, 1, -1]}),
+    Hand((0.3, 0.6), 0.201413277982752409, (0.5, 0.5), {"beta": 10.0}, {"segment_labels": [1, 0]}),
+    Hand((0.3, 0.6), 1.701413277982752409, (0.5, 0.5), {"beta": 10.0}, {"segment_labels": [-1]}),
+    Hand((0.4995, 0.5005), 0.474076984180106681, (0.5, 0.5), more={"segment_labels": [0, 1, 0]}),
+    *(Hand((0.3, 0.6), 0.0, (0.5, 0.5), {"aggregate": each}, {"segment_labels": [0, 0, 0]}) for each in AGGREGATES),
+)
+
+
+def labelled(labels: list[int], *, groups: int = 5) -> torch.Tensor:
+    return torch.tensor([labels] * groups)
+
+
+@pytest.mark.parametrize("shape", [(4, 7, 2, 3), (2, 16)], ids=["7 frames", "16 samples"])
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_each_aggregate_is_its_loop(aggregate, shape) -> None:
+    """Over spans of unequal length too: 7 frames in 3 spans are 2, 2 and 3."""
+    outputs = random_outputs("densedpo", shape)
+    expected = [naive(group, beta=BETA, aggregate=aggregate) for group in naive_groups(outputs)]
+    close(densedpo(outputs, beta=BETA, aggregate=aggregate).value, expected)
+
+
+def test_spans_of_one_label_are_dpo() -> None:
+    """Equal spans, all won by index 0: the mean of the spans' margins is the margin; in one span all aggregates are DPO."""
+    outputs = random_outputs("densedpo", (4, 6, 5))
+    expected = diffusion_dpo(outputs, beta=BETA).value
+    close(densedpo(replace(outputs, segment_labels=labelled([1, 1, 1])), beta=BETA).value, expected)
+    for aggregate in AGGREGATES:
+        close(densedpo(replace(outputs, segment_labels=labelled([1])), beta=BETA, aggregate=aggregate).value, expected)
+    close(
+        densedpo(replace(outputs, segment_labels=labelled([-1, -1])), beta=BETA).value,
+        diffusion_dpo(swapped(outputs), beta=BETA).value,
+    )
+
+
+def test_labels_travel_with_the_samples() -> None:
+    outputs = random_outputs("densedpo")
+    close(densedpo(swapped(outputs), beta=BETA).value, densedpo(outputs, beta=BETA).value)
+
+
+def test_outside_is_never_below_inside() -> None:
+    """Jensen: the mean of a convex link is above the link of the mean, strictly where spans differ."""
+    outputs = random_outputs("densedpo")
+    outside, inside = (densedpo(outputs, beta=BETA, aggregate=aggregate).value for aggregate in ("outside", "inside"))
+    assert bool((outside > inside + 1e-6).all())
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_ties_have_no_gradient(aggregate) -> None:
+    """In a span that is tied, and in a group of nothing but ties, where a mean over no span would be 0/0."""
+    outputs = random_outputs("densedpo", (4, 7, 5), groups=2)
+    policy = outputs.policy.clone().requires_grad_()
+    labels = torch.tensor([[1, 0, -1], [0, 0, 0]])
+    densedpo(replace(outputs, policy=policy, segment_labels=labels), beta=BETA, aggregate=aggregate).value.sum().backward()
+    assert policy.grad is not None
+    moves = policy.grad != 0
+    assert bool(moves[0, :, :, :2].all()) and bool(moves[0, :, :, 4:].all())
+    assert not bool(moves[0, :, :, 2:4].any()) and not bool(moves[1].any())
+
+
+def test_a_span_won_by_index_1_pushes_the_other_way() -> None:
+    """A step down brings index 0 nearer its target in its spans and away from it in those of index 1."""
+    outputs = random_outputs("densedpo", (4, 6, 5))
+    policy = outputs.policy.clone().requires_grad_()
+    densedpo(replace(outputs, policy=policy, segment_labels=labelled([1, -1])), beta=BETA).value.sum().backward()
+    assert policy.grad is not None
+    towards = (policy.grad * (outputs.policy - outputs.target)).sum((2, 4))
+    assert bool((towards[:, 0, :3] > 0).all()) and bool((towards[:, 0, 3:] < 0).all())
+    assert bool((towards[:, 1, :3] < 0).all()) and bool((towards[:, 1, 3:] > 0).all())
+
+
+def test_refuses_more_spans_than_time_steps() -> None:
+    """As many are as fine as it gets."""
+    outputs = random_outputs("densedpo", (4, 2, 9))
+    assert densedpo(replace(outputs, segment_labels=labelled([1, 1])), beta=BETA).value.shape == (5,)
+    with pytest.raises(ValueError, match="3"):
+        densedpo(replace(outputs, segment_labels=labelled([1, 1, 1])), beta=BETA)
+
+
+def test_missing_labels_are_an_error() -> None:
+    with pytest.raises(ValueError, match="segment_labels"):
+        densedpo(replace(random_outputs("densedpo"), segment_labels=None), beta=BETA)
