@@ -9,12 +9,20 @@ from pydantic import Field, field_validator, model_validator
 
 from diffalign.training.lora import Lora
 from diffalign.training.settings import FREE, Settings
-from pipelines.config import Config
+from pipelines.config import Config, Section, files_fingerprint
 from pipelines.progress import Progress
 from pipelines.stage import StageFolder, open_stage, require_stage
 
 if TYPE_CHECKING:
     from diffalign.training.alignment import AlignmentTask
+
+
+class MaskSettings(Section):
+    """See `diffalign.training.masks.Mask`."""
+
+    kind: Literal["activation", "learned"] = "activation"
+    offset: float = Field(default=0.0, description="weight of an average position, in standard deviations; higher is less sparse")
+    scale: float = Field(default=0.1, gt=0, description="of a learned mask's steps against the policy's")
 
 
 class Train(Settings):
@@ -23,7 +31,16 @@ class Train(Settings):
     objective: dict[str, Any] = Field(
         default={"name": "diffusion_dpo"}, description="a name of `diffalign methods`, or a mapping with its arguments"
     )
-    noising: str = "shared"
+    noising: dict[str, Any] = Field(default={"name": "shared"}, description="a name of NOISINGS, or a mapping with its arguments")
+    stabilisers: dict[str, dict[str, Any]] = Field(default={}, description="names with their arguments, applied in order")
+    scores: tuple[str, ...] = Field(
+        default=(), description="reward.dimension of each score the objective reads, of this run; none: what the rows were ranked by"
+    )
+    standardise_scores: bool = Field(default=False, description="each score less its mean over all samples, over its deviation")
+    teacher: Path | None = Field(
+        default=None, description="a checkpoint further on than the base (RUN/train/final of an earlier run), for objectives that read one"
+    )
+    mask: MaskSettings | None = Field(default=None, description="weights of positions, for objectives that read them")
     lora: Lora | None = Field(default=None, description="train an adapter, with the base under it as the reference; None: full fine-tuning")
     reference_dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the frozen copy in full fine-tuning"
@@ -33,15 +50,16 @@ class Train(Settings):
     seed: int | None = Field(default=None, ge=0, description="of order, noise, timesteps and LoRA; None: the run's seed")  # type: ignore[assignment]  # resolved before it is used
     timesteps: tuple[float, float] = Field(default=(0.0, 1.0), description="range of the scheduler's timesteps to train on, in [0, 1]")
 
-    @field_validator("objective", mode="before")
+    @field_validator("objective", "noising", mode="before")
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check(self) -> Train:
-        from diffalign.noising import NOISINGS
-        from diffalign.objectives import build_objective, defaults
+        from diffalign.noising import load_noising
+        from diffalign.objectives import OBJECTIVES, build_objective, defaults
+        from diffalign.stabilisers import build_stabiliser
 
         if "name" not in self.objective:
             raise ValueError(f"objective {self.objective!r} has no name; write {{name: diffusion_dpo, beta: 2000}}")
@@ -54,13 +72,27 @@ class Train(Settings):
                 f"reference_dtype {self.reference_dtype!r} with precision 'fp32': a half-precision copy cannot take float32 inputs; "
                 f"set precision to bf16 or fp16, or reference_dtype to float32"
             )
-        if self.noising not in NOISINGS:
-            raise ValueError(f"unknown noising {self.noising!r}; choose one of: {', '.join(NOISINGS)}")
+        if name == "dro":
+            raise ValueError("objective 'dro' reads the policy's own samples, which this stage does not make yet; choose another objective")
+        for field, example in GIVEN.items():
+            if field in OBJECTIVES[name].reads and getattr(self, field) is None:
+                raise ValueError(f"objective {name!r} reads a {field}; add one, for example train: {{{field}: {example}}}")
+            if field not in OBJECTIVES[name].reads and getattr(self, field) is not None:
+                raise ValueError(f"objective {name!r} reads no {field}; remove train.{field}, or choose an objective that does")
+        load_noising(**self.noising)
+        for stabiliser, arguments in self.stabilisers.items():
+            build_stabiliser(stabiliser, **arguments)
+        if self.stabilisers and OBJECTIVES[name].rows != "pairs":
+            raise ValueError(f"stabilisers {list(self.stabilisers)} act on pairs, and objective {name!r} trains on {OBJECTIVES[name].rows}")
+        if "kl_correction" in self.stabilisers and OBJECTIVES[name].reference != "error":
+            raise ValueError(f"stabiliser 'kl_correction' acts on errors, and objective {name!r} reads predictions; remove one of them")
         low, high = self.timesteps
         if not 0 <= low < high <= 1:
             raise ValueError(f"timesteps {list(self.timesteps)} is no range in [0, 1]; write [low, high] with low < high")
         return self
 
+
+GIVEN = {"teacher": "runs/earlier/train/final", "mask": "{kind: activation}"}  # what some objectives read, each a setting
 
 # Checkpoints, speed.jsonl and what a tracker writes are for this run alone.
 RESULT = ("final/**/*", "metrics.jsonl")
@@ -77,6 +109,8 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     is_main = PartialState(cpu=device_of(config.model) == "cpu").is_main_process  # before the model: it says which GPU is this process's
     progress = progress if is_main else Progress(silent=True)
     settings = {"train": section.model_dump(mode="json", exclude=FREE), "model": config.model.fingerprint()}
+    if section.teacher is not None:
+        settings["teacher"] = files_fingerprint(_teacher_folder(section.teacher))
     with open_stage(config, "train", settings=settings, inputs=("pair", "encode"), outputs=RESULT, redo=redo, is_main=is_main) as stage:
         # The others wait here until the first process has opened the stage, and do what it found.
         [is_done] = broadcast_object_list([stage.is_complete])
@@ -102,6 +136,12 @@ def _train(config: Config, section: Train, stage: StageFolder, *, is_main: bool,
         stage.finish({"groups": len(task.groups), **_last_metrics(stage.path / "metrics.jsonl")})
 
 
+def _teacher_folder(path: Path) -> Path:
+    if not path.expanduser().is_dir():
+        raise FileNotFoundError(f"train.teacher is {str(path)!r}, which is no folder; give RUN/train/final of an earlier run")
+    return path.expanduser()
+
+
 def section_of(config: Config) -> Train:
     """The section with its seed resolved."""
     section = config.train
@@ -115,21 +155,30 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     import torch
 
     from diffalign.data.latents import LatentCache, read_cache_description
-    from diffalign.data.records import read_preferences
+    from diffalign.data.records import read_preferences, score_columns
     from diffalign.noising import load_noising
     from diffalign.objectives import OBJECTIVES, build_objective
+    from diffalign.stabilisers import build_stabiliser
     from diffalign.training.alignment import AlignmentTask, Sampling
     from diffalign.training.groups import CachedGroups
     from diffalign.training.lora import add_lora
+    from diffalign.training.masks import Mask
     from diffalign.training.randomness import seed_of
     from diffalign.training.reference import AdapterOff, FrozenCopy
+    from pipelines.evaluate import load_aligned
     from pipelines.model import load_model
 
     section = section_of(config)
     seed = config.seed if section.seed is None else section.seed
     needs = OBJECTIVES[section.objective["name"]]
     models_ties = any("win_probability" in each for each in needs.reads)
-    groups = CachedGroups(LatentCache(latents), list(read_preferences(preferences)), needs.rows, models_ties=models_ties)
+    rows = list(read_preferences(preferences))
+    samples, scores = [sample for row in rows for sample in row.samples], None
+    if section.scores:
+        scores = score_columns(config.run / "scores", section.scores, samples, standardise=section.standardise_scores)
+    groups = CachedGroups(
+        LatentCache(latents), rows, needs.rows, models_ties=models_ties, mismatched="mismatched" in needs.reads, scores=scores
+    )  # fmt: skip
     if section.lora is None and config.model.dtype != "float32":
         raise ValueError(
             f"full fine-tuning keeps float32 weights, model.dtype is {config.model.dtype!r}; "
@@ -152,6 +201,13 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         backbone.denoiser.requires_grad_(True)
     if section.gradient_checkpointing:
         backbone.denoiser.enable_gradient_checkpointing()
+    teacher = mask = None
+    if section.teacher is not None:
+        checkpoint = load_aligned(config, _teacher_folder(section.teacher), base)
+        teacher = FrozenCopy(checkpoint.denoiser, getattr(torch, section.reference_dtype))
+    if section.mask is not None:
+        device = next(backbone.denoiser.parameters()).device
+        mask = Mask(**section.mask.model_dump(), channels=backbone.last_layer(backbone.denoiser).in_channels).to(device)
     identity = {
         "kind": "full" if section.lora is None else "lora",
         "base": base,
@@ -159,7 +215,9 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         "adapter": config.model.adapter,
     }
     return AlignmentTask(
-        backbone, groups, build_objective(**section.objective), needs, load_noising(section.noising), reference,
+        backbone, groups, build_objective(**section.objective), needs, load_noising(**section.noising), reference,
+        teacher=teacher, mask=mask,
+        stabilisers=[build_stabiliser(name, **arguments) for name, arguments in section.stabilisers.items()],
         sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), seed=seed, identity=identity,
         write_weights=lambda denoiser, folder: backbone.save_trained(folder),
         starts_at_reference=section.lora is not None or section.reference_dtype == "float32",  # a rounded copy starts beside the policy

@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "diffalign.model_source": (),
     "diffalign.objectives": ("diffalign.tensors",),
     "diffalign.noising": ("diffalign.tensors",),
+    "diffalign.stabilisers": ("diffalign.tensors",),
     "diffalign.backbones": ("diffalign.tensors", "diffalign.did_you_mean", "diffalign.model_source"),
     "diffalign.data": ("diffalign.tensors", "diffalign.did_you_mean", "diffalign.data.modalities"),
     "diffalign.data.modalities": (),
@@ -46,6 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "diffalign.model_source",
         "diffalign.objectives",
         "diffalign.noising",
+        "diffalign.stabilisers",
         "diffalign.backbones",
         "diffalign.data",
         "diffalign.data.modalities",
@@ -57,8 +59,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 
 # Files of a table's folder that are no entry: what the entries share.
 SHARED_FILES = {
-    "diffalign/objectives": set(),
-    "diffalign/noising": set(),
+    "diffalign/objectives": {"flip_rate", "prospect", "surrogate"},
+    "diffalign/noising": {"inversion"},
+    "diffalign/stabilisers": set(),
     "diffalign/backbones": {"miniature", "random_weights"},
     "diffalign/data/modalities": set(),
     "diffalign/data/importers": {"captions", "media", "report", "sources"},
@@ -251,12 +254,14 @@ def tables() -> dict[str, list[str]]:
     from diffalign.data.modalities import MODALITIES
     from diffalign.noising import NOISINGS
     from diffalign.objectives import OBJECTIVES
+    from diffalign.stabilisers import STABILISERS
     from pipelines import STAGES
     from reward_models import REWARD_MODELS
 
     return {
         "diffalign/objectives": list(OBJECTIVES),
         "diffalign/noising": list(NOISINGS),
+        "diffalign/stabilisers": list(STABILISERS),
         "diffalign/backbones": list(BACKBONES),
         "diffalign/data/modalities": list(MODALITIES),
         "diffalign/data/importers": list(IMPORTERS),
@@ -284,7 +289,7 @@ def test_table_and_folder_hold_the_same_names(folder) -> None:
 
 @pytest.mark.parametrize("folder", SHARED_FILES)
 def test_the_file_defines_what_its_entry_names(folder) -> None:
-    functions = {"diffalign/objectives": "{}", "diffalign/noising": "{}", "diffalign/data/importers": "{}"}
+    functions = dict.fromkeys(("diffalign/objectives", "diffalign/noising", "diffalign/stabilisers", "diffalign/data/importers"), "{}")
     functions |= {"pipelines": "run", "diffalign/backbones": "load"}
     has_class = ("diffalign/backbones", "diffalign/data/modalities", "reward_models", "pipelines")
     for name in tables()[folder]:
@@ -295,7 +300,7 @@ def test_the_file_defines_what_its_entry_names(folder) -> None:
             assert inside.get(class_name(name)) is ast.ClassDef, f"{folder}/{name}.py: {list(inside)}"
 
 
-@pytest.mark.parametrize("folder", ["diffalign/objectives", "diffalign/noising"])
+@pytest.mark.parametrize("folder", ["diffalign/objectives", "diffalign/noising", "diffalign/stabilisers"])
 def test_one_public_function_to_a_file(folder) -> None:
     for name in tables()[folder]:
         assert [each for each in defined(ROOT / folder / f"{name}.py") if not each.startswith("_")] == [name]

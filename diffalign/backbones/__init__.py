@@ -56,6 +56,23 @@ class Backbone(Protocol):
         """SNR α_t²/σ_t² (N,) at timesteps (N,)."""
         ...
 
+    @property
+    def clean_timestep(self) -> float:
+        """The timestep of a sample without noise."""
+        ...
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """α_t and σ_t, each (N,), of timesteps (N,); (1, 0) at `clean_timestep`."""
+        ...
+
+    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
+        """ε̂ (N, C, *S) that a prediction at x_t stands for."""
+        ...
+
+    def last_layer(self, denoiser: nn.Module) -> nn.Module:
+        """The layer of a denoiser that makes the prediction out of a feature vector (N, C', *S) for each position of the latents."""
+        ...
+
     def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
         """x_t (N, C, *S) = α_t·latents + σ_t·ε."""
         ...

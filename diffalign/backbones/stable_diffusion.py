@@ -80,9 +80,25 @@ class StableDiffusion:
     def timestep(self, uniform: Tensor) -> Tensor:
         return (uniform * self.timestep_count).long().clamp_max(self.timestep_count - 1)
 
+    clean_timestep = -1
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        index = timestep.cpu().long()
+        cumulative = torch.where(index < 0, 1.0, self.alphas_cumprod[index.clamp(min=0)]).to(timestep.device)
+        return cumulative.sqrt(), (1 - cumulative).sqrt()
+
     def _alpha_sigma(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        cumulative = self.alphas_cumprod[timestep.cpu()].view(-1, *[1] * (like.ndim - 1))
-        return cumulative.sqrt().to(like), (1 - cumulative).sqrt().to(like)
+        alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)).to(like) for level in self.levels(timestep))
+        return alpha, sigma
+
+    def last_layer(self, denoiser: nn.Module) -> nn.Module:
+        return denoiser.get_submodule("conv_out")
+
+    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return prediction
+        alpha, sigma = self._alpha_sigma(timestep, noised)
+        return alpha * prediction + sigma * noised
 
     def signal_to_noise(self, timestep: Tensor) -> Tensor:
         cumulative = self.alphas_cumprod[timestep.cpu()]

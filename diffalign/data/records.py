@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -224,3 +225,24 @@ def read_scores(folder: Path, rewards: Sequence[str] | None = None) -> dict[str,
             for dimension, values in columns.items():
                 values[row["candidate_id"]] = row[dimension]
     return scores
+
+
+def score_columns(folder: Path, names: Sequence[str], samples: Iterable[str], *, standardise: bool) -> dict[str, tuple[float, ...]]:
+    """The scores `names` ("reward.dimension") of each sample, in that order; less their mean over the samples and over their deviation.
+
+    Raises ValueError for a score that is not there, and for a sample that has none.
+    """
+    wanted = list(dict.fromkeys(samples))
+    columns = []
+    for name in names:
+        reward = name.partition(".")[0]
+        found = read_scores(folder, [reward]) if (Path(folder) / reward).is_dir() else {}
+        if name not in found:
+            raise ValueError(f"no score {name!r} in {folder}; write reward.dimension of a reward of the section score ({', '.join(found)})")
+        missing = [sample for sample in wanted if found[name].get(sample) is None]
+        if missing:
+            raise ValueError(f"{len(missing)} of {len(wanted)} samples have no {name}, the first: {missing[0]!r}; run the stage `score`")
+        values = [found[name][sample] for sample in wanted]
+        mean, deviation = (fmean(values), pstdev(values) or 1.0) if standardise else (0.0, 1.0)
+        columns.append([(value - mean) / deviation for value in values])
+    return dict(zip(wanted, zip(*columns, strict=True), strict=True))

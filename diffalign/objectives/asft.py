@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from diffalign.objectives.orpo import FLOOR, scaled_error
+from diffalign.objectives.surrogate import FLOOR, scaled_error
 from diffalign.tensors import Loss, Outputs, pair
 
 

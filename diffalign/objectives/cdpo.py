@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.nn.functional import softplus
 
-from diffalign.objectives.rdpo import check_flip_rate
+from diffalign.objectives.flip_rate import check_flip_rate
 from diffalign.tensors import Loss, Outputs, implicit_margin
 
 

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-from torch import Tensor
-from torch.nn.functional import softplus
-
+from diffalign.objectives.prospect import Utility, prospect
 from diffalign.tensors import Loss, Outputs, implicit_reward
-
-Utility = Literal["kahneman_tversky", "loss_averse", "risk_seeking"]
-UTILITIES = {
-    "kahneman_tversky": lambda gain: torch.sigmoid(-gain),
-    "loss_averse": lambda gain: softplus(-gain),
-    "risk_seeking": lambda gain: -softplus(gain),
-}
 
 
 def diffusion_kto(outputs: Outputs, *, beta: float = 2000.0, utility: Utility = "kahneman_tversky", desirable: float = 1.0,
@@ -30,11 +18,3 @@ def diffusion_kto(outputs: Outputs, *, beta: float = 2000.0, utility: Utility = 
     before = outputs.running.get("reward", reward.new_zeros(()))
     value = prospect(outputs, reward, before.clamp(min=0), utility, desirable, undesirable)
     return Loss(value, reward=reward, tracked={"reward": decay * before + (1 - decay) * reward.detach().mean(1)})
-
-
-def prospect(outputs: Outputs, reward: Tensor, point: Tensor, utility: Utility, desirable: float, undesirable: float) -> Tensor:
-    """Mean over a group of w_y·U(±(r − point)), (B,), the signs from its labels."""
-    wanted = outputs.required("labels", "a label of each sample") > 0
-    gain = torch.where(wanted, reward - point, point - reward)
-    weights = torch.where(wanted, reward.new_tensor(desirable), undesirable)
-    return (weights * UTILITIES[utility](gain)).mean(1)

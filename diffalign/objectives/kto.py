@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from diffalign.objectives.diffusion_kto import prospect
+from diffalign.objectives.prospect import prospect
 from diffalign.tensors import Loss, Outputs, implicit_reward, mean_squared_error
 
 

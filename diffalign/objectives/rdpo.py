@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch.nn.functional import softplus
 
+from diffalign.objectives.flip_rate import check_flip_rate
 from diffalign.tensors import Loss, Outputs, implicit_margin
 
 
@@ -16,8 +17,3 @@ def rdpo(outputs: Outputs, *, beta: float = 5000.0, flip_rate: float = 0.1) -> L
     check_flip_rate(flip_rate)
     margin = implicit_margin(outputs, beta)
     return Loss(softplus(-margin) - flip_rate / (1 - 2 * flip_rate) * margin, margin)
-
-
-def check_flip_rate(flip_rate: float) -> None:
-    if not 0 <= flip_rate < 0.5:
-        raise ValueError(f"flip_rate is {flip_rate}; it is the share of flipped labels, at least 0 and below ½")

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from diffalign.backbones import Backbone
-from diffalign.noising import Noised, Process
+from diffalign.noising import Draw, Noised
 from diffalign.objectives import Needs
 from diffalign.tensors import Loss, Outputs
 from diffalign.training import diagnostics
 from diffalign.training.groups import CachedGroups, GroupBatch
 from diffalign.training.loop import Measured, Visit
+from diffalign.training.masks import features_of
 from diffalign.training.randomness import generator
 from diffalign.training.reference import Reference
 
+RUNNING = "running/"  # of metrics that objectives track
 START = "at the reference: "  # of numbers that only the first step has, for its check
 
 
@@ -38,49 +41,84 @@ class Sampling:
     timesteps: tuple[float, float] = (0.0, 1.0)
 
 
-def forward(
-    backbone: Backbone, policy: nn.Module, reference: Reference | None, batch: GroupBatch, noised: Noised, timestep: Tensor, needs: Needs
-) -> Outputs:
-    """One forward of the policy, and of the reference where the objective needs it, over all B·K samples at once."""
+@dataclass(frozen=True)
+class Networks:
+    """What a step runs beside the policy. reference, teacher: frozen denoisers, or None; mask: weights of positions, or None."""
+
+    reference: Reference | None = None
+    teacher: Reference | None = None
+    mask: nn.Module | None = None
+
+
+def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: GroupBatch, noised: Noised, timestep: Tensor,
+            needs: Needs) -> Outputs:  # fmt: skip
+    """One forward of the policy, and of each other network that the objective needs, over all B·K samples at once."""
     count = batch.latents.shape[1]
     flat, every = noised.sample.flatten(0, 1), timestep.repeat_interleave(count)
-    embeds = {name: value.repeat_interleave(count, 0) for name, value in batch.embeds.items()}
-    frozen = None
+
+    def predict(denoiser: nn.Module, prompts: dict[str, Tensor]) -> Tensor:
+        embeds = {name: value.repeat_interleave(count, 0) for name, value in prompts.items()}
+        return backbone.predict(denoiser, flat, every, embeds).view_as(noised.sample)
+
+    frozen = teacher = mask = mismatched = None
     if needs.reference is not None:
-        if reference is None:
+        if networks.reference is None:
             raise ValueError("this objective measures drift from a reference, and there is none; give LoRA or a frozen copy")
-        with reference.use() as denoiser:
-            frozen = backbone.predict(denoiser, flat, every, embeds).view_as(noised.sample)
-    prediction = backbone.predict(policy, flat, every, embeds).view_as(noised.sample)
-    return Outputs(prediction, noised.target, timestep, reference=frozen, scores=batch.scores, labels=batch.labels)
+        with networks.reference.use() as denoiser, features_of(backbone, denoiser, wanted=networks.mask is not None) as features:
+            frozen = predict(denoiser, batch.embeds)
+        if networks.mask is not None:
+            mask = networks.mask(features[0]).unflatten(0, batch.latents.shape[:2])
+    if networks.teacher is not None:
+        with networks.teacher.use() as denoiser:
+            teacher = predict(denoiser, batch.embeds)
+    if batch.mismatched is not None and networks.reference is not None:
+        with torch.no_grad():
+            own = predict(policy, batch.mismatched)
+        with networks.reference.use() as denoiser:
+            mismatched = torch.stack([own, predict(denoiser, batch.mismatched)], 2)
+    return Outputs(
+        predict(policy, batch.embeds), noised.target, timestep, reference=frozen, teacher=teacher, mismatched=mismatched, mask=mask,
+        fraction=timestep / backbone.timestep_count, snr=backbone.signal_to_noise(timestep).to(flat.device), scores=batch.scores,
+        labels=batch.labels, win_probability=batch.win_probability, segment_labels=batch.segment_labels,
+    )  # fmt: skip
 
 
-def _floats(value: Tensor) -> Tensor:
-    """A half-precision cache as float32; autocast takes it from there."""
-    return value.float() if value.is_floating_point() else value
+def columns(value: Tensor) -> list[tuple[str, Tensor]]:
+    """(B,) under the name "", or the columns of (B, N) by number."""
+    return [("", value)] if value.ndim == 1 else [(str(index), column) for index, column in enumerate(value.unbind(1))]
 
 
 class AlignmentTask:
     """What `loop.train` trains for alignment: see `Task`.
 
     groups      the rows the objective needs, over the latent cache
-    policy      the trained denoiser; reference  None for objectives without one
+    reference   None for objectives without one; teacher, mask  for objectives that read them (see `Networks`)
     write_weights(denoiser, folder)  saves the policy as users load it
     """
 
     def __init__(self, backbone: Backbone, groups: CachedGroups, objective: Callable[[Outputs], Loss], needs: Needs,
-                 noising: Callable[[Process, Tensor, Tensor, list[Generator]], Noised], reference: Reference | None, *,
+                 noising: Callable[[Draw], Noised], reference: Reference | None, *,
+                 teacher: Reference | None = None, mask: nn.Module | None = None,
+                 stabilisers: Sequence[Callable[[Outputs], Outputs]] = (),
                  sampling: Sampling, seed: int, identity: dict[str, Any], write_weights: Callable[[nn.Module, Path], None],
                  starts_at_reference: bool = True):  # fmt: skip
         self.modules: dict[str, nn.Module] = {"denoiser": backbone.denoiser}
         self.backbone, self.groups, self.objective, self.needs = backbone, groups, objective, needs
         self.noising, self.reference, self.sampling, self.seed = noising, reference, sampling, seed
+        self.teacher, self.mask, self.stabilisers = teacher, mask, stabilisers
+        if mask is not None and any(parameter.requires_grad for parameter in mask.parameters()):
+            self.modules["mask"] = mask
         self.identity, self.write_weights, self.starts_at_reference = identity, write_weights, starts_at_reference
         self.group_count = len(groups)
         self.has_started = False
+        self.running: dict[str, Tensor] = {}
 
     def draw(self, visits: Sequence[Visit]) -> tuple[GroupBatch, Noised, Tensor]:
-        """The batch, x_t with its target, and the timesteps of some visits: a function of (seed, group, draw), one draw per group."""
+        """The batch, x_t with its target, and the timesteps of some visits: a function of (seed, group, draw), one draw per group.
+
+        All on the denoiser's device: an inversion runs a network.
+        """
+        to = next(self.backbone.denoiser.parameters()).device
         generators = [generator(self.seed, "group", visit.group, visit.draw) for visit in visits]
         uniform = torch.stack([torch.rand(3, generator=one) for one in generators])
         low, high = self.sampling.timesteps
@@ -89,31 +127,57 @@ class AlignmentTask:
             [visit.group for visit in visits],
             dropped=(uniform[:, 1] < self.sampling.prompt_dropout).tolist(),
             flipped=(uniform[:, 2] < self.sampling.flip).tolist(),
-        )
-        noised = self.noising(self.backbone, batch.latents.float(), timestep, generators)
+        ).to(to)
+        timestep = timestep.to(to)
+        noised = self.noising(Draw(self.backbone, batch.latents.float(), timestep, generators, self._networks(batch)))
         if noised.sample.shape != batch.latents.shape or len(timestep) != len(batch.latents):
             raise ValueError(
                 f"noising returned {tuple(noised.sample.shape)} for latents {tuple(batch.latents.shape)}; one x_t per sample, one t each"
             )
         return batch, noised, timestep
 
+    def _networks(self, batch: GroupBatch) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+        """Policy and reference as a noising may run them: evaluation mode, no gradient, each sample under its group's prompt."""
+        count = batch.latents.shape[1]
+
+        def run(use: Callable[[], AbstractContextManager[nn.Module]]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+            def predict(x: Tensor, timestep: Tensor, rows: Tensor) -> Tensor:
+                embeds = {name: value[rows // count] for name, value in batch.embeds.items()}
+                with use() as denoiser, torch.no_grad():
+                    return self.backbone.predict(denoiser, x, timestep, embeds)
+
+            return predict
+
+        networks = {"policy": run(self._evaluating)}
+        return networks if self.reference is None else networks | {"reference": run(self.reference.use)}
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[nn.Module]:
+        """The policy without dropout."""
+        policy = self.modules["denoiser"]
+        was_training = policy.training
+        policy.eval()
+        try:
+            yield policy
+        finally:
+            policy.train(was_training)
+
     def measure(self, visits: list[Visit]) -> Measured:
         batch, noised, timestep = self.draw(visits)
-        to = next(self.backbone.denoiser.parameters()).device
-        batch = GroupBatch(
-            batch.latents, {name: _floats(value.to(to, non_blocking=True)) for name, value in batch.embeds.items()}, batch.weight.to(to),
-            None if batch.scores is None else batch.scores.to(to), None if batch.labels is None else batch.labels.to(to),
-        )  # fmt: skip
-        noised = Noised(noised.sample.to(to), noised.target.to(to))
-        outputs = forward(self.backbone, self.modules["denoiser"], self.reference, batch, noised, timestep.to(to), self.needs)
-        with torch.autocast(to.type, enabled=False):
+        networks = Networks(self.reference, self.teacher, self.modules.get("mask", self.mask))
+        outputs = forward(self.backbone, self.modules["denoiser"], networks, batch, noised, timestep, self.needs)
+        outputs = replace(outputs, running=self.running)
+        with torch.autocast(timestep.device.type, enabled=False):
+            for stabiliser in self.stabilisers:
+                outputs = stabiliser(outputs)
             loss = self.objective(outputs)
             at_reference = self._at_reference(outputs)
         if loss.value.shape != timestep.shape:
             raise ValueError(
                 f"the objective returned a loss of shape {tuple(loss.value.shape)} for {len(timestep)} groups; it must stay unreduced"
             )
-        return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss) | at_reference)
+        tracked = {f"{RUNNING}{name}/{column}": values for name, value in loss.tracked.items() for column, values in columns(value)}
+        return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss) | at_reference | tracked)
 
     @torch.no_grad()
     def _at_reference(self, outputs: Outputs) -> dict[str, Tensor]:
@@ -131,7 +195,17 @@ class AlignmentTask:
         return metrics
 
     def follow(self, step: int, metrics: dict[str, float]) -> None:
+        """What was tracked becomes what the next step reads: from the metrics alone, so a resumed run has the same."""
         self.has_started = True
+        to = next(self.backbone.denoiser.parameters()).device
+        found: dict[str, dict[str, float]] = {}
+        for key, value in metrics.items():
+            if key.startswith(RUNNING):
+                name, column = key.removeprefix(RUNNING).rsplit("/", 1)
+                found.setdefault(name, {})[column] = value
+        self.running = {
+            name: torch.tensor(list(values.values()) if "0" in values else values[""], device=to) for name, values in found.items()
+        }
 
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
         return diagnostics.warnings(history)

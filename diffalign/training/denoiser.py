@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.backbones import Backbone
+from diffalign.noising import Draw
 from diffalign.noising.shared import shared
 from diffalign.objectives.sft import sft
 from diffalign.tensors import Outputs
@@ -48,7 +49,7 @@ class DenoiserTask:
         uniform = torch.stack([torch.rand(2, generator=one) for one in generators])
         timestep = self.backbone.timestep(uniform[:, 0])
         tokens = torch.where(uniform[:, 1:] < self.prompt_dropout, self.empty, self.tokens[groups]).to(device)
-        noised = shared(self.backbone, self.latents[groups].unsqueeze(1), timestep, generators)
+        noised = shared(Draw(self.backbone, self.latents[groups].unsqueeze(1), timestep, generators))
         embeds = self.embed(self.modules["text_encoder"], tokens)
         sample, timestep = noised.sample.to(device), timestep.to(device)
         prediction = self.backbone.predict(self.modules["denoiser"], sample.squeeze(1), timestep, embeds).unsqueeze(1)

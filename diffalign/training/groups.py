@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,13 +21,31 @@ KINDS: dict[Rows, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class GroupBatch:
-    """B groups: latents (B, K, C, *S), embeds (B, …) one row per group, weight (B,), scores (B, K, 1) or None, labels (B, K) or None."""
+    """B groups: latents (B, K, C, *S), embeds (B, …) one row per group, weight (B,), and what the rows say, or None.
+
+    scores (B, K, R), labels (B, K), win_probability (B,), segment_labels (B, F); mismatched, as embeds, of another group's prompt
+    """
 
     latents: Tensor
     embeds: dict[str, Tensor]
     weight: Tensor
-    scores: Tensor | None
-    labels: Tensor | None
+    scores: Tensor | None = None
+    labels: Tensor | None = None
+    win_probability: Tensor | None = None
+    segment_labels: Tensor | None = None
+    mismatched: dict[str, Tensor] | None = None
+
+    def to(self, device: torch.device) -> GroupBatch:
+        """On a device; embeds in float32 also where the cache is in half precision: autocast takes them from there."""
+        return GroupBatch(**{each.name: _to(getattr(self, each.name), device) for each in fields(self)})
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """A tensor, the tensors of a mapping, or None, on a device."""
+    if isinstance(value, dict):
+        moved = {name: each.to(device, non_blocking=True) for name, each in value.items()}
+        return {name: each.float() if each.is_floating_point() else each for name, each in moved.items()}
+    return None if value is None else value.to(device, non_blocking=True)
 
 
 class CachedGroups:
@@ -34,12 +53,15 @@ class CachedGroups:
 
     rows   what the objective's table line asks for; "positives" takes the first sample of pairs and lists, and every sample labelled 1
     models_ties   whether the objective reads win_probability
+    scores        candidate → its scores, in the place of what the rows were ranked by
+    mismatched    whether the objective reads predictions under another prompt
     Raises ValueError where the set has no such rows, holds ties that would be counted as wins, lists of different lengths, or latents of
     different shapes.
     """
 
-    def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows, *, models_ties: bool = False):
-        self.cache = cache
+    def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows, *, models_ties: bool = False,
+                 mismatched: bool = False, scores: Mapping[str, Sequence[float]] | None = None):  # fmt: skip
+        self.cache, self.mismatched = cache, mismatched
         self.preferences = [row for each in preferences for row in _positives(each)] if rows == "positives" else list(preferences)
         have = Counter(preference.kind for preference in preferences)
         wanted = KINDS[rows]
@@ -64,7 +86,10 @@ class CachedGroups:
         shapes = {cache.shape(sample) for preference in self.preferences for sample in preference.samples}
         if len(shapes) > 1:
             raise ValueError(f"latents of different shapes in one set: {sorted(shapes)}; encode with one `size`")
+        if mismatched and len({preference.prompt for preference in self.preferences}) < 2:
+            raise ValueError("this objective compares prompts with each other's samples, and the set has one prompt; give more")
         self.dropout_embeds = cache.dropout_embeds()
+        self.scores = scores
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -90,11 +115,30 @@ class CachedGroups:
             latents=latents.view(len(rows), -1, *latents.shape[1:]),
             embeds=embeds,
             weight=torch.tensor([row.weight for row in rows], dtype=torch.float32),
-            scores=torch.tensor([row.scores for row in rows], dtype=torch.float32).unsqueeze(-1)
-            if all(row.scores is not None for row in rows)
-            else None,
+            scores=self._scores(rows),
             labels=torch.tensor([row.labels for row in rows]) if rows[0].labels is not None else None,
+            win_probability=_column([row.win_probability for row in rows]),
+            segment_labels=_column([row.segment_labels for row in rows]),
+            mismatched=self.cache.embeds([self._other_prompt(group) for group in groups]) if self.mismatched else None,
         )
+
+    def _other_prompt(self, group: int) -> str:
+        """The prompt of the nearest group after this one that has another: the same in every batch that the group comes in."""
+        own, count = self.preferences[group].prompt, len(self.preferences)
+        return next(prompt for step in range(1, count) if (prompt := self.preferences[(group + step) % count].prompt) != own)
+
+    def _scores(self, rows: Sequence[Preference]) -> Tensor | None:
+        """(B, K, R), or None where a row has none."""
+        if self.scores is not None:
+            return torch.tensor([[self.scores[sample] for sample in row.samples] for row in rows], dtype=torch.float32)
+        if any(row.scores is None for row in rows):
+            return None
+        return torch.tensor([row.scores for row in rows], dtype=torch.float32).unsqueeze(-1)
+
+
+def _column(values: list[Any]) -> Tensor | None:
+    """A tensor of what every row says, or None where one says nothing."""
+    return None if any(value is None for value in values) else torch.tensor(values)
 
 
 def _positives(preference: Preference) -> list[Preference]:

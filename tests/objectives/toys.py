@@ -15,7 +15,7 @@ import torch
 from objective_checks import Objective, close, outputs_of_errors
 from torch import Tensor
 
-from diffalign.noising import load_noising
+from diffalign.noising import Draw, load_noising
 from diffalign.tensors import Outputs
 
 
@@ -124,7 +124,7 @@ class Gaussian:
         """Outputs of N pairs (N, 2) at a policy mean μ, noised by a noising of the table, one generator for each group."""
         latents = pairs[:, :, None]
         generators = [torch.Generator().manual_seed(seed * 1_000_003 + index) for index in range(len(pairs))]
-        noised = load_noising(noising)(self, latents, torch.zeros(len(pairs)), generators)
+        noised = load_noising(noising)(Draw(self, latents, torch.zeros(len(pairs)), generators))
         return Outputs(
             self.denoise(noised.sample, mu),
             noised.target,

@@ -235,6 +235,33 @@ def test_latents_of_another_autoencoder_are_refused(road: Callable[..., Config],
         run(road(overrides=(f"model.source={other}",)), progress=QUIET)
 
 
+def test_a_teacher_is_an_earlier_run_and_another_one_is_another_training(road: Callable[..., Config]) -> None:
+    earlier = road("earlier", lora={"rank": 2})
+    run(earlier, progress=QUIET)
+    objective = {"name": "tgdpo", "beta": 100.0}
+    taught = road("taught", objective=objective, teacher=str(earlier.run / "train" / "final"))
+    run(taught, progress=QUIET)
+    run(road("plain"), progress=QUIET)
+    lines, plain = (
+        [json.loads(line)["loss"] for line in (taught.run.parent / name / "train" / "metrics.jsonl").read_text().splitlines()]
+        for name in ("taught", "plain")
+    )
+    assert lines[0] == pytest.approx(plain[0]) and lines[-1] != pytest.approx(plain[-1], rel=1e-6)
+    run(road("earlier", lora={"rank": 2}, steps=4), redo=True, progress=QUIET)
+    with pytest.raises(ValueError, match="teacher"):
+        run(taught, progress=QUIET)
+    with pytest.raises(FileNotFoundError, match=r"train\.teacher is '.*nowhere', which is no folder; give RUN/train/final"):
+        run(road("lost", objective=objective, teacher=str(earlier.run / "nowhere")), progress=QUIET)
+
+
+@pytest.mark.parametrize("kind", ["activation", "learned"])
+def test_a_mask_of_either_kind_trains(kind: str, road: Callable[..., Config]) -> None:
+    config = road(objective={"name": "sparsepo", "beta": 100.0}, mask={"kind": kind})
+    run(config, progress=QUIET)
+    first, *_, last = (json.loads(line) for line in (config.run / "train" / "metrics.jsonl").read_text().splitlines())
+    assert first["loss"] == pytest.approx(np.log(2), rel=1e-4) and last["loss"] != first["loss"]
+
+
 def test_the_kept_config_says_every_number_of_the_objective(road: Callable[..., Config]) -> None:
     config = road(objective="rpo")
     run(config, progress=QUIET)
@@ -253,6 +280,14 @@ def test_train_before_its_input_says_what_to_run(tiny_pipeline: Path, tmp_path: 
     ({"objective": {"name": "ipo", "betta": 3}}, r"objective 'ipo' has no argument 'betta' \(did you mean 'beta'\?\); it takes: beta"),
     ({"objective": {"beta": 3}}, r"has no name; write \{name: diffusion_dpo"),
     ({"noising": "alone"}, "unknown noising 'alone'; choose one of: shared, independent"),
+    ({"objective": "tgdpo"}, r"'tgdpo' reads a teacher; add one, for example train: \{teacher: runs/earlier/train/final\}"),
+    ({"objective": "sparsepo"}, r"'sparsepo' reads a mask; add one, for example train: \{mask: \{kind: activation\}\}"),
+    ({"teacher": "runs/x"}, "'diffusion_dpo' reads no teacher; remove train.teacher"),
+    ({"objective": "dro"}, "'dro' reads the policy's own samples, which this stage does not make yet"),
+    ({"stabilisers": {"safeguard": {}}}, "unknown stabiliser 'safeguard'"),
+    ({"objective": "capo", "stabilisers": {"winner_safeguard": {}}}, "act on pairs, and objective 'capo' trains on lists"),
+    ({"objective": "tgdpo", "teacher": "x", "stabilisers": {"kl_correction": {}}}, "and objective 'tgdpo' reads predictions"),
+    ({"noising": {"name": "ddim_inversion", "step": 3}}, "noising 'ddim_inversion' has no argument 'step'; it takes: "),
     ({"timesteps": [0.5, 0.5]}, r"timesteps \[0\.5, 0\.5\] is no range in \[0, 1\]; write \[low, high\]"),
     ({"timesteps": [-0.1, 0.5]}, "is no range in"),
     ({"lora": {"rank": 0}}, "lora.rank"),

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffalign.backbones import load_backbone
+from diffalign.backbones import Backbone, load_backbone
 from diffalign.data.latents import LatentCache
-from diffalign.data.records import read_preferences
+from diffalign.data.records import Preference, read_preferences
 from diffalign.noising import load_noising
-from diffalign.objectives import OBJECTIVES, build_objective
+from diffalign.objectives import OBJECTIVES, Needs, build_objective, defaults
 from diffalign.training.alignment import AlignmentTask, Sampling
 from diffalign.training.groups import CachedGroups
 from diffalign.training.loop import train
 from diffalign.training.lora import Lora, add_lora
+from diffalign.training.masks import Mask
 from diffalign.training.reference import AdapterOff, FrozenCopy
 from diffalign.training.settings import Settings
 
@@ -32,7 +35,12 @@ def make_task(pipeline: Path, road: Path, *, objective: str = "diffusion_dpo", l
               sampling: Sampling = NOTHING_DROPPED, beta: float | None = 100.0) -> AlignmentTask:  # fmt: skip
     needs = OBJECTIVES[objective]
     backbone = load_backbone("stable_diffusion", str(pipeline))
-    groups = CachedGroups(LatentCache(road / "latents"), read_preferences(road / "preferences"), needs.rows)
+    preferences = rows_of(read_preferences(road / "preferences"), needs)
+    scores = {sample: (1.0 - place, 0.5 - 0.3 * place) for row in preferences for place, sample in enumerate(row.samples)}
+    groups = CachedGroups(
+        LatentCache(road / "latents"), preferences, needs.rows, mismatched="mismatched" in needs.reads,
+        scores=scores if any("scores" in field for field in needs.reads) else None,
+    )  # fmt: skip
     identity = {"kind": "full" if lora is None else "lora", "base": backbone.identity()}
     reference: Any = None
     if lora is not None:
@@ -41,11 +49,34 @@ def make_task(pipeline: Path, road: Path, *, objective: str = "diffusion_dpo", l
     else:
         reference = FrozenCopy(backbone.denoiser) if needs.reference else None
         backbone.denoiser.requires_grad_(True)
-    arguments = {} if beta is None or needs.reference is None else {"beta": beta}
+    arguments = {"beta": beta} if beta is not None and needs.reference is not None and "beta" in defaults(objective) else {}
     return AlignmentTask(
         backbone, groups, build_objective(objective, **arguments), needs, load_noising(noising), reference,
+        teacher=_teacher(backbone) if "teacher" in needs.reads else None, mask=Mask() if "mask" in needs.reads else None,
         sampling=sampling, seed=7, identity=identity, write_weights=lambda denoiser, folder: backbone.save_trained(folder),
     )  # fmt: skip
+
+
+def rows_of(pairs: Sequence[Preference], needs: Needs) -> list[Preference]:
+    """The pairs as the rows that an objective reads."""
+    match needs.rows:
+        case "lists":
+            return [replace(pair, kind="list") for pair in pairs]
+        case "labelled":
+            return [replace(pair, kind="labelled", labels=(1, 0), scores=None) for pair in pairs]
+        case "segments":
+            return [replace(pair, segment_labels=(1, 0, -1)) for pair in pairs]
+        case _:
+            return list(pairs)
+
+
+def _teacher(backbone: Backbone) -> FrozenCopy:
+    """The denoiser, a little further on."""
+    teacher = FrozenCopy(backbone.denoiser)
+    with torch.no_grad():
+        for parameter in teacher.denoiser.parameters():
+            parameter.mul_(1.01)
+    return teacher
 
 
 def weights(task: AlignmentTask) -> dict[str, Tensor]:

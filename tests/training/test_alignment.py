@@ -133,6 +133,9 @@ def test_timesteps_stay_in_their_range(low: float, high: float, tiny_pipeline: P
     assert abs(timestep.double().mean() / 1000 - (low + high) / 2) < 0.05 * (high - low)
 
 
+AT_REFERENCE = {"rewards/accuracies": 0.5, "win_adv": 0.0, "lose_adv": 0.0}
+
+
 @pytest.mark.parametrize("lora", [None, Lora(rank=2, dropout=0.2), Lora(rank=2, dora=True)], ids=["full", "lora", "dora"])
 @pytest.mark.parametrize(
     "objective, value", [(name, needs.value_at_reference) for name, needs in OBJECTIVES.items() if needs.value_at_reference is not None]
@@ -145,7 +148,7 @@ def test_the_first_loss_is_the_objective_s_value_at_the_reference(
     [line] = metrics(tmp_path)
     assert line["loss"] == pytest.approx(value, rel=1e-3)
     if not (lora and lora.dora):
-        assert line["rewards/accuracies"] == 0.5 and line["distance"] == line["win_adv"] == line["lose_adv"] == 0
+        assert all(line.get(name, expected) == expected for name, expected in AT_REFERENCE.items()) and line["distance"] == 0
 
 
 def _perturbed_reference(task: AlignmentTask) -> None:

@@ -1,0 +1,28 @@
+"""The table of stabilisers: what acts on Outputs before the objective. A stabiliser is one function `NAME` in `stabilisers/NAME.py`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from diffalign.tensors import Outputs
+
+STABILISERS = {
+    "winner_safeguard": "the loser's gradient is scaled so that the winner's error cannot rise (Diffusion-SDPO, arXiv:2511.03317)",
+    "kl_correction": "the distance to the reference is taken off the drift, so that losers are not run away from (TDPO, arXiv:2404.11999)",
+}
+
+
+def build_stabiliser(name: str, **arguments: Any) -> Callable[[Outputs], Outputs]:
+    """The stabiliser with its arguments bound; ValueError for another name or argument."""
+    if name not in STABILISERS:
+        raise ValueError(f"unknown stabiliser {name!r}; choose one of: {', '.join(STABILISERS)}")
+    function = getattr(import_module(f"diffalign.stabilisers.{name}"), name)
+    known = list(inspect.signature(function).parameters)[1:]
+    for key in arguments:
+        if key not in known:
+            raise ValueError(f"stabiliser {name!r} has no argument {key!r}; it takes: {', '.join(known)}")
+    return partial(function, **arguments)

@@ -1,0 +1,54 @@
+"""Weights of positions, from what the reference's denoiser sees there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from diffalign.backbones import Backbone
+
+
+@contextmanager
+def features_of(backbone: Backbone, denoiser: nn.Module, *, wanted: bool = True) -> Iterator[list[Tensor]]:
+    """While a denoiser runs, what goes into its last layer: [(N, C', *S)], a vector for each position of the latents, without gradient."""
+    found: list[Tensor] = []
+    if not wanted:
+        yield found
+        return
+    handle = backbone.last_layer(denoiser).register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0].detach().float()))
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+class Mask(nn.Module):
+    """(N, C', *S) features → (N, 1, *S) weights ≥ 0: Christopoulou et al. 2024, arXiv:2410.05102.
+
+    kind     "activation": positions where the reference is more active than on average, relu(z + offset) with z the standardised mean
+             absolute activation of the sample; nothing is trained. "learned": relu(1 + scale·w·features), w trained from 0
+    offset   what an average position weighs, in standard deviations; higher is less sparse
+    channels C' of a learned mask; scale  of its steps against those of the policy
+    """
+
+    def __init__(
+        self, kind: Literal["activation", "learned"] = "activation", *, offset: float = 0.0, channels: int = 0, scale: float = 0.1
+    ):
+        super().__init__()
+        self.kind, self.offset, self.scale = kind, offset, scale
+        self.weight = nn.Parameter(torch.zeros(channels)) if kind == "learned" else None
+
+    @torch.autocast("cuda", enabled=False)
+    @torch.autocast("cpu", enabled=False)
+    def forward(self, features: Tensor) -> Tensor:
+        if self.weight is None:
+            activity = features.abs().mean(1, keepdim=True)
+            flat = activity.flatten(1)
+            mean, deviation = (each[(...,) + (None,) * (activity.ndim - 1)] for each in (flat.mean(1), flat.std(1)))
+            return ((activity - mean) / deviation.clamp(min=1e-8) + self.offset).relu()
+        scaled = torch.nn.functional.layer_norm(features.movedim(1, -1), (features.shape[1],))
+        return (1 + self.scale * scaled @ self.weight).relu().unsqueeze(1)

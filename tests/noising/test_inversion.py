@@ -1,0 +1,186 @@
+"""Inversion, on a Gaussian whose sampling path is known in closed form: x_t = α_t·μ + (x_0 − μ)·√V_t/s, V_t = α_t²s² + σ_t²."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffalign.noising import Draw, Noised, load_noising
+from diffalign.noising.inversion import _deviation
+from diffalign.training.randomness import generator
+
+MU, S = 0.7, 0.5
+NAMES = ["ddim_inversion", "renoise_inversion"]
+
+
+class GaussianPath:
+    """Stable Diffusion's levels (or a rectified flow's), and the exact denoiser of x_0 ~ N(μ, s²)."""
+
+    def __init__(self, prediction: str = "epsilon", count: int = 1000):
+        self.prediction, self.timestep_count = prediction, count
+        self.clean_timestep = 0 if prediction == "velocity" else -1
+        beta = torch.linspace(0.00085**0.5, 0.012**0.5, count, dtype=torch.float64) ** 2
+        self.cumulative = torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)])
+        self.asked: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        if self.prediction == "velocity":
+            share = timestep.double() / self.timestep_count
+            return 1 - share, share
+        cumulative = self.cumulative[timestep.long() + 1]
+        return cumulative.sqrt(), (1 - cumulative).sqrt()
+
+    def _at(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)) for level in self.levels(timestep))
+        return alpha, sigma
+
+    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = self._at(timestep, latents)
+        return alpha * latents + sigma * epsilon
+
+    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = self._at(timestep, latents)
+        return {"epsilon": epsilon, "v": alpha * epsilon - sigma * latents, "velocity": epsilon - latents}[self.prediction]
+
+    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = self._at(timestep, noised)
+        return {"epsilon": prediction, "v": alpha * prediction + sigma * noised, "velocity": noised + alpha * prediction}[self.prediction]
+
+    def network(self, x: Tensor, timestep: Tensor, rows: Tensor) -> Tensor:
+        """E[target | x_t]."""
+        self.asked.append((x, timestep, rows))
+        alpha, sigma = self._at(timestep, x)
+        epsilon = sigma * (x - alpha * MU) / (alpha**2 * S**2 + sigma**2)
+        clean = (x - sigma * epsilon) / alpha
+        return self.target(clean, epsilon, timestep)
+
+    def on_path(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = self._at(timestep, latents)
+        return alpha * MU + (latents - MU) * (alpha**2 * S**2 + sigma**2).sqrt() / S
+
+
+def clean(groups: int = 4, samples: int = 2, shape: tuple[int, ...] = (4, 3, 3)) -> Tensor:
+    return MU + S * torch.randn(groups, samples, *shape, generator=generator("clean"), dtype=torch.float64)
+
+
+def inverted(name: str, path: GaussianPath, latents: Tensor, timestep: Tensor, **arguments: Any) -> Noised:
+    generators = [generator("inversion", group) for group in range(len(latents))]
+    networks = {"policy": path.network, "reference": path.network}
+    return load_noising(name, **arguments)(Draw(path, latents, timestep, generators, networks))
+
+
+def error(name: str, steps: int, prediction: str = "epsilon", **arguments: Any) -> float:
+    """Largest distance to the known path, over groups that each have a t of their own."""
+    path, latents, timestep = GaussianPath(prediction), clean(), torch.tensor([5, 130, 555, 900])
+    found = inverted(name, path, latents, timestep, steps=steps, **arguments)
+    return float((found.sample - path.on_path(latents.flatten(0, 1), timestep.repeat_interleave(2)).view_as(latents)).abs().max())
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "velocity"])
+def test_ddim_inversion_converges_to_the_path_at_each_group_s_own_t(prediction: str) -> None:
+    coarse, fine = (error("ddim_inversion", steps, prediction, eta=0.0) for steps in (50, 500))
+    assert fine < 0.02 and coarse / fine == pytest.approx(10, rel=0.4)  # first order
+
+
+def test_renoise_is_of_second_order_on_straight_levels() -> None:
+    """Ten times the steps, a hundredth of the error; on Stable Diffusion's levels, whose σ starts as a root, less is gained."""
+    coarse, fine = (error("renoise_inversion", steps, "velocity") for steps in (10, 100))
+    assert fine < 1e-3 and coarse / fine > 50
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "velocity"])
+def test_renoise_is_nearer_to_the_path_for_the_same_forwards(prediction: str) -> None:
+    assert error("renoise_inversion", 10, prediction) < 0.4 * error("ddim_inversion", 20, prediction, eta=0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "velocity"])
+def test_sample_and_target_agree_exactly_at_the_sample_s_own_t(name: str, prediction: str) -> None:
+    """However coarse the path is: the target is the one that leads from x_t back to the clean sample."""
+    path, latents, timestep = GaussianPath(prediction), clean(), torch.tensor([1, 99, 100, 999])
+    found = inverted(name, path, latents, timestep, steps=3)
+    every = timestep.repeat_interleave(2)
+    flat, target = found.sample.flatten(0, 1), found.target.flatten(0, 1)
+    epsilon = path.epsilon(target, flat, every)
+    alpha, sigma = path._at(every, flat)
+    assert torch.allclose((flat - sigma * epsilon) / alpha, latents.flatten(0, 1), atol=1e-8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_is_its_samples_one_by_one(name: str) -> None:
+    """One t, one probability, one label for a whole batch: the released code is right at batch size 1 only."""
+    path, latents, timestep = GaussianPath(), clean(), torch.tensor([640, 3, 999, 250])
+    together = inverted(name, path, latents, timestep)
+    for group in range(4):
+        draw = Draw(
+            path, latents[group : group + 1], timestep[group : group + 1], [generator("inversion", group)], {"policy": path.network}
+        )
+        alone = load_noising(name)(draw)
+        assert torch.allclose(alone.sample[0], together.sample[group], rtol=0, atol=1e-12)
+
+
+def test_a_sample_that_has_arrived_is_not_run_again() -> None:
+    path = GaussianPath()
+    inverted("ddim_inversion", path, clean(), torch.tensor([5, 130, 555, 900]), steps=10)
+    assert [len(rows) for _, _, rows in path.asked] == [8, 6, 4, 4, 4, 4, 2, 2, 2, 2]
+    assert path.asked[1][2].tolist() == [2, 3, 4, 5, 6, 7]
+
+
+def test_the_network_is_told_where_x_is() -> None:
+    path = GaussianPath()
+    inverted("ddim_inversion", path, clean(1), torch.tensor([250]), steps=10)
+    assert [timestep[0].item() for _, timestep, _ in path.asked] == [0, 99, 199]  # the last step is the short one, to 250
+
+
+def test_noise_of_each_transition_has_the_ddim_deviation() -> None:
+    """From t = 99 to t = 199, by hand: σ² = (1 − ᾱ_99)/(1 − ᾱ_199)·(1 − ᾱ_199/ᾱ_99); none from the clean sample."""
+    path = GaussianPath()
+    near, far = path.cumulative[100].item(), path.cumulative[200].item()
+    levels = [path.levels(torch.tensor([timestep])) for timestep in (-1, 99, 199)]
+    assert _deviation(levels[1], levels[2]).item() == pytest.approx(math.sqrt((1 - near) / (1 - far) * (1 - far / near)), rel=1e-12)
+    assert _deviation(levels[0], levels[1]).item() == 0
+    latents, timestep = clean(64), torch.full((64,), 199)
+    plain, noisy = (inverted("ddim_inversion", path, latents, timestep, eta=eta).sample for eta in (0.0, 0.5))
+    assert (noisy - plain).std().item() == pytest.approx(0.5 * _deviation(levels[1], levels[2]).item(), rel=0.05)
+
+
+def test_without_eta_nothing_is_drawn() -> None:
+    path, latents, timestep = GaussianPath(), clean(), torch.tensor([640, 3, 999, 250])
+    generators = [torch.Generator().manual_seed(7) for _ in range(4)]
+    load_noising("ddim_inversion", eta=0.0)(Draw(path, latents, timestep, generators, {"policy": path.network}))
+    assert all(torch.equal(each.get_state(), torch.Generator().manual_seed(7).get_state()) for each in generators)
+
+
+def test_the_released_grid_stops_beside_t() -> None:
+    """Points 1, 101, …, 901; a path ends at the first one at or above t, or at the last."""
+    path, latents = GaussianPath(), clean(3, 1)
+    inverted("ddim_inversion", path, latents, torch.tensor([40, 101, 950]), steps=10, eta=0.0, grid="released")
+    told = {row: [int(t[rows == row]) for _, t, rows in path.asked if (rows == row).any()] for row in range(3)}
+    assert told == {0: [1, 101], 1: [1, 101], 2: list(range(1, 1000, 100))}
+
+
+def test_the_released_grid_overshoots_and_its_target_has_no_unit_variance() -> None:
+    """The known flaw, in numbers: x stops about 40 timesteps too high on average, so what is called ε is too large."""
+    path = GaussianPath()
+    timestep = torch.arange(10, 1000, 10)
+    latents = clean(len(timestep), 8)
+    found = {grid: inverted("ddim_inversion", path, latents, timestep, eta=0.0, grid=grid) for grid in ("exact", "released")}
+    reached = torch.tensor([min(901, 1 + 100 * math.ceil((t - 1) / 100)) for t in range(1000)], dtype=torch.float64)
+    assert (reached - torch.arange(1000)).mean().item() == pytest.approx(40, abs=2)
+    assert found["released"].target.var() > 1.15 * found["exact"].target.var()
+
+
+def test_inversion_needs_its_network_and_runs_without_gradient() -> None:
+    path, latents, timestep = GaussianPath(), clean().requires_grad_(), torch.tensor([640, 3, 999, 250])
+    with pytest.raises(ValueError, match=r"inversion by the 'reference' network, and this run has: policy; set noising\.network"):
+        load_noising("ddim_inversion", network="reference")(Draw(path, latents, timestep, [], {"policy": path.network}))
+    assert not inverted("renoise_inversion", path, latents, timestep).sample.requires_grad
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(ValueError, match="noising 'shared' has no argument 'steps'; it takes: none"):
+        load_noising("shared", steps=3)

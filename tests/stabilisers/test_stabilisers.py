@@ -1,0 +1,148 @@
+"""Stabilisers: what they leave, what they change, and by how much."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from objective_checks import BETA, arguments, close, outputs_of_errors, random_outputs
+from torch import Tensor
+
+from diffalign.objectives import OBJECTIVES, build_objective
+from diffalign.objectives.diffusion_dpo import diffusion_dpo
+from diffalign.stabilisers import STABILISERS, build_stabiliser
+from diffalign.stabilisers.kl_correction import kl_correction
+from diffalign.stabilisers.winner_safeguard import winner_safeguard
+from diffalign.tensors import Outputs
+
+PAIRWISE = [name for name, needs in OBJECTIVES.items() if needs.rows == "pairs" and needs.reference]
+
+
+def gradient(outputs: Outputs, stabiliser=lambda outputs: outputs) -> Tensor:
+    policy = outputs.policy.clone().requires_grad_()
+    diffusion_dpo(stabiliser(replace(outputs, policy=policy)), beta=BETA).value.sum().backward()
+    assert policy.grad is not None
+    return policy.grad
+
+
+def overlapping(seed: int = 0) -> Outputs:
+    """Pairs whose loser's error points half along its winner's."""
+    outputs = random_outputs("diffusion_dpo", seed=seed)
+    policy = outputs.policy.clone()
+    policy[:, 1] = outputs.target[:, 1] + 1.5 * (policy[:, 0] - outputs.target[:, 0]) + 0.3 * policy[:, 1]
+    return replace(outputs, policy=policy)
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_the_safeguard_leaves_every_value(name: str) -> None:
+    outputs = random_outputs(name)
+    objective = build_objective(name, **arguments(name))
+    close(objective(winner_safeguard(outputs)).value, objective(outputs).value)
+
+
+def test_the_safeguard_scales_the_loser_s_gradient_alone() -> None:
+    """By λ = (1 − μ)·‖g_w‖²/⟨g_w, g_l⟩, worked out here pair by pair."""
+    outputs = overlapping()
+    plain, safe = gradient(outputs), gradient(outputs, lambda each: winner_safeguard(each, mu=0.6))
+    close(safe[:, 0], plain[:, 0])
+    for index in range(len(plain)):
+        winner, loser = (outputs.policy - outputs.target)[index].flatten(1)
+        share = float(min(0.4 * winner @ winner / (winner @ loser), 1.0))
+        assert 0 < share < 1
+        close(safe[index, 1], share * plain[index, 1])
+
+
+def test_a_loser_that_points_away_is_left_alone() -> None:
+    outputs = overlapping()
+    policy = outputs.policy.clone()
+    policy[:, 1] = 2 * outputs.target[:, 1] - policy[:, 1]
+    outputs = replace(outputs, policy=policy)
+    close(gradient(outputs, winner_safeguard), gradient(outputs))
+
+
+def test_at_mu_one_the_winner_alone_is_learned_from() -> None:
+    safe = gradient(overlapping(), lambda each: winner_safeguard(each, mu=1.0))
+    assert bool((safe[:, 1] == 0).all()) and bool((safe[:, 0] != 0).any())
+
+
+def test_no_first_step_raises_a_winner_s_error_where_outputs_are_the_weights() -> None:
+    """One output for both samples (J = I): Diffusion-DPO raises e_w where the loser is twice as far; with the safeguard it cannot."""
+    outputs = random_outputs("diffusion_dpo")
+    shared = outputs.policy.mean(1)
+    near = outputs.target[:, 0]
+    outputs = replace(outputs, target=torch.stack([near, shared - 2 * (shared - near)], 1))
+
+    def step(stabiliser) -> Tensor:
+        weights = shared.clone().requires_grad_()
+        both = replace(
+            outputs, policy=weights.unsqueeze(1).expand_as(outputs.policy), reference=shared.unsqueeze(1).expand_as(outputs.policy)
+        )
+        diffusion_dpo(stabiliser(both), beta=BETA).value.sum().backward()
+        assert weights.grad is not None
+        moved = shared - 1e-3 * weights.grad
+        before, after = ((each - outputs.target[:, 0]).square().flatten(1).mean(1) for each in (shared, moved))
+        return after - before
+
+    assert bool((step(lambda each: winner_safeguard(each, mu=0.0)) <= 1e-9).all())
+    assert bool((step(lambda each: each) > 0).any())
+
+
+def test_one_scale_for_a_batch_is_the_release_s() -> None:
+    outputs = overlapping()
+    plain, safe = gradient(outputs), gradient(outputs, lambda each: winner_safeguard(each, mu=0.6, scope="batch"))
+    winner, loser = (outputs.policy - outputs.target)[:, 0].flatten(), (outputs.policy - outputs.target)[:, 1].flatten()
+    close(safe[:, 1], float(0.4 * winner @ winner / (winner @ loser)) * plain[:, 1])
+
+
+# TDPO ------------------------------------------------------------------------------------------------
+
+
+def test_without_alpha_the_correction_is_none() -> None:
+    outputs = random_outputs("diffusion_dpo")
+    close(diffusion_dpo(kl_correction(outputs, alpha=0.0), beta=BETA).value, diffusion_dpo(outputs, beta=BETA).value)
+
+
+def test_tdpo_2_by_hand() -> None:
+    """Errors 0.25 and 0.64 against references 0.36 and 0.49: d = (0.5 − 0.6)² = 0.01 and (0.8 − 0.7)² = 0.01, drifts −0.11 and 0.15;
+    m = −(β/2)((−0.11 − α·0.01) − (0.15 − α·0.01)) = 1.3 at β = 10 for any α; its gradient is not."""
+    error = torch.tensor([[0.25, 0.64]], dtype=torch.float64, requires_grad=True)
+    outputs = outputs_of_errors(error, torch.tensor([[0.36, 0.49]], dtype=torch.float64))
+    margin = diffusion_dpo(kl_correction(outputs, alpha=0.5), beta=10.0).margin
+    assert margin is not None
+    close(margin, [1.3])
+    margin.sum().backward()
+    # ∂d_l/∂e_l = (√e − √e_ref)/√e = 0.125: ∂m/∂e_l = 5·(1 − 0.5·0.125); the winner's d is a constant.
+    close(error.grad, [[-5.0, 5.0 * 0.9375]])
+
+
+def test_tdpo_1_is_linear_in_the_distance_to_the_reference() -> None:
+    outputs = random_outputs("diffusion_dpo")
+    assert outputs.reference is not None
+    tdpo1 = build_stabiliser("kl_correction", alpha=1.0, through_winner=True)
+    once = diffusion_dpo(tdpo1(outputs), beta=BETA).margin
+    far = replace(outputs, policy=outputs.reference + 2 * (outputs.policy - outputs.reference))
+    twice = diffusion_dpo(tdpo1(far), beta=BETA).margin
+    assert once is not None and twice is not None
+    close(twice, 2 * once)
+
+
+def test_alpha_one_takes_away_the_loser_s_quadratic_pull() -> None:
+    """∂m/∂δ_l ∝ (q_l − y) + (1 − α)·δ_l: at α = 1 the loser's gradient does not grow with how far the policy has gone."""
+    outputs = random_outputs("diffusion_dpo")
+    assert outputs.reference is not None
+    slopes = []
+    for scale in (1.0, 10.0):
+        policy = (outputs.reference + scale * (outputs.policy - outputs.reference)).requires_grad_()
+        margin = diffusion_dpo(kl_correction(replace(outputs, policy=policy), alpha=1.0), beta=BETA).margin
+        assert margin is not None
+        slopes.append(torch.autograd.grad(margin.sum(), policy)[0][:, 1])
+    close(*slopes)
+
+
+def test_names_and_arguments() -> None:
+    assert list(STABILISERS) == ["winner_safeguard", "kl_correction"]
+    with pytest.raises(ValueError, match="unknown stabiliser 'safeguard'; choose one of: winner_safeguard"):
+        build_stabiliser("safeguard")
+    with pytest.raises(ValueError, match="stabiliser 'kl_correction' has no argument 'mu'; it takes: alpha, through_winner"):
+        build_stabiliser("kl_correction", mu=0.3)
