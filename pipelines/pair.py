@@ -60,13 +60,16 @@ class Pair(Section):
     maximum_gap: float | None = PairingSettings.maximum_gap
     minimum_winner: float | None = PairingSettings.minimum_winner
     agreement: tuple[str, ...] = PairingSettings.agreement
+    length: int | None = PairingSettings.length
     ties: Literal["drop", "keep"] = PairingSettings.ties
     deduplicate: bool = PairingSettings.deduplicate
     same_source: bool = PairingSettings.same_source
     same_size: bool = PairingSettings.same_size
     threshold: float | None = PairingSettings.threshold
+    top: int | None = PairingSettings.top
+    positive_share: float | None = PairingSettings.positive_share
     swap_labels: bool = PairingSettings.swap_labels
-    seed: int | None = None  # of rule "random"; default: the run's seed
+    seed: int | None = None  # of rule "random" and of positive_share; default: the run's seed
 
     @model_validator(mode="before")
     @classmethod

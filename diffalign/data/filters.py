@@ -18,16 +18,19 @@ class Judged:
     winner     score of the best, or None likewise
     agreement  per score of `settings.agreement`: value of the best − value of the worst
     is_tie     the judge does not prefer either
+    samples    how many samples it has, before a list is cut to `settings.length`
     """
 
     gap: float | None
     winner: float | None
     agreement: tuple[float, ...]
     is_tie: bool
+    samples: int
 
 
 PAIR_FILTERS: dict[str, Callable[[Judged, PairingSettings], bool]] = {  # True: drop
     "ties": lambda pair, settings: settings.ties == "drop" and pair.is_tie,
+    "length": lambda pair, settings: settings.length is not None and pair.samples < settings.length,
     "minimum_gap": lambda pair, settings: settings.minimum_gap > 0 and _known(pair.gap, "minimum_gap") < settings.minimum_gap,
     "maximum_gap": lambda pair, settings: settings.maximum_gap is not None and _known(pair.gap, "maximum_gap") > settings.maximum_gap,
     "minimum_winner": lambda pair, settings: (

@@ -1,7 +1,7 @@
 """Pairing: groups of scored candidates become preferences, with an account of what was dropped and why.
 
 A group is cut into parts whose members may meet (one source, one size, no identical media); the rule proposes preferences in each part;
-filters drop some; controls turn labels around. Nothing depends on the order of the input.
+filters of pairs, then of the whole set, drop some; controls turn labels around. Nothing depends on the order of the input.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from diffalign.data.filters import Judged, meeting_objection, objection, split_g
 from diffalign.data.groups import Group, group_candidates
 from diffalign.data.pairing_settings import PairingSettings
 from diffalign.data.records import Kind, Preference
+from diffalign.data.set_filters import set_objections
 
 __all__ = ["RULES", "Group", "PairingResult", "PairingSettings", "PairingSummary", "Rule", "group_candidates", "pair_groups"]
 
@@ -38,7 +39,7 @@ RULES: dict[str, Rule] = {
     "best_vs_worst": Rule("pair", lambda ranked: [(ranked[0], ranked[-1])], "one pair per prompt, the widest gap"),
     "best_vs_rest": Rule("pair", lambda ranked: [(ranked[0], other) for other in ranked[1:]], "the best against each other sample"),
     "all_pairs": Rule("pair", lambda ranked: combinations(ranked, 2), "every two samples"),
-    "ranked_list": Rule("list", lambda ranked: [tuple(ranked)], "one list per prompt, best first, with scores"),
+    "ranked_list": Rule("list", lambda ranked: [tuple(ranked)], "one list per prompt, best first, with scores; `length` makes them equal"),
     "labelled": Rule("labelled", lambda ranked: [(member,) for member in ranked], "single samples, 1 at or above the threshold, else 0"),
     "random": Rule(
         "pair", lambda ranked: [(ranked[0], ranked[-1])], "control: the pairs of best_vs_worst, a seeded coin says which is preferred"
@@ -87,7 +88,7 @@ class PairingResult:
 @dataclass(frozen=True)
 class _Proposal:
     preference: Preference
-    members: tuple[int, ...]
+    is_across_sources: bool
     judged: Judged
     tied_samples: int
     objection: str | None
@@ -99,46 +100,47 @@ def pair_groups(groups: Iterable[Group], settings: PairingSettings) -> PairingRe
     win_probability is 0.5 for a kept tie, as given for imported votes, else None: a score gap is no log-odds, so σ(gap) is not claimed.
     Raises ValueError on a score that is missing, on a group_id that occurs twice, and where nothing is left (naming what dropped most).
     """
-    by_group: dict[str, list[Preference]] = {}
+    by_group: dict[str, list[_Proposal]] = {}
     set_aside: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     proposed: list[float] = []
-    kept: list[float] = []
-    candidates = ties = across = 0
+    candidates = ties = 0
     for group in groups:
         if group.group_id in by_group:
             raise ValueError(f"group {group.group_id!r} occurs twice; collect all its candidates in one group (group_candidates does)")
-        preferences = by_group[group.group_id] = []
+        by_group[group.group_id] = []
         candidates += len(group.ids)
         proposals = _imported(group, settings) if settings.rule == "imported" else _ruled(group, settings, set_aside)
         for proposal in proposals:
-            gap = proposal.judged.gap
             ties += proposal.tied_samples
-            if gap is not None:
-                proposed.append(gap)
-            if proposal.objection is not None:
+            if proposal.judged.gap is not None:
+                proposed.append(proposal.judged.gap)
+            if proposal.objection is None:
+                by_group[group.group_id].append(proposal)
+            else:
                 dropped[proposal.objection] += 1
-                continue
-            if gap is not None:
-                kept.append(gap)
-            across += len({group.sources[index] for index in proposal.members}) > 1
-            preferences.append(_controlled(proposal.preference, len(preferences), settings))
-    preferences = [preference for group_id in sorted(by_group) for preference in by_group[group_id]]
+    passed = [(proposal, draw) for group_id in sorted(by_group) for draw, proposal in enumerate(by_group[group_id])]
+    objections = set_objections([proposal.preference for proposal, _ in passed], settings)
+    dropped.update(objections.values())
+    kept = [each for place, each in enumerate(passed) if place not in objections]
+    preferences = [_controlled(proposal.preference, draw, settings) for proposal, draw in kept]
     edges = np.linspace(0.0, max(proposed, default=0.0) or 1.0, HISTOGRAM_BINS + 1)
     summary = PairingSummary(
         rule=settings.rule,
         by=settings.source,
         groups_read=len(by_group),
-        groups_kept=sum(bool(rows) for rows in by_group.values()),
+        groups_kept=len({preference.group_id for preference in preferences}),
         candidates_read=candidates,
         pairs_kept=len(preferences),
         candidates_dropped=dict(sorted(set_aside.items())),
         pairs_dropped=dict(sorted(dropped.items())),
         ties=ties,
-        across_sources=across,
+        across_sources=sum(proposal.is_across_sources for proposal, _ in kept),
         gap_range=(min(proposed), max(proposed)) if proposed else None,
         gap_edges=tuple(edges.tolist()),
-        gap_counts=tuple(np.histogram(kept, bins=edges)[0].tolist()),
+        gap_counts=tuple(
+            np.histogram([proposal.judged.gap for proposal, _ in kept if proposal.judged.gap is not None], bins=edges)[0].tolist()
+        ),
         gap_proposed=tuple(np.histogram(proposed, bins=edges)[0].tolist()),
     )
     if not preferences:
@@ -164,9 +166,11 @@ def _ruled(group: Group, settings: PairingSettings, set_aside: Counter[str]) -> 
                 # A list is thinned to its distinct scores; it is a tie as a whole only where all are equal.
                 members = tuple(index for index in members if index not in tied) if len(tied) < len(members) - 1 else members
             judged = _judge(group, members, values, settings)
+            if settings.length is not None and len(members) >= settings.length:
+                members = _spread(members, settings.length)
             yield _Proposal(
                 preference=_preference(group, members, values, judged, settings),
-                members=members,
+                is_across_sources=_is_across_sources(group, members),
                 judged=judged,
                 tied_samples=len(tied) if rule.kind != "labelled" else 0,
                 objection=objection(judged, settings),
@@ -178,7 +182,8 @@ def _imported(group: Group, settings: PairingSettings) -> Iterator[_Proposal]:
     for name in settings.agreement:
         _check_score(group, name)
     place = {name: index for index, name in enumerate(group.ids)}
-    for preference in sorted(group.preferences, key=lambda row: (row.samples, row.source, row.user or "", row.context or "")):
+    rows = [single for row in group.preferences for single in _singles(row)]
+    for preference in sorted(rows, key=lambda row: (row.samples, row.source, row.user or "", row.context or "")):
         missing = [name for name in preference.samples if name not in place]
         if missing:
             raise ValueError(
@@ -192,19 +197,39 @@ def _imported(group: Group, settings: PairingSettings) -> Iterator[_Proposal]:
         else:
             gap, winner = (None if preference.win_probability is None else abs(2 * preference.win_probability - 1)), None
         agreement = tuple(_number(group.scores[name][best]) - _number(group.scores[name][worst]) for name in settings.agreement)
-        judged = Judged(gap, winner, agreement, is_tie)
+        judged = Judged(gap, winner, agreement, is_tie, len(members))
         unscored = any(not np.isfinite(difference) for difference in agreement)
         reason = "unscored" if unscored else meeting_objection(group, members, settings) or objection(judged, settings)
-        yield _Proposal(preference, members, judged, int(is_tie), reason)
+        yield _Proposal(preference, _is_across_sources(group, members), judged, int(is_tie), reason)
 
 
 def _judge(group: Group, members: Sequence[int], values: Sequence[float], settings: PairingSettings) -> Judged:
     best, worst = members[0], members[-1]
     if settings.threshold is not None:
         winner = values[best] if values[best] >= settings.threshold else inf  # an unwanted sample wins nothing: no minimum applies
-        return Judged(abs(values[best] - settings.threshold), winner, (), False)
+        return Judged(abs(values[best] - settings.threshold), winner, (), False, len(members))
     agreement = tuple(group.scores[name][best] - group.scores[name][worst] for name in settings.agreement)
-    return Judged(values[best] - values[worst], values[best], agreement, values[best] == values[worst])
+    return Judged(values[best] - values[worst], values[best], agreement, values[best] == values[worst], len(members))
+
+
+def _spread(members: Sequence[int], length: int) -> tuple[int, ...]:
+    """`length` ≥ 2 of at least as many members: the first, the last, and evenly spread ranks between, rounded to the better."""
+    return tuple(members[place * (len(members) - 1) // (length - 1)] for place in range(length))
+
+
+def _singles(preference: Preference) -> list[Preference]:
+    """One row per sample of a labelled row: a batch needs groups of one size. Any other row as it is."""
+    if preference.labels is None:
+        return [preference]
+    scores = preference.scores
+    return [
+        replace(preference, samples=(sample,), labels=(label,), scores=None if scores is None else scores[place : place + 1])
+        for place, (sample, label) in enumerate(zip(preference.samples, preference.labels, strict=True))
+    ]
+
+
+def _is_across_sources(group: Group, members: Sequence[int]) -> bool:
+    return len({group.sources[index] for index in members}) > 1
 
 
 def _preference(group: Group, members: Sequence[int], values: Sequence[float], judged: Judged, settings: PairingSettings) -> Preference:
@@ -280,6 +305,7 @@ FIXES = {
     "same_source": "Generate several samples per model, or set same_source to false",
     "same_size": "Generate several samples per size, or set same_size to false and encode at one size",
     "ties": "Rank by a finer score, or set ties to 'keep'",
+    "length": "Lower length, or generate more samples per prompt; samples tied with another count once, unless ties is 'keep'",
     "minimum_gap": "Lower minimum_gap below the largest gap observed",
     "maximum_gap": "Raise maximum_gap above the least gap observed",
     "minimum_winner": "Lower minimum_winner",

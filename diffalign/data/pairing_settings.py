@@ -21,13 +21,17 @@ class PairingSettings:
     maximum_gap     a pair whose gap is larger is dropped (too easy: accuracy 1.0 soon, outputs no better; pain 14), or None
     minimum_winner  a pair whose best score is smaller is dropped (a bad sample is not to be learnt because another is worse), or None
     agreement       scores that must not disagree with the order (equal is no disagreement)
+    length          ranked_list: samples of every list, the best, the worst and evenly spread ranks between; a group that has fewer, after
+                    `ties` and `deduplicate`, is dropped. None: all there are, so that lists may differ in length, and training needs one
     ties            gap exactly 0: "drop", or "keep" as a pair with win_probability 0.5. A ranked list loses or keeps its tied samples.
     deduplicate     of identical media in a group, keep the first id
     same_source     pair only samples of one model (pains 10, 33)
     same_size       pair only samples of one size: training batches by shape
     threshold       labelled: a score ≥ threshold gets label 1, else 0
+    top             only the preferences of the k groups with the best winners, after the filters above; None: of all groups
+    positive_share  labelled: share of label 1, in (0, 1); rows of the label there is too much of are dropped, drawn by `seed`; None: as is
     swap_labels     control: every judgement turned around, after all filters
-    seed            of rule "random"
+    seed            of rule "random" and of positive_share
     """
 
     rule: RuleName = "best_vs_worst"
@@ -36,11 +40,14 @@ class PairingSettings:
     maximum_gap: float | None = None
     minimum_winner: float | None = None
     agreement: tuple[str, ...] = ()
+    length: int | None = None
     ties: Literal["drop", "keep"] = "drop"
     deduplicate: bool = True
     same_source: bool = True
     same_size: bool = True
     threshold: float | None = None
+    top: int | None = None
+    positive_share: float | None = None
     swap_labels: bool = False
     seed: int = 0
 
@@ -78,6 +85,17 @@ class PairingSettings:
                 raise ValueError(f"rule 'labelled' judges samples singly; agreement {list(self.agreement)} compares two: remove it")
         elif self.threshold is not None:
             raise ValueError(f"threshold {self.threshold} belongs to rule 'labelled', not {self.rule!r}; remove it, or set minimum_winner")
+        if self.length is not None and self.rule != "ranked_list":
+            raise ValueError(f"length {self.length} belongs to rule 'ranked_list', not {self.rule!r}; remove it, or choose that rule")
+        if self.length is not None and self.length < 2:
+            raise ValueError(f"length is {self.length}; a list has 2 samples or more: give such a number, or null for all samples")
+        if self.top is not None and self.top < 1:
+            raise ValueError(f"top is {self.top}; give the number of groups to keep, 1 or more, or null for all groups")
+        if self.positive_share is not None:
+            if self.rule not in ("labelled", "imported"):
+                raise ValueError(f"positive_share {self.positive_share} belongs to rule 'labelled', not {self.rule!r}; remove it")
+            if not 0 < self.positive_share < 1:
+                raise ValueError(f"positive_share is {self.positive_share}; both labels are kept, so it lies between 0 and 1, such as 0.8")
 
     @property
     def weights(self) -> Mapping[str, float]:

@@ -141,6 +141,89 @@ def test_a_ranked_list_is_thinned_of_ties_or_keeps_them():
     assert pair([group([1.0, 1.0, 0.0])], rule="ranked_list") == [("ga>gc", (1.0, 0.0))]
 
 
+@pytest.mark.parametrize(
+    ("count", "length", "expected"),
+    [(2, 2, "ab"), (6, 2, "af"), (3, 3, "abc"), (4, 3, "abd"), (5, 3, "ace"), (6, 4, "abdf"), (8, 4, "aceh"), (8, 8, "abcdefgh")],
+)
+def test_a_list_of_one_length_is_spread_over_the_ranking(count, length, expected):
+    """Samples a, b, … are best first: the ranks are i·(n − 1)/(K − 1), rounded to the better."""
+    ranked = group([1 - index / 8 for index in range(count)], "")
+    assert pair([ranked], rule="ranked_list", length=length) == [
+        (">".join(expected), tuple(1 - "abcdefgh".index(one) / 8 for one in expected))
+    ]
+
+
+def test_groups_without_enough_samples_give_no_list_and_are_counted():
+    groups = [FOUR, group([1.0, 0.0], "h"), group([1.0, 1.0, 0.5], "i"), group([2.0, 2.0, 2.0], "j"), group([3.0, 2.0, 1.0], "k")]
+    assert [name for name, _ in pair(groups, rule="ranked_list", length=3)] == ["gb>gd>gc", "ka>kb>kc"]
+    assert summary(groups, rule="ranked_list", length=3).pairs_dropped == {"length": 2, "ties": 1}
+    kept = pair(groups, rule="ranked_list", length=3, ties="keep")
+    assert [name for name, _ in kept] == ["gb>gd>gc", "ia>ib>ic", "ja>jb>jc", "ka>kb>kc"]
+    assert summary(groups, rule="ranked_list", length=3, ties="keep").pairs_dropped == {"length": 1}
+
+
+def test_the_ends_of_a_list_are_judged_before_it_is_cut():
+    """A list keeps its best and its worst, so its gap is the group's."""
+    assert pair([FOUR], rule="ranked_list", length=2, minimum_gap=1.0) == [("gb>gc", (1.0, 0.0))]
+    assert summary([FOUR], rule="ranked_list", length=2).gap_range == (1.0, 1.0)
+
+
+RULED = {"best_vs_worst": {}, "all_pairs": {}, "ranked_list": {"length": 2}, "labelled": {"threshold": 0.5}, "random": {}}
+
+
+@pytest.mark.parametrize("rule", RULED)
+def test_top_keeps_the_groups_with_the_best_winners(rule):
+    groups = [group([winner, 0.0], name) for name, winner in (("p", 0.6), ("q", 0.9), ("r", 0.7), ("s", 0.9))]
+    whole, best = (pair_groups(groups, PairingSettings(rule, "r.d", top=top, **RULED[rule])) for top in (None, 3))
+    assert {row.group_id for row in best.preferences} == {"q", "r", "s"}
+    assert best.preferences == [row for row in whole.preferences if row.group_id != "p"], "what is kept is as it was"
+    assert best.summary.pairs_dropped == {"top": len(whole.preferences) - len(best.preferences)}
+    assert best.summary.groups_kept == 3
+    assert {row.group_id for row in pair_groups(groups, PairingSettings(rule, "r.d", top=1, **RULED[rule])).preferences} == {"q"}
+    assert pair_groups(groups, PairingSettings(rule, "r.d", top=9, **RULED[rule])) == whole
+
+
+def test_top_counts_what_the_filters_before_it_left():
+    groups = [group([0.9, 0.8], "p"), group([0.7, 0.0], "q"), group([0.6, 0.0], "r")]
+    found = pair_groups(groups, PairingSettings(by="r.d", minimum_gap=0.5, top=1))
+    assert [row.group_id for row in found.preferences] == ["q"]
+    assert found.summary.pairs_dropped == {"minimum_gap": 1, "top": 1}
+    assert sum(found.summary.gap_counts) == 1 and sum(found.summary.gap_proposed) == 3
+
+
+@pytest.mark.parametrize(
+    ("positives", "share", "kept"), [(8, 0.5, (2, 2)), (8, 0.8, (8, 2)), (8, 0.9, (8, 1)), (2, 0.8, (2, 1)), (3, 0.5, (3, 3))]
+)
+def test_the_share_of_positives_by_hand(positives, share, kept):
+    """Ten samples; of the label there is too much of, as few are dropped as bring the share nearest."""
+    groups = [group([float(index < positives)], f"g{index}") for index in range(10)]
+    found = pair_groups(groups, PairingSettings("labelled", "r.d", threshold=0.5, positive_share=share))
+    labels = [row.labels for row in found.preferences]
+    assert (labels.count((1,)), labels.count((0,))) == kept
+    assert found.summary.pairs_dropped.get("positive_share", 0) == 10 - sum(kept)
+
+
+def test_which_rows_the_share_drops_is_a_function_of_the_seed():
+    groups = [group([1.0, 0.0, 0.0, 0.0], f"g{index:02d}") for index in range(30)]
+    settings = PairingSettings("labelled", "r.d", threshold=0.5, positive_share=0.5, seed=1)
+    rows = pair_groups(groups, settings).preferences
+    assert rows == pair_groups(groups[::-1], settings).preferences
+    unwanted = [row.samples[0] for row in rows if row.labels == (0,)]
+    other = [row.samples[0] for row in pair_groups(groups, replace(settings, seed=2)).preferences if row.labels == (0,)]
+    assert len(unwanted) == len(other) == 30 and 2 <= len(set(unwanted) & set(other)) <= 20, "about a third is drawn by both"
+    swapped = pair_groups(groups, replace(settings, swap_labels=True)).preferences
+    assert [row.samples for row in swapped] == [row.samples for row in rows], "balanced before labels are turned around"
+
+
+def test_a_share_of_one_label_alone_is_refused():
+    with pytest.raises(
+        ValueError, match=r"positive_share 0\.8 needs rows of both labels, and 0 of 4 rows have label 1; move the threshold"
+    ):
+        pair([FOUR], rule="labelled", threshold=2.0, positive_share=0.8)
+    with pytest.raises(ValueError, match=r"minimum_gap=9\.0 dropped most"):
+        pair([FOUR], rule="labelled", threshold=0.5, positive_share=0.8, minimum_gap=9.0)
+
+
 def test_identical_media_are_paired_once():
     twins = group([1.0, 0.0, 1.0, 0.5], identities=["x", "y", "x", "z"])
     assert pair([twins], rule="all_pairs") == [("ga>gd", (1.0, 0.5)), ("ga>gb", (1.0, 0.0)), ("gd>gb", (0.5, 0.0))]
@@ -229,6 +312,12 @@ def test_every_reason_has_its_fix():
         ({"threshold": 0.5}, "belongs to rule 'labelled'"),
         ({"agreement": "r.other"}, "write agreement: \\[r.other\\]"),
         ({"rule": "imported"}, "remove by='r.d'"),
+        ({"length": 3}, "length 3 belongs to rule 'ranked_list', not 'best_vs_worst'"),
+        ({"rule": "ranked_list", "length": 1}, "length is 1; a list has 2 samples or more"),
+        ({"top": 0}, "top is 0; give the number of groups to keep"),
+        ({"positive_share": 0.8}, "positive_share 0.8 belongs to rule 'labelled', not 'best_vs_worst'"),
+        ({"rule": "labelled", "threshold": 0.5, "positive_share": 1.0}, "positive_share is 1.0; both labels are kept"),
+        ({"rule": "labelled", "threshold": 0.5, "positive_share": nan}, "positive_share is nan"),
     ],
 )
 def test_impossible_settings_are_refused(values, message):
@@ -274,6 +363,28 @@ def test_imported_preferences_are_kept_filtered_and_swapped():
         pair_groups([votes(Preference("g", "p", ("ga", "gz")))], rule)
     with pytest.raises(ValueError, match="the data carry none"):
         pair_groups([votes()], rule)
+
+
+def test_imported_labels_become_rows_of_one_sample():
+    three = Preference("g", "p", ("gc", "ga", "gb"), "labelled", labels=(1, 0, 0), scores=(3.0, 2.0, 1.0), source="people")
+    two = Preference("h", "p", ("hb", "ha"), "labelled", labels=(1, 0))
+    groups = [votes(three), group([0.0, 0.0], "h", preferences=[two])]
+    rows = pair_groups(groups, PairingSettings("imported")).preferences
+    assert [(row.samples, row.labels, row.scores) for row in rows] == [
+        *[(("ga",), (0,), (2.0,)), (("gb",), (0,), (1.0,)), (("gc",), (1,), (3.0,))],
+        *[(("ha",), (0,), None), (("hb",), (1,), None)],
+    ]
+    assert {(row.kind, row.source) for row in rows} == {("labelled", "people"), ("labelled", "")}
+    balanced = pair_groups(groups, PairingSettings("imported", positive_share=0.5)).preferences
+    assert sorted(row.labels for row in balanced) == [(0,), (0,), (1,), (1,)]
+
+
+def test_set_filters_say_what_imported_rows_lack():
+    row = Preference("g", "p", ("ga", "gb"))
+    with pytest.raises(ValueError, match="top 1 compares the winners' scores, and a preference of group 'g' came without"):
+        pair_groups([votes(row)], PairingSettings("imported", top=1))
+    with pytest.raises(ValueError, match=r"positive_share 0\.8 counts labels, and group 'g' has a pair"):
+        pair_groups([votes(row)], PairingSettings("imported", positive_share=0.8))
 
 
 def test_a_reward_may_have_to_agree_with_people():
@@ -346,7 +457,10 @@ def all_settings(draw):
         deduplicate=draw(st.booleans()),
         same_source=draw(st.booleans()),
         same_size=draw(st.booleans()),
+        length=draw(st.sampled_from([None, 2, 3])) if rule == "ranked_list" else None,
         threshold=0.5 if rule == "labelled" else None,
+        top=draw(st.sampled_from([None, 1, 2])),
+        positive_share=draw(st.sampled_from([None, 0.5, 0.8])) if rule == "labelled" else None,
         seed=draw(st.integers(0, 3)),
     )
 
@@ -403,9 +517,12 @@ def test_kept_pairs_obey_every_filter(groups, chosen):
             known = [each.identities[index] for each, index in places if each.identities[index]]
             assert not chosen.deduplicate or len(set(known)) == len(known)
             assert row.win_probability == (0.5 if gap == 0 and row.kind == "pair" else None)
+            assert chosen.length is None or len(row.samples) == chosen.length
         if chosen.agreement and chosen.rule != "random":
             (best, one), (worst, other) = places[0], places[-1]
             assert best.scores["r.other"][one] >= worst.scores["r.other"][other]
+    assert chosen.top is None or len({row.group_id for row in result.preferences}) <= chosen.top
+    assert chosen.positive_share is None or {row.labels for row in result.preferences} == {(0,), (1,)}
     account = result.summary
     assert account.pairs_kept == len(result.preferences) == sum(account.gap_counts)
     assert sum(account.gap_proposed) == account.pairs_kept + sum(account.pairs_dropped.values())
