@@ -23,7 +23,7 @@ class AutoencoderTask:
     def __init__(self, autoencoder: AutoencoderKL, pictures: np.ndarray, *, kl_weight: float, seed: int):
         self.modules: dict[str, nn.Module] = {"vae": autoencoder.to(memory_format=torch.channels_last)}
         self.pictures, self.kl_weight, self.seed = pictures, kl_weight, seed
-        self.group_count = len(pictures)
+        self.group_count, self.difficulty = len(pictures), None
         self.config = dict(autoencoder.config)
         self.identity: dict[str, Any] = {"task": "autoencoder", "pictures": len(pictures), "kl_weight": kl_weight, "seed": seed}
 

@@ -33,7 +33,7 @@ class DenoiserTask:
         self.modules: dict[str, nn.Module] = {"denoiser": backbone.denoiser, "text_encoder": text_encoder}
         self.backbone, self.latents, self.tokens, self.empty, self.embed = backbone, latents, tokens, empty, embed
         self.prompt_dropout, self.min_snr, self.seed, self.write_weights = prompt_dropout, min_snr, seed, write_weights
-        self.group_count = len(latents)
+        self.group_count, self.difficulty = len(latents), None
         self.identity: dict[str, Any] = {
             "task": "denoiser",
             "pictures": len(latents),

@@ -94,6 +94,12 @@ class CachedGroups:
     def __len__(self) -> int:
         return len(self.preferences)
 
+    @property
+    def difficulty(self) -> list[float] | None:
+        """Minus the gap between the first and the last score of each row: larger is harder. None where a row has no two scores."""
+        scores = [row.scores for row in self.preferences]
+        return None if any(each is None or len(each) < 2 for each in scores) else [each[-1] - each[0] for each in scores if each]
+
     def describe(self, group: int) -> str:
         preference = self.preferences[group]
         return f"{preference.group_id} ({preference.prompt!r})"

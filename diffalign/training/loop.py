@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +22,17 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from diffalign.training import checkpoint
+from diffalign.training.curriculum import curriculum_stages
 from diffalign.training.optimizer import build_optimizer, learning_rate_factor
 from diffalign.training.randomness import Order, seed_of
-from diffalign.training.settings import FREE, Settings
+from diffalign.training.settings import FREE, Curriculum, Settings
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One group in a batch, and how often it came before: with the run's seed, the key of everything random about it."""
+    """One group in a batch, and a number that no other visit of this group has: with the run's seed, the key of its randomness."""
 
     group: int
     draw: int
@@ -47,11 +48,17 @@ class Measured:
 
 
 class Task(Protocol):
-    """What a run trains. `modules` maps a name to a module whose parameters with requires_grad are trained."""
+    """What a run trains. `modules` maps a name to a module whose parameters with requires_grad are trained.
+
+    difficulty   of each group, larger is harder; None where nothing says so, and then no curriculum is possible
+    """
 
     modules: dict[str, nn.Module]
     group_count: int
     identity: dict[str, Any]
+
+    @property
+    def difficulty(self) -> Sequence[float] | None: ...
 
     def measure(self, visits: list[Visit]) -> Measured: ...
 
@@ -125,7 +132,8 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
         accelerator.init_trackers("tracker", config=None)
     advance(start)
 
-    order, said = Order(task.group_count, settings.seed), {}
+    stages = curriculum_stages(settings.order, settings, task.difficulty) if isinstance(settings.order, Curriculum) else ()
+    order, said = Order(task.group_count, settings.seed, stages), {}
     every = settings.checkpoint_every or max(1, math.ceil(settings.steps / 4))
     last = settings.steps if stop_after is None else min(settings.steps, start + stop_after)
     for module in task.modules.values():

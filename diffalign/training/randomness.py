@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
 
 import torch
 
@@ -18,20 +22,37 @@ def generator(*key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*key))
 
 
-class Order:
-    """The order in which groups are visited: a fresh permutation per epoch, a function of (seed, epoch) alone.
+@dataclass(frozen=True)
+class Stage:
+    """From the place `begin` of the stream on, until the next stage, the groups of `pool` (ascending) are visited."""
 
-    `at(position)` is (group, draw): the group at this place of the endless stream, and how often it came before.
+    begin: int
+    pool: Sequence[int]
+
+
+class Order:
+    """The order in which groups are visited: a fresh permutation of the pool per epoch, a function of (seed, epoch) and the pool alone.
+
+    `at(position)` is (group, draw): the group at this place of the endless stream, and the epoch. A stage begins a new epoch, and a group
+    is once in each, so (group, draw) never comes twice; in a single stage the draw is how often the group came before.
+    stages   in order, the first from place 0; none: one, of all groups, which is shuffling
     """
 
-    def __init__(self, size: int, seed: int):
+    def __init__(self, size: int, seed: int, stages: Sequence[Stage] = ()):
         if size < 1:
             raise ValueError(f"there are {size} groups to train on; at least one is needed")
-        self.size, self.seed = size, seed
+        self.seed, self.stages = seed, stages or (Stage(0, range(size)),)
+        self._begins = [stage.begin for stage in self.stages]
+        self._first_epochs = [0]
+        for stage, following in zip(self.stages, self.stages[1:]):
+            self._first_epochs.append(self._first_epochs[-1] + ceil((following.begin - stage.begin) / len(stage.pool)))
         self._epoch, self._permutation = -1, torch.empty(0)
 
     def at(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, self.size)
+        number = bisect_right(self._begins, position) - 1
+        pool = self.stages[number].pool
+        epoch, place = divmod(position - self._begins[number], len(pool))
+        epoch += self._first_epochs[number]
         if epoch != self._epoch:
-            self._epoch, self._permutation = epoch, torch.randperm(self.size, generator=generator(self.seed, "order", epoch))
-        return int(self._permutation[place]), epoch
+            self._epoch, self._permutation = epoch, torch.randperm(len(pool), generator=generator(self.seed, "order", epoch))
+        return pool[int(self._permutation[place])], epoch

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from diffalign.section import Section
 
@@ -12,10 +12,35 @@ from diffalign.section import Section
 FREE = {"log_every", "tracker", "micro_batch_size"}
 
 
+class Curriculum(Section):
+    """Groups by the gap between their first and last score, in stages."""
+
+    name: Literal["curriculum"]
+    stages: int = Field(default=6, ge=1, description="parts of equal size; Curriculum-DPO has 6, Curry-DPO 3. One: plain shuffling")
+    easy_first: bool = Field(default=True, description="large gaps first")
+    cumulative: bool = Field(default=True, description="a stage adds its part to the pool (Curriculum-DPO); false: replaces it (Curry-DPO)")
+    every: int | None = Field(default=None, ge=1, description="steps from stage to stage, the last has the rest; None: all alike")
+
+    def first_step(self, stage: int, steps: int) -> int:
+        """The step of a run of `steps` that a stage begins with, both from 0."""
+        return -(-steps * stage // self.stages) if self.every is None else self.every * stage
+
+
+Order = Annotated[
+    Annotated[Literal["shuffle"], Tag("shuffle")] | Annotated[Curriculum, Tag("curriculum")],
+    Discriminator(
+        lambda value: value if isinstance(value, str) else value.get("name") if isinstance(value, dict) else getattr(value, "name", None),
+        custom_error_type="unknown_order",
+        custom_error_message="write shuffle, or a mapping with the name curriculum",
+    ),
+]
+
+
 class Settings(Section):
     """Optimisation. Nothing is scaled silently: the learning rate is the one in force, the batch size counts all processes together."""
 
     steps: int = Field(default=1000, ge=1, description="optimiser steps")
+    order: Order = Field(default="shuffle", description="shuffle, or {name: curriculum, stages: …}: from easy pairs to hard ones")
     batch_size: int = Field(default=32, ge=1, description="groups per optimiser step, over all processes and accumulation together")
     micro_batch_size: int | None = Field(default=None, ge=1, description="groups per forward on one device; None: no accumulation")
     learning_rate: float = Field(default=2e-5, gt=0)
@@ -42,6 +67,22 @@ class Settings(Section):
         default="tensorboard", description="any tracker of accelerate (tensorboard, wandb, …); None: metrics.jsonl alone"
     )
     seed: int = 0
+
+    @field_validator("order", mode="before")
+    @classmethod
+    def _curriculum_by_name(cls, value: Any) -> Any:
+        return {"name": value} if value == "curriculum" else value
+
+    @model_validator(mode="after")
+    def _every_stage_is_reached(self) -> Settings:
+        if isinstance(self.order, Curriculum):
+            last = self.order.first_step(self.order.stages - 1, self.steps)
+            if last >= self.steps:
+                raise ValueError(
+                    f"the last of {self.order.stages} stages begins after {last} steps, and the run has {self.steps}: it is never reached; "
+                    f"lower order.stages or order.every, or raise steps"
+                )
+        return self
 
     @model_validator(mode="after")
     def _schedule_covers_the_run(self) -> Settings:
