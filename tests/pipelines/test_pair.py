@@ -128,6 +128,18 @@ def test_the_summary_is_told(scored: Config, capsys: pytest.CaptureFixture[str])
     assert "▇" in told and "gaps from" in told and all(len(line) < 100 for line in told.splitlines())
 
 
+def test_set_filters_are_told(scored: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    run(make(scored.run, rule="ranked_list", length=3, top=2), progress=Progress())
+    assert "dropped by top: 4 proposed" in capsys.readouterr().err
+    rows = read_preferences(scored.run / "preferences")
+    best = sorted(read_scores(scored.run / "scores")["contrast.score"].values())
+    assert [len(row.samples) for row in rows] == [3, 3] and max(row.scores[0] for row in rows if row.scores) == best[-1]
+    run(make(scored.run, rule="labelled", threshold=best[6], positive_share=0.5), redo=True, progress=Progress())
+    assert "dropped by positive_share: 12 proposed" in capsys.readouterr().err
+    labels = [row.labels for row in read_preferences(scored.run / "preferences")]
+    assert (labels.count((0,)), labels.count((1,))) == (6, 6)
+
+
 def test_histogram_counts_what_the_summary_counts(scored: Config) -> None:
     from diffalign.data.pairing import group_candidates, pair_groups
 

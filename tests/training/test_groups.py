@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from diffalign.data.latents import LatentCache
+from diffalign.data.pairing import Group, PairingSettings, pair_groups
 from diffalign.data.records import Preference, read_preferences
 from diffalign.training.groups import CachedGroups
 
@@ -77,6 +78,36 @@ def test_rows_that_do_not_fit_are_refused(cache: LatentCache, tiny_road: Path) -
     lists = [replace(pairs[0], kind="list"), Preference("g1", "a red circle", ("g1-0", "g1-1", "g2-0"), "list")]
     with pytest.raises(ValueError, match=r"groups of different sizes in one set: {2: 1, 3: 1}"):
         CachedGroups(cache, lists, "lists")
+
+
+def scored_group(name: str, *ids: str) -> Group:
+    """Candidates of the cache as one group, best first."""
+    count = len(ids)
+    return Group(
+        name, "a red circle", ids, {"r.d": [count - place for place in range(count)]}, [""] * count, [""] * count, [(16, 16)] * count
+    )
+
+
+GROUPS = [scored_group("a", "g0-0", "g0-1", "g1-0"), scored_group("b", "g2-0", "g2-1", "g3-0", "g3-1"), scored_group("c", "g4-0", "g4-1")]
+
+
+def test_lists_of_one_length_make_a_batch_of_groups_of_any_size(cache: LatentCache) -> None:
+    lists = pair_groups(GROUPS, PairingSettings("ranked_list", "r.d", length=3)).preferences
+    batch = CachedGroups(cache, lists, "lists").fetch([0, 1], dropped=[False] * 2, flipped=[False] * 2)
+    assert torch.equal(batch.latents.flatten(0, 1), cache.latents(["g0-0", "g0-1", "g1-0", "g2-0", "g2-1", "g3-1"]))
+    with pytest.raises(ValueError, match="groups of different sizes in one set"):
+        CachedGroups(cache, pair_groups(GROUPS, PairingSettings("ranked_list", "r.d")).preferences, "lists")
+
+
+def test_labelled_rows_make_a_batch_of_groups_of_any_size(cache: LatentCache) -> None:
+    scored = pair_groups(GROUPS, PairingSettings("labelled", "r.d", threshold=2.5)).preferences
+    people = Preference("b", "a red circle", ("g2-1", "g2-0", "g3-0"), "labelled", labels=(1, 0, 0))
+    judged = [replace(group, preferences=[people] if group.group_id == "b" else []) for group in GROUPS]
+    for rows, labels in ((scored, [1, 0, 0, 1, 1, 0, 0, 0, 0]), (pair_groups(judged, PairingSettings("imported")).preferences, [0, 1, 0])):
+        groups = CachedGroups(cache, rows, "labelled")
+        batch = groups.fetch(range(len(groups)), dropped=[False] * len(groups), flipped=[False] * len(groups))
+        assert batch.latents.shape == (len(labels), 1, 4, 8, 8)
+        assert batch.labels is not None and batch.labels.flatten().tolist() == labels
 
 
 def test_a_candidate_that_was_not_encoded_is_named(cache: LatentCache) -> None:
