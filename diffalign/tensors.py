@@ -124,12 +124,15 @@ class Loss:
 
     value    (B,)
     margin   (B,) what the link saw for index 0 over index 1, where the method compares two samples
+    compared (B,) or (B, F) differences of reward, above 0 where the policy agrees with the label and NaN where nothing was judged; None:
+             the margin, which in some methods has an offset, another order or more than one judgement in it
     reward   (B, K) implicit reward of each sample, where the method ranks more than two or judges them singly
     tracked  (B,) or (B, N) by name: its mean over the whole batch is `Outputs.running` of the next step, on any number of processes
     """
 
     value: Tensor
     margin: Tensor | None = None
+    compared: Tensor | None = None
     reward: Tensor | None = None
     tracked: Mapping[str, Tensor] = field(default_factory=dict)
 

@@ -14,4 +14,4 @@ def aot(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     """
     winner, loser = pair(implicit_reward(outputs, beta))
     margin = winner.sort().values - loser.sort().values
-    return Loss(softplus(-margin), margin)
+    return Loss(softplus(-margin), margin, compared=winner - loser)

@@ -32,7 +32,7 @@ def densedpo(outputs: Outputs, *, beta: float = 1000.0, aggregate: Literal["insi
         value = (judged * softplus(-margins)).sum(1) / count.clamp(min=1)
     else:
         value = softplus(-(mean if aggregate == "inside" else margins.sum(1))) * (count > 0)
-    return Loss(value, mean)
+    return Loss(value, mean, compared=margins.detach().masked_fill(labels == 0, torch.nan))
 
 
 def _spans(values: Tensor, count: int) -> Tensor:

@@ -21,5 +21,5 @@ def modpo(outputs: Outputs, *, beta: float = 5000.0, weights: Sequence[float] = 
     margin = implicit_margin(outputs, beta)
     gap = (scores[:, 0] - scores[:, 1]).to(margin.dtype)
     others = gap[:, 1:] @ gap.new_tensor(list(weights[1:]))
-    margin = (margin - others) / weights[0]
-    return Loss(softplus(-margin), margin)
+    shifted = (margin - others) / weights[0]
+    return Loss(softplus(-shifted), shifted, compared=margin)

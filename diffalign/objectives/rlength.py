@@ -21,5 +21,5 @@ def rlength(outputs: Outputs, *, beta: float = 5000.0, coefficients: Sequence[fl
         raise ValueError(f"rlength got {count} coefficients and {scores.shape[2]} scores; name a score for each feature (train.scores)")
     margin = implicit_margin(outputs, beta)
     gap = (scores[:, 0] - scores[:, 1]).to(margin.dtype)[:, scores.shape[2] - count :]
-    margin = margin + gap @ gap.new_tensor(list(coefficients))
-    return Loss(softplus(-margin), margin)
+    shifted = margin + gap @ gap.new_tensor(list(coefficients))
+    return Loss(softplus(-shifted), shifted, compared=margin)

@@ -14,5 +14,5 @@ def simpo(outputs: Outputs, *, beta: float = 500.0, gamma: float = 0.5) -> Loss:
     margin without a reference rewards low detail.
     """
     winner, loser = pair(outputs.error)
-    margin = 0.5 * beta * (loser - winner) - gamma
-    return Loss(softplus(-margin), margin)
+    gap = 0.5 * beta * (loser - winner)
+    return Loss(softplus(gamma - gap), gap - gamma, compared=gap)

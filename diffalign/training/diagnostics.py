@@ -1,11 +1,13 @@
-"""What is measured at every step, and the sentences that say when something is wrong.
+"""What is measured at every step, for every kind of rows, and the sentences that say when something is wrong.
 
-Positive is good: win_adv = −drift_w, lose_adv = drift_l.
+Positive is good: win_adv = −drift_w, lose_adv = drift_l. Without a reference there is no advantage, and a margin is between errors as they
+are: it may be large before anything is learned.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
 import torch
@@ -14,49 +16,125 @@ from torch import Tensor
 from diffalign.tensors import Loss, Outputs, mean_squared_error
 
 BUCKETS = 4
-PAIRS_TO_JUDGE = 2500  # two standard errors of an accuracy of one half are 0.02 from here on
+GROUPS_TO_JUDGE = 2500  # two standard errors of an accuracy of one half are 0.02 from here on
 FORGOTTEN = 0.2  # winners lose this share of what losers lose: displacement. Below it, an objective that holds on is doing its work
 BUCKETED = ("win_adv", "lose_adv", "rewards/margins")
+SINGLE = "single/"  # of numbers of each sample that `summarise` compares over the batch
 
 
 @torch.no_grad()
 def numbers(outputs: Outputs, loss: Loss) -> dict[str, Tensor]:
-    """Per group (B,): loss, the raw errors, advantages, margin, accuracy (a tie counts ½), σ(−m), distance to the reference, timestep."""
+    """Per group (B,): loss, timestep, raw errors, distance to the reference, and what the rows allow; NaN where a group has no such number.
+
+    Preferred (w) is index 0 and dispreferred (l) the last, in pairs as in lists; of samples judged one by one, the wanted and the unwanted.
+    Advantages are over a reference, so without one there are none; a clip judged by spans has no preferred sample, and none either.
+    Accuracy is the share of judged comparisons that the policy has right, a tie ½: the pair; all pairs of a list whose scores differ; the
+    judged spans. Samples judged one by one are compared over the whole batch, by `summarise`.
+    """
     error = outputs.error.detach()
-    found = {"loss": loss.value.detach(), "timestep": outputs.timestep.float(), "error/policy_w": error[:, 0]}
+    if outputs.correction is not None:
+        error = error + outputs.correction.detach()  # a stabiliser's allowance is no improvement
     has_reference = outputs.reference is not None or outputs.known_reference_error is not None
-    if has_reference:
-        reference = outputs.reference_error
-        found |= {"error/reference_w": reference[:, 0], "win_adv": reference[:, 0] - error[:, 0]}
-    if error.shape[1] > 1:
-        found["error/policy_l"] = error[:, -1]
-        if has_reference:
-            found |= {"error/reference_l": reference[:, -1], "lose_adv": error[:, -1] - reference[:, -1]}
+    errors = {"policy": error} | ({"reference": outputs.reference_error} if has_reference else {})
+    found = {"loss": loss.value.detach(), "timestep": outputs.timestep.float()}
+    compared = _compared(outputs, loss)
+    if loss.compared is not None and loss.compared.ndim == 2:
+        found |= {f"error/{name}": values.mean(1) for name, values in errors.items()}
+    else:
+        for side, sign, chosen in _sides(outputs, loss):
+            mean = {name: values.where(chosen, torch.nan).nanmean(1) for name, values in errors.items()}
+            found |= {f"error/{name}_{side[0]}": values for name, values in mean.items()}
+            if has_reference:
+                found[f"{side}_adv"] = sign * (mean["reference"] - mean["policy"])
     if loss.margin is not None:
         margin = loss.margin.detach()
         found |= {
             "rewards/margins": margin,
-            "rewards/accuracies": (margin > 0).float() + 0.5 * (margin == 0).float(),
             "gradient_factor": torch.sigmoid(-margin),
             "negative_margins": (margin < 0).float(),
             "largest_logit": margin.abs(),
         }
+    if compared is not None:
+        right = (0.5 * (1 + compared.sign())).where(~compared.isnan(), torch.nan)
+        found["rewards/accuracies"] = right if right.ndim == 1 else right.nanmean(1)
+        if compared.ndim == 2:
+            found["judged"] = (~compared.isnan()).sum(1).float()
+    if loss.reward is not None:
+        reward = loss.reward.detach()
+        if outputs.labels is None:
+            found["largest_logit"] = reward.amax(1) - reward.amin(1)
+        else:
+            found["largest_logit"] = reward.abs().amax(1)
+            for index in range(reward.shape[1]):
+                found |= {f"{SINGLE}reward/{index}": reward[:, index], f"{SINGLE}label/{index}": outputs.labels[:, index].float()}
     if outputs.reference is not None:
         found["distance"] = mean_squared_error(outputs.policy.detach(), outputs.reference).mean(1)
     return found
 
 
+def _compared(outputs: Outputs, loss: Loss) -> Tensor | None:
+    """(B,) or (B, N): differences of reward, above 0 where the policy agrees with the label, NaN where nothing was judged."""
+    if loss.reward is None:
+        found = loss.margin if loss.compared is None else loss.compared
+        return None if found is None else found.detach()
+    if outputs.labels is not None:
+        return None
+    reward = loss.reward.detach()
+    first, second = torch.triu_indices(*[reward.shape[1]] * 2, 1, device=reward.device)
+    ahead = reward[:, first] - reward[:, second]
+    if outputs.scores is None:
+        return ahead
+    sign = (outputs.scores[:, first, 0] - outputs.scores[:, second, 0]).sign().to(ahead)
+    return (sign * ahead).where(sign != 0, torch.nan)
+
+
+def _sides(outputs: Outputs, loss: Loss) -> list[tuple[str, int, Tensor]]:
+    """Name, sign of its advantage and samples (B, K) of the preferred, and of the dispreferred where there are any."""
+    if outputs.labels is not None and loss.reward is not None:
+        wanted = outputs.labels > 0
+        return [("win", 1, wanted), ("lose", -1, ~wanted)]
+    place = torch.arange(outputs.policy.shape[1], device=outputs.policy.device)
+    sides = [("win", 1, (place == 0)[None])]
+    return sides if len(place) == 1 else [*sides, ("lose", -1, (place == len(place) - 1)[None])]
+
+
 def summarise(numbers: dict[str, Tensor], timestep_count: int) -> dict[str, float]:
-    """Means over a step's whole batch, the largest |logit|, and means by bucket of the scheduler's own range of timesteps."""
-    metrics = {name: float(values.mean()) for name, values in numbers.items() if name not in ("timestep", "largest_logit")}
+    """Means over the groups of a step's whole batch that have a number, the largest |logit|, and means by bucket of the timesteps.
+
+    Of samples judged one by one: the mean reward of each label, and as accuracy the AUC, the share of wanted–unwanted pairs of the whole
+    batch in which the wanted has the higher reward, a tie ½; none of them where a label is absent.
+    """
+    metrics = {}
+    for name, values in numbers.items():
+        if name not in ("timestep", "largest_logit") and not name.startswith(SINGLE):
+            metrics |= _mean(name, values)
     if "largest_logit" in numbers:
         metrics["largest_logit"] = float(numbers["largest_logit"].max())
+    if f"{SINGLE}reward/0" in numbers:
+        metrics |= _judged_singly(
+            *(torch.cat([numbers[key] for key in numbers if key.startswith(SINGLE + part)]) for part in ("reward", "label"))
+        )
     bucket = (numbers["timestep"] * BUCKETS / timestep_count).long().clamp(0, BUCKETS - 1)
     for index in bucket.unique().tolist():
         for name in BUCKETED:
             if name in numbers:
-                metrics[f"{name}/t_bucket_{index}"] = float(numbers[name][bucket == index].mean())
+                metrics |= _mean(f"{name}/t_bucket_{index}", numbers[name][bucket == index])
         metrics[f"groups/t_bucket_{index}"] = float((bucket == index).sum())
+    return metrics
+
+
+def _mean(name: str, values: Tensor) -> dict[str, float]:
+    """The mean of what is there, under its name; nothing where nothing is."""
+    there = values[~values.isnan()]
+    return {name: float(there.mean())} if len(there) else {}
+
+
+def _judged_singly(reward: Tensor, label: Tensor) -> dict[str, float]:
+    wanted, unwanted = reward[label > 0], reward[label <= 0].sort().values
+    metrics = _mean("rewards/wanted", wanted) | _mean("rewards/unwanted", unwanted)
+    if len(metrics) == 2:
+        below, upto = (torch.searchsorted(unwanted, wanted, right=right).double() for right in (False, True))
+        metrics["rewards/accuracies"] = float((0.5 * (below + upto)).mean() / len(unwanted))
     return metrics
 
 
@@ -82,16 +160,50 @@ def _is_below_zero(values: list[float]) -> bool:
     return fmean(values) < -2 * stdev(values) / math.sqrt(len(values))
 
 
+@dataclass(frozen=True)
+class Words:
+    """What the sentences call things, by the kind of rows."""
+
+    rows: str
+    accuracy: str
+    preferred: str
+    check: str
+    hold: str = ""
+    swapped: str = ""
+
+
+PAIRS = Words(
+    "pairs", "implicit accuracy", "chosen", "`chosen` first?", ", or hold on to them: objective rpo, more sft",
+    "Are chosen and rejected swapped?",
+)  # fmt: skip
+LISTS = Words("lists", "pair concordance", "best", "best first, and high scores good?", swapped="Are the lists in reverse order?")
+SINGLES = Words("samples", "AUC", "wanted", "1 for wanted?", ", or weigh them more: desirable", "Are the labels 0 and 1 swapped?")
+SPANS = Words("clips", "accuracy of spans", "better", "1 where index 0 is the better one?")
+
+
+def _words(metrics: dict[str, float]) -> Words:
+    """By what is measured: spans and lists have more than one judgement to a group, and a list has no margin."""
+    if "rewards/wanted" in metrics or "rewards/unwanted" in metrics:
+        return SINGLES
+    if "judged" in metrics:
+        return SPANS if "rewards/margins" in metrics else LISTS
+    return PAIRS
+
+
 def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str]:
-    """Sentences by kind, from the metrics of all steps so far; the window is in steps. A pure function, so a resumed run says the same."""
+    """Sentences by kind, from the metrics of all steps so far; the window is in steps. A pure function, so a resumed run says the same.
+
+    A sentence is said only of what the rows and the reference let be measured, in the words of the rows.
+    """
     said: dict[str, str] = {}
-    if not history or "rewards/accuracies" not in history[-1]:
+    if not history:
         return said
     last = history[-1]
-    groups = sum(last.get(f"groups/t_bucket_{index}", 0.0) for index in range(BUCKETS))
-    if last["largest_logit"] > 20:
-        said["large logits"] = (
-            f"largest |logit| is {last['largest_logit']:.1f} (above 20): lower learning_rate (now {last['lr']:.2g}), or lower beta"
+    words, has_reference = _words(last), any(name.startswith("error/reference") for name in last)
+    if last.get("largest_logit", 0.0) > 20:
+        cure = f"lower learning_rate (now {last['lr']:.2g}), or lower beta"
+        said["large logits"] = f"largest |logit| is {last['largest_logit']:.1f} (above 20): " + (
+            cure if has_reference else "without a reference it is of the errors as they are: lower beta (mapo: steps)"
         )
     norms = _recent(history, "grad_norm", window)
     if len(norms) >= 20 and norms[-1] > 10 * median(norms[:-1]):
@@ -107,39 +219,13 @@ def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str
         )
     if len(history) < window:
         return said
-    mean = {
-        name: fmean(_recent(history, name, window) or [0.0]) for name in ("win_adv", "lose_adv", "gradient_factor", "rewards/accuracies")
-    }
-    needed = math.ceil(PAIRS_TO_JUDGE / max(groups, 1))
-    accuracies = _recent(history, "rewards/accuracies", needed)
-    if len(accuracies) >= needed:
-        accuracy = fmean(accuracies)
-        if abs(accuracy - 0.5) < 0.02:
-            said["accuracy at chance"] = (
-                f"implicit accuracy {accuracy:.2f} ± 0.02 after {int(needed * groups)} pairs: "
-                f"check the labels (`chosen` first?) and the learning rate"
-            )
-    if mean["rewards/accuracies"] > 0.98:
-        said["too easy"] = (
-            f"implicit accuracy {mean['rewards/accuracies']:.2f} with a growing margin: "
-            f"the pairs are too easy, or beta is too small to hold the policy near the reference"
-        )
-    if "win_adv" in last and "lose_adv" in last:
-        wins, losses = _recent(history, "win_adv", window), _recent(history, "lose_adv", window)
-        if _is_below_zero(wins) and mean["win_adv"] < -FORGOTTEN * mean["lose_adv"] < 0:
-            said["displacement"] = (
-                f"win_adv falls below 0 ({mean['win_adv']:.2g} over {window} steps) while lose_adv rises: "
-                f"likelihood displacement; the chosen are forgotten too. Lower lr, raise beta, or hold on to them: objective rpo, more sft"
-            )
-        elif _is_below_zero(wins) and _is_below_zero(losses):
-            said["against the labels"] = (
-                f"win_adv and lose_adv both fall ({mean['win_adv']:.2g}, {mean['lose_adv']:.2g}): "
-                f"the policy moves against the labels. Are chosen and rejected swapped?"
-            )
-    if mean["gradient_factor"] < 0.02:
-        said["saturated"] = (
-            f"gradient factor {mean['gradient_factor']:.3f}: {100 * (1 - mean['gradient_factor']):.0f}% of the pairs "
-            f"teach nothing now. Stop here, or bring harder pairs"
+    said |= _of_accuracy(history, window, words, has_reference) | _of_advantages(history, window, words)
+    factors = _recent(history, "gradient_factor", window)
+    if factors and (factor := fmean(factors)) < 0.02:
+        said["saturated"] = f"gradient factor {factor:.3f}: {100 * (1 - factor):.0f}% of the {words.rows} teach nothing now. " + (
+            f"Stop here, or bring harder {words.rows}"
+            if has_reference
+            else "Their errors are far apart as they are: lower beta (mapo: steps)"
         )
     distances = _recent(history, "distance", 101)
     if (
@@ -152,3 +238,43 @@ def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str
             f"distance to the reference ×{growth:.0f} in 100 steps: expect noise images soon; keep the last good checkpoint"
         )
     return said
+
+
+def _of_accuracy(history: list[dict[str, float]], window: int, words: Words, has_reference: bool) -> dict[str, str]:
+    """Without a reference ½ is no chance level: which sample has the smaller error is a matter of the pictures too."""
+    said: dict[str, str] = {}
+    groups = sum(history[-1].get(f"groups/t_bucket_{index}", 0.0) for index in range(BUCKETS))
+    needed = math.ceil(GROUPS_TO_JUDGE / max(groups, 1))
+    judged = _recent(history, "rewards/accuracies", 2 * needed)[-needed:]  # a step whose labels are all alike has none
+    if has_reference and len(judged) == needed and abs((accuracy := fmean(judged)) - 0.5) < 0.02:
+        said["accuracy at chance"] = (
+            f"{words.accuracy} {accuracy:.2f} ± 0.02 after {int(needed * groups)} {words.rows}: "
+            f"check the labels ({words.check}) and the learning rate"
+        )
+    recent = _recent(history, "rewards/accuracies", window)
+    if recent and (accuracy := fmean(recent)) > 0.98:
+        said["too easy"] = f"{words.accuracy} {accuracy:.2f}" + (
+            f": the {words.rows} are too easy, or beta is too small to hold the policy near the reference"
+            if has_reference
+            else f" without a reference: the {words.preferred} may be easy to denoise whatever the policy does, such as flat pictures; "
+            f"judge by held-out rewards, or take an objective with a reference"
+        )
+    return said
+
+
+def _of_advantages(history: list[dict[str, float]], window: int, words: Words) -> dict[str, str]:
+    wins, losses = _recent(history, "win_adv", window), _recent(history, "lose_adv", window)
+    if min(len(wins), len(losses)) < 20 or not _is_below_zero(wins):
+        return {}
+    win, lose = fmean(wins), fmean(losses)
+    if win < -FORGOTTEN * lose < 0:
+        return {
+            "displacement": f"win_adv falls below 0 ({win:.2g} over {window} steps) while lose_adv rises: likelihood displacement; "
+            f"the {words.preferred} are forgotten too. Lower lr, raise beta{words.hold}"
+        }
+    if _is_below_zero(losses):
+        return {
+            "against the labels": f"win_adv and lose_adv both fall ({win:.2g}, {lose:.2g}): "
+            f"the policy moves against the labels. {words.swapped}"
+        }
+    return {}
