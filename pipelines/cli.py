@@ -6,8 +6,6 @@ Nothing heavy is imported before a command needs it: `diffalign --help` must not
 from __future__ import annotations
 
 import errno
-import inspect
-import json
 import os
 import signal
 import sys
@@ -39,16 +37,6 @@ ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE …]", help="settings that replace the file's: train.steps=100")]
 Redo = Annotated[bool, typer.Option("--redo", help="make it again; what is there is moved to RUN/replaced")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="show where an error arose (also: DIFFALIGN_TRACEBACK=1)")]
-
-# β in the terms of other projects, for the logistic objectives on the ε error with mean reduction.
-BETA_ELSEWHERE = (
-    ("Diffusion-DPO, Tango 2, TangoFlux, VideoDPO, InPO, SmPO", "β"),
-    ("diffusers' research script for SDXL", "β"),
-    ("diffusers' research script for SD 1.5, align-anything", "β / 2"),
-    ("Diffusion-KTO", "β / 2"),
-    ("flow_grpo (Flow-DPO, on velocity errors)", "β"),
-    ("SimpleTuner (sum over N latent elements)", "β / N"),
-)
 
 
 def main() -> None:
@@ -133,40 +121,19 @@ for _stage in STAGES:
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="an objective, for its formula and arguments")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="an objective, for its formula, its paper, what it needs and its β elsewhere")
+    ] = None,
     traceback: Traceback = False,
 ) -> None:
     """The objectives, or one of them in full."""
     with clear_errors(traceback):
-        from diffalign.objectives import OBJECTIVES, defaults, objective_function
+        from pipelines.methods_table import COLUMNS, describe, methods_rows
 
         if name is None:
-            rows = [(key, needs.rows, needs.reference or "none", _summary(objective_function(key))) for key, needs in OBJECTIVES.items()]
-            _show_table(("objective", "rows", "reference", "loss"), rows)
-            return
-        function, needs = objective_function(name), OBJECTIVES[name]
-        arguments = ", ".join(f"{key}={value!r}" for key, value in defaults(name).items())
-        print(f"{name}\n\n{inspect.getdoc(function)}\n")
-        print(f"rows                     {needs.rows}")
-        print(f"reference                {needs.reference or 'none'}")
-        print(f"arguments                {arguments or 'none'}")
-        at_reference = "depends on the error" if needs.value_at_reference is None else f"{needs.value_at_reference:.6g}"
-        print(f"loss where policy = reference   {at_reference}")
-        print(f"in a config              train: {{objective: {{{', '.join(['name: ' + name, *_yaml_arguments(name)])}}}}}")
-        if "beta" in defaults(name):
-            print("\nthis β in other projects' terms")
-            for project, theirs in BETA_ELSEWHERE:
-                print(f"  {project:<58} {theirs}")
-
-
-def _summary(function: object) -> str:
-    return (inspect.getdoc(function) or "").split("\n")[0]
-
-
-def _yaml_arguments(name: str) -> list[str]:
-    from diffalign.objectives import defaults
-
-    return [f"{key}: {json.dumps(value)}" for key, value in defaults(name).items()]
+            _show_table(COLUMNS, methods_rows())
+        else:
+            print(describe(name))
 
 
 @app.command()

@@ -71,6 +71,7 @@ SHARED_FILES = {
         "cli",
         "config",
         "json_file",
+        "methods_table",
         "model",
         "progress",
         "prompts",

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +18,9 @@ from typer.testing import CliRunner
 
 import pipelines.cli
 import pipelines.generate
+import pipelines.methods_table
 from diffalign import __version__
-from diffalign.objectives import OBJECTIVES
+from diffalign.objectives import OBJECTIVES, defaults, objective_function
 from pipelines import STAGES
 from pipelines.cli import app
 from reward_models import REWARD_MODELS
@@ -198,17 +201,72 @@ def test_tables() -> None:
     assert "stable_diffusion" in call("backbones").stdout
 
 
+def test_the_methods_are_readable_at_100_columns() -> None:
+    shown = CliRunner(env={"COLUMNS": "100", "FORCE_COLOR": "1", "TERM": "xterm"}).invoke(app, ["methods"]).stdout
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["objective", *OBJECTIVES]
+    assert len(lines) < 2 * len(OBJECTIVES)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_each_method_in_full(name: str) -> None:
-    told = call("methods", name).stdout
-    at_reference = OBJECTIVES[name].value_at_reference
-    assert told.startswith(f"{name}\n") and (at_reference is None or f"{at_reference:.6g}" in told)
+    told, needs = call("methods", name).stdout, OBJECTIVES[name]
+    assert told.startswith(f"{name}: ") and re.search(r"^paper +https://\S+", told, re.MULTILINE)
+    assert inspect.getdoc(objective_function(name)) in told
+    assert re.search(rf"^rows +{needs.rows}: .*pair\.rule", told, re.MULTILINE)
+    assert needs.value_at_reference is None or f"loss {needs.value_at_reference:.6g} at the defaults" in told
+    assert all(f"{field}: " in told for each in needs.reads for field in each.split(" or "))
+    assert all(f"{key}={value!r}" in told for key, value in defaults(name).items())
+    assert ("β_LM = β / (2κ)" in told) == ("beta" in defaults(name))
+    [config] = re.findall(r"^in a config +(.*)$", told, re.MULTILINE)
+    assert yaml.safe_load(config) == {
+        "train": {"objective": {"name": name, **{key: _plain(value) for key, value in defaults(name).items()}}}
+    }
 
 
-def test_a_method_gives_its_formula_and_beta() -> None:
-    told = call("methods", "diffusion_dpo").stdout
-    assert "arXiv:2311.12908" in told and "beta=5000.0" in told and "0.693147" in told and "β / 2" in told
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("diffusion_dpo", ["https://arxiv.org/abs/2311.12908", "beta=5000.0", "0.693147", "β / 2 = 2500", "β / N", "a scale-free link"]),
+        ("diffusion_kto", ["β / 2 = 1000", "a reward of 1 is a drift of 2/β", "pair.rule: labelled"]),
+        ("capo", ["CaPO, as its paper writes it", "train.scores"]),
+        ("smpo", ["scores: a score of each sample", "win_probability: P(first preferred)"]),
+        ("mapo", ["no forward of a reference", "it acts as β = steps·scale, 500"]),
+        ("dspo", ["https://openreview.net/forum?id=xyfb9HHvMe", "its whole prediction"]),
+        ("densedpo", ["segment_labels: 1, −1 or 0", "β / 2 = 500"]),
+        ("fdpo", ["by κ first"]),
+    ],
+)
+def test_a_method_gives_what_it_needs_and_its_beta(name: str, told: list[str]) -> None:
+    said = call("methods", name).stdout
+    assert [each for each in told if each not in said] == []
+
+
+def test_a_beta_on_errors_as_they_are_is_no_diffusion_dpo_s() -> None:
+    assert "Diffusion-DPO, Tango 2" in call("methods", "rpo").stdout and "Diffusion-DPO, Tango 2" not in call("methods", "simpo").stdout
+    assert "Diffusion-KTO  " not in call("methods", "rpo").stdout
     assert "choose one of: diffusion_dpo" in call("methods", "dpoo", status=1).stderr
+
+
+def test_a_method_names_its_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "methods").mkdir()
+    for name, text in {
+        "a": "{objective: ipo}",
+        "b": "{objective: {name: ipo, beta: 3}}",
+        "c": "{objective: nca}",
+        "d": "{steps: 3}",
+    }.items():
+        (tmp_path / "methods" / f"{name}.yaml").write_text(f"train: {text}", encoding="utf-8")
+    monkeypatch.setattr(pipelines.methods_table, "bundled_configs", lambda: tmp_path)
+    said = {
+        name: re.findall(r"configs/methods/(\w)\.yaml", call("methods", name).stdout) for name in ("ipo", "nca", "diffusion_dpo", "rpo")
+    }
+    assert said == {"ipo": ["a", "b"], "nca": ["c"], "diffusion_dpo": ["d"], "rpo": []}
 
 
 @pytest.mark.parametrize(

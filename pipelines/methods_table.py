@@ -1,0 +1,130 @@
+"""`diffalign methods`: what an objective is, what it needs and how to get it, and its β in other projects' terms."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from importlib import import_module
+
+import yaml
+
+from diffalign.objectives import OBJECTIVES, defaults, objective_function
+from pipelines.config import bundled_configs
+
+COLUMNS = ("objective", "rows", "reference", "what it does")
+ROWS = {
+    "pairs": "a preferred and a dispreferred sample; pair.rule: best_vs_worst, best_vs_rest, all_pairs or imported",
+    "lists": "samples in their order, best first; pair.rule: ranked_list",
+    "labelled": "samples judged one by one, 1 or 0; pair.rule: labelled",
+    "segments": "pairs with a label for each span of time; pair.rule: imported, of a preference set with segment_labels",
+    "positives": "the preferred sample alone; any pair.rule: it takes the first of a pair or list, and every sample labelled 1",
+}
+REFERENCE = {
+    None: "none: no forward of a reference",
+    "error": "its error alone, of the frozen base",
+    "prediction": "its whole prediction, of the frozen base",
+}
+READS = {
+    "scores": "a score of each sample; train.scores: [reward.dimension, …], by default what the rows were ranked by (pair.by)",
+    "labels": "1 wanted, 0 unwanted; pair.rule: labelled",
+    "win_probability": "P(first preferred); votes of an imported set, and ½ where pair.ties: keep",
+    "segment_labels": "1, −1 or 0 for each span; a column of the imported preference set",
+    "teacher": "the prediction of a checkpoint further along than the reference",
+    "mask": "weights of positions",
+    "mismatched": "predictions of both networks under another group's prompt",
+}
+SCALE = {
+    "difference": "a scale-free link on differences of reward: β alone says how far the policy may go",
+    "absolute": "rewards or margins meet a fixed number, so β says how far is far: a reward of 1 is a drift of 2/β in squared error",
+    "surrogate": "errors become log-ratios or probabilities by κ first, and what is not linear there changes with the scale",
+}
+NO_BETA = {
+    "dro": "fixed at 2: its margin is in mean-squared error as it is",
+    "mapo": "none; for small errors it acts as β = steps·scale, 500 at the defaults, without a reference",
+    "asft": "none; κ says what an error is worth",
+    "orpo": "none; κ says what an error is worth",
+    "sft": "none",
+}
+# Theirs is β over the number: for ε errors, mean-reduced. A number stands where it is one; other terms are words.
+ELSEWHERE: tuple[tuple[str, float | str, tuple[str, ...]], ...] = (
+    ("Diffusion-DPO, Tango 2, TangoFlux, VideoDPO, InPO, SmPO", 1, ()),
+    ("diffusers' research script for SDXL", 1, ()),
+    ("diffusers' research script for SD 1.5, align-anything", 2, ()),
+    ("flow_grpo (Flow-DPO; on velocity errors, where 100 is usual)", 1, ()),
+    ("SimpleTuner (sum over N latent elements)", "β / N", ()),
+    ("Diffusion-KTO", 2, ("diffusion_kto", "kto")),
+    ("RankDPO, DenseDPO, as their papers write it (if their norm is a mean)", 2, ("rankdpo", "densedpo")),
+    ("CaPO, as its paper writes it", 2, ("capo",)),
+)
+LANGUAGE_MODELS = ("language models, of log-ratios u = −κ·drift", "β_LM = β / (2κ)")
+
+
+def methods_rows() -> list[tuple[str, str, str, str]]:
+    """A line of COLUMNS for each objective, in the order of the table."""
+    return [(name, needs.rows, needs.reference or "none", _summary(name)) for name, needs in OBJECTIVES.items()]
+
+
+def describe(name: str) -> str:
+    """One objective in full, as text. ValueError for a name that is not in OBJECTIVES."""
+    function = objective_function(name)
+    needs, formula, arguments = OBJECTIVES[name], inspect.getdoc(function) or "", defaults(name)
+    fields = [field for each in needs.reads for field in each.split(" or ")]
+    at_reference = (
+        "depends on the errors or scores" if needs.value_at_reference is None else f"{needs.value_at_reference:.6g} at the defaults"
+    )
+    lines = [
+        ("paper", paper(formula)),
+        ("rows", f"{needs.rows}: {ROWS[needs.rows]}"),
+        ("reference", REFERENCE[needs.reference]),
+        *(("reads" if index == 0 else "or" if len(fields) > len(needs.reads) else "", f"{field}: {READS[field]}")
+          for index, field in enumerate(fields)),
+        ("defaults", ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "none"),
+        ("in a config", f"train: {{objective: {{{', '.join(['name: ' + name, *_yaml_arguments(arguments)])}}}}}"),
+        ("policy = reference", f"loss {at_reference}"),
+        ("β", NO_BETA[name] if "beta" not in arguments else SCALE[needs.scale]),
+        *(("config" if index == 0 else "", path) for index, path in enumerate(configs_of(name))),
+    ]  # fmt: skip
+    found = f"{name}: {_summary(name)}\n\n{formula}\n\n" + "\n".join(f"{label:<20}{text}" for label, text in lines)
+    if "beta" in arguments:
+        found += f"\n\nβ = {arguments['beta']:g} in other projects' terms\n"
+        found += "\n".join(f"  {project:<72}{theirs}" for project, theirs in _elsewhere(name, arguments["beta"]))
+    return found
+
+
+def paper(formula: str) -> str:
+    """The links in a docstring: arXiv numbers as addresses, and addresses as they are."""
+    found = re.findall(r"arXiv:\d{4}\.\d{5}|https://[^\s,;]+", formula)
+    return ", ".join(each.replace("arXiv:", "https://arxiv.org/abs/").rstrip(".") for each in found)
+
+
+def configs_of(name: str) -> list[str]:
+    """The bundled configs/methods/*.yaml that train with an objective."""
+    found = []
+    for path in sorted((bundled_configs() / "methods").glob("*.yaml")):
+        objective = (yaml.safe_load(path.read_text(encoding="utf-8")).get("train") or {}).get("objective", "diffusion_dpo")
+        if name == (objective if isinstance(objective, str) else objective.get("name")):
+            found.append(f"configs/methods/{path.name}")
+    return found
+
+
+def _elsewhere(name: str, beta: float) -> list[tuple[str, str]]:
+    """Projects that measure from a reference say nothing of a β on errors as they are."""
+    if OBJECTIVES[name].reference is None:
+        return [LANGUAGE_MODELS]
+    theirs = [
+        (project, over if isinstance(over, str) else f"β = {beta:g}" if over == 1 else f"β / {over:g} = {beta / over:g}")
+        for project, over, only in ELSEWHERE
+        if not only or name in only
+    ]
+    return [*theirs, LANGUAGE_MODELS]
+
+
+def _summary(name: str) -> str:
+    """The first line of the objective's file, without its name."""
+    text = (import_module(f"diffalign.objectives.{name}").__doc__ or "").split("\n")[0]
+    return text.partition(": ")[2].rstrip(".")
+
+
+def _yaml_arguments(arguments: dict[str, object]) -> list[str]:
+    return [f"{key}: {json.dumps(value)}" for key, value in arguments.items()]
