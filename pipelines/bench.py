@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.config import Section
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from diffalign.backbones import Backbone
     from diffalign.training.alignment import AlignmentTask
     from diffalign.training.groups import GroupBatch
+    from pipelines.bench_objectives import Costs
 
 BENCHES = {
     "step": "a whole training step against the bare policy forward and backward plus the bare reference forward on the same tensors",
     "encode": "a training step that runs the VAE and the text encoder on its batch, against one on cached latents and embeds",
+    "objectives": "every objective's forward and backward to the prediction, beside the forwards that it needs, against diffusion_dpo's",
 }
 
 
@@ -52,9 +54,20 @@ class Bench(Section):
     steps: int = Field(default=30, ge=2)  # the first fifth, at least one, is warm-up
     precision: Literal["fp32", "bf16"] = "fp32"  # autocast of the denoiser; autoencoder and text encoder stay float32
     threads: int | None = Field(default=None, ge=1)  # torch's; default: its own choice
+    latents: tuple[int, ...] | None = Field(default=None, min_length=2)  # objectives: (C, *S) of a sample; default: the model's own
+    bare_seconds: tuple[float, float] | None = None  # objectives: of a bare step and of one forward of another model; default: measured
+
+    @model_validator(mode="after")
+    def _check(self) -> Bench:
+        if self.latents is not None and self.bare_seconds is None:
+            raise ValueError(
+                f"latents {list(self.latents)} are not this model's, so its step is not theirs; give the seconds of the other model's bare "
+                f"step and of one of its forwards: bare_seconds=[2.0, 0.5]"
+            )
+        return self
 
 
-def run(name: str, settings: Bench) -> Ratio:
+def run(name: str, settings: Bench) -> Ratio | Costs:
     """One of BENCHES on random pictures and prompts; ValueError for another name."""
     import torch
 
@@ -64,11 +77,32 @@ def run(name: str, settings: Bench) -> Ratio:
         torch.set_num_threads(settings.threads)
     with tempfile.TemporaryDirectory(prefix="diffalign-bench-") as temporary:
         folder = Path(temporary)
+        if name == "objectives":
+            return _objectives(folder, settings)
         cached = _task(folder, settings, encode_in_step=False)
         if name == "step":
             return _in_turn("training step / floor", cached, _floor(cached, settings.batch_size), folder / "train", settings)
         encoding, other = _task(folder, settings, encode_in_step=True), _step_of(cached, settings.batch_size)
         return _in_turn("step that encodes / step on cached latents", encoding, other, folder / "train", settings)
+
+
+def _objectives(folder: Path, settings: Bench) -> Costs:
+    """On the model's latents with its own bare step, or on other latents with the seconds that were given."""
+    import torch
+
+    from pipelines.bench_objectives import Bare, measure_objectives, seconds_of
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if settings.latents is not None and settings.bare_seconds is not None:
+        return measure_objectives(settings.latents, settings.batch_size, settings.steps, Bare(*settings.bare_seconds), device)
+    task = _task(folder, settings.model_copy(update={"objective": "diffusion_dpo"}), encode_in_step=False)
+    with_reference = _floor(task, settings.batch_size)
+    shape, task.reference = tuple(task.groups.fetch([0], dropped=[False], flipped=[False]).latents.shape[2:]), None
+    alone = _floor(task, settings.batch_size)
+    pairs = [(seconds_of(alone), seconds_of(with_reference)) for _ in range(settings.steps)][max(1, settings.steps // 5) :]
+    step, both = (median(each) for each in zip(*pairs))
+    bare = Bare(step, max(0.0, both - step)) if settings.bare_seconds is None else Bare(*settings.bare_seconds)
+    return measure_objectives(shape, settings.batch_size, settings.steps, bare, device)
 
 
 def _in_turn(name: str, task: AlignmentTask, other: Callable[[], None], folder: Path, settings: Bench) -> Ratio:
@@ -111,11 +145,11 @@ def _floor(task: AlignmentTask, batch_size: int) -> Callable[[], None]:
     count = batch.latents.shape[1]
     sample, every = noised.sample.flatten(0, 1).to(device), timestep.repeat_interleave(count).to(device)
     embeds = {key: value.repeat_interleave(count, 0).to(device) for key, value in batch.embeds.items()}
-    target = torch.zeros_like(sample)
+    target, reference = torch.zeros_like(sample), task.reference
 
     def floor() -> None:
-        if task.reference is not None:
-            with task.reference.use() as denoiser:
+        if reference is not None:
+            with reference.use() as denoiser:
                 task.backbone.predict(denoiser, sample, every, embeds)
         prediction = task.backbone.predict(task.modules["denoiser"], sample, every, embeds)
         torch.nn.functional.mse_loss(prediction, target).backward()

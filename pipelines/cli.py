@@ -160,7 +160,12 @@ def backbones(traceback: Traceback = False) -> None:
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="step (against its floor) or encode (in the step against once)")] = "step",
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT", help="step (against its floor), encode (in the step against once) or objectives (against diffusion_dpo)"
+        ),
+    ] = "step",
     overrides: Overrides = None,
     traceback: Traceback = False,
 ) -> None:

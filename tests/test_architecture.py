@@ -68,6 +68,7 @@ SHARED_FILES = {
     "reward_models": {"contract", "pixels"},
     "pipelines": {
         "bench",
+        "bench_objectives",
         "cli",
         "config",
         "json_file",

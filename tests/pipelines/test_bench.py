@@ -9,16 +9,20 @@ import pytest
 import torch
 
 from diffalign.backbones.stable_diffusion import StableDiffusion
-from pipelines import bench
-from pipelines.bench import Bench, run
+from diffalign.objectives import OBJECTIVES, Needs
+from diffalign.tensors import Loss, Outputs
+from pipelines import bench, bench_objectives
+from pipelines.bench import Bench, Ratio, run
+from pipelines.bench_objectives import Bare, Cost, Costs, measure_objectives, random_outputs
 
 SMALL = {"batch_size": 2, "steps": 3}
 
 
-@pytest.mark.parametrize("name", bench.BENCHES)
+@pytest.mark.parametrize("name", ["step", "encode"])
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_a_bench_gives_a_ratio_of_two_times(name: str, lora: bool, tiny_pipeline: Path) -> None:
     found = run(name, Bench(source=str(tiny_pipeline), lora=lora, **SMALL))
+    assert isinstance(found, Ratio)
     assert found.seconds > 0 and found.against > 0 and found.ratio == found.seconds / found.against
     assert str(found).startswith(found.name) and str(found).endswith(f"ratio {found.ratio:.3f}")
 
@@ -94,3 +98,81 @@ def test_groups_that_encode_give_what_the_cache_holds(tiny_pipeline: Path, tmp_p
     assert set(one.embeds) == set(other.embeds)
     for name in one.embeds:
         torch.testing.assert_close(other.embeds[name], one.embeds[name], rtol=1e-5, atol=1e-5)
+
+
+def test_every_objective_is_measured_beside_the_model_s_own_step(tiny_pipeline: Path) -> None:
+    found = run("objectives", Bench(source=str(tiny_pipeline), **SMALL))
+    assert isinstance(found, Costs) and found.shape[0] == 4 and found.bare.step > 0
+    assert sorted(cost.name for cost in found.costs) == sorted(OBJECTIVES)
+    ratios = {cost.name: cost.ratio for cost in found.costs}
+    assert list(ratios.values()) == sorted(ratios.values(), reverse=True) and ratios["diffusion_dpo"] == 1
+    assert all(cost.seconds > 0 for cost in found.costs)
+
+
+def test_other_latents_need_the_seconds_of_their_model() -> None:
+    found = run("objectives", Bench(latents=(4, 16, 16), bare_seconds=(2.0, 0.5), **SMALL))
+    assert isinstance(found, Costs) and found.shape == (4, 4, 16, 16) and found.bare == Bare(2.0, 0.5)
+    with pytest.raises(ValueError, match=r"latents \[4, 16, 16\] are not this model's.*bare_seconds=\[2\.0, 0\.5\]"):
+        Bench(latents=(4, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("needs", "seconds"),
+    [
+        (Needs("pairs", None, None), 3.0),
+        (Needs("pairs", "error", None), 4.0),
+        (Needs("pairs", "prediction", None, ("teacher",)), 5.0),
+        (Needs("labelled", "error", None, ("labels", "mismatched")), 6.0),
+    ],
+)
+def test_the_bare_step_has_the_forwards_that_are_needed(needs: Needs, seconds: float) -> None:
+    assert Bare(3.0, 1.0).of(needs) == seconds
+
+
+def test_costs_are_medians_in_turn_without_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 6 rounds the first is slow and not counted. Bare steps 2 and 1: (2 + 3)/(2 + 1), and (1 + 2)/(1 + 1) without a reference."""
+    order, now = [], [0.0]
+    seconds = {"diffusion_dpo": 1.0, "mapo": 2.0, "ipo": 3.0}
+
+    def take(name: str) -> Any:
+        def objective(outputs: Outputs) -> Loss:
+            order.append(name)
+            now[0] += seconds[name] if order.count(name) > 2 else 1000.0  # once to see what it tracks, and the first round
+            return Loss(outputs.error[:, 0])
+
+        return objective
+
+    for name in set(OBJECTIVES) - set(seconds):
+        monkeypatch.delitem(OBJECTIVES, name)
+    monkeypatch.setattr("diffalign.objectives.objective_function", take)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    found = measure_objectives((4, 2, 2), pairs=2, steps=6, bare=Bare(1.0, 1.0), device="cpu")
+    assert found.costs == (Cost("ipo", 3.0, 5 / 3), Cost("mapo", 2.0, 1.5), Cost("diffusion_dpo", 1.0, 1.0))
+    assert order == [*OBJECTIVES, *list(OBJECTIVES) * 6]
+    assert "over 1.02: ipo, mapo\n" in str(found) and str(found).endswith("diffusion_dpo   1000.00  1.0000")
+    assert "over 1.02: none" in str(Costs((4, 2), Bare(1, 1), found.costs[2:]))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_random_outputs_feed_every_branch(name: str) -> None:
+    """As many samples for every kind of rows, and every field that any objective reads."""
+    needs = OBJECTIVES[name]
+    outputs = random_outputs(needs, (4, 8, 8), pairs=8, device="cpu")
+    assert outputs.policy.shape[0] * outputs.policy.shape[1] == 16 and outputs.policy.requires_grad
+    assert all(getattr(outputs, field) is not None for each in needs.reads for field in each.split(" or "))
+    assert (outputs.reference is None) == (needs.reference is None)
+    bench_objectives._backward_of(watched(name), outputs)()
+    assert outputs.policy.grad is None
+
+
+def watched(name: str) -> Any:
+    """The objective, made to fail where no gradient comes back to the prediction."""
+    from diffalign.objectives import objective_function
+
+    def checked(outputs: Outputs) -> Loss:
+        loss = objective_function(name)(outputs)
+        [gradient] = torch.autograd.grad(loss.value.sum(), outputs.policy, retain_graph=True)
+        assert bool(torch.isfinite(gradient).all()) and bool((gradient != 0).any())
+        return loss
+
+    return checked

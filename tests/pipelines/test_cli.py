@@ -278,6 +278,7 @@ def test_a_method_names_its_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (("step", "steps=1"), "steps: got 1; input should be greater than or equal to 2"),
         (("step", "batch_size=0"), "batch_size: got 0; input should be greater"),
         (("step", "lora.rank=3"), "lora: got {'rank': 3}; input should be a valid boolean"),
+        (("objectives", "latents=[4,8,8]"), "give the seconds of the other model's bare step and of one of its forwards"),
         (("step", "objective=foo"), "unknown objective 'foo'; choose one of: diffusion_dpo"),
     ],
 )
