@@ -43,6 +43,7 @@ bench: $(STAMP)
 	$(BIN)/diffalign bench step
 	$(BIN)/diffalign bench step lora=true
 	$(BIN)/diffalign bench encode
+	$(BIN)/diffalign bench objectives
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

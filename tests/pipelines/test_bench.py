@@ -15,7 +15,7 @@ from pipelines import bench, bench_objectives
 from pipelines.bench import Bench, Ratio, run
 from pipelines.bench_objectives import Bare, Cost, Costs, measure_objectives, random_outputs
 
-SMALL = {"batch_size": 2, "steps": 3}
+SMALL: dict[str, Any] = {"batch_size": 2, "steps": 3}
 
 
 @pytest.mark.parametrize("name", ["step", "encode"])
