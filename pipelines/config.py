@@ -5,7 +5,6 @@ Each stage's section is a class in the stage's own file (`pipelines/generate.py:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
@@ -13,13 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from diffalign.did_you_mean import did_you_mean
 from diffalign.model_source import source_path
 from diffalign.section import Section
 from pipelines import ROAD, STAGES
+from pipelines.config_file import apply_override, dump_yaml, read_config, read_override
 
 S = TypeVar("S", bound=Section)
 
@@ -141,11 +140,6 @@ class Config(Section):
         return dump_yaml(_resolved(self))
 
 
-def dump_yaml(values: Mapping[str, Any]) -> str:
-    """A configuration as it is written into a run."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=140)
-
-
 def _resolved(section: BaseModel) -> dict[str, Any]:
     """Plain values of a section, without what is null by default. Another null stays: `clip_norm: null` is not the default."""
     values = section.model_dump(mode="json")
@@ -161,103 +155,23 @@ def _resolved(section: BaseModel) -> dict[str, Any]:
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The Config in a YAML file, or in a bundled one by its name (`quickstart`, `worlds/shapes`), with `key.sub=value` overrides.
 
+    `base: PATH` in the file, or as an override, is the file it is laid over: see `read_config`.
     ValueError: unreadable YAML, an unknown key (with the nearest and the known ones), a wrong type or range.
-    FileNotFoundError: no such file.
+    FileNotFoundError: no such file or base.
     """
-    path = config_path(source)
-    values = read_yaml(path.read_bytes(), str(path))
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {type(values).__name__}, not a mapping; a config starts with keys such as run:, model:, generate:")
-    for override in overrides:
-        _apply(values, override)
-    # `encode:` with nothing under it means: with the defaults; the override `gallery=null` takes the stage off the road.
-    values = {key: {} if value is None and key in STAGES else value for key, value in values.items() if value is not _REMOVED}
+    values, files = read_config(source, overrides)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{path}:\n{_describe(error, Config)}") from None
+        raise ValueError(f"{files}:\n{_describe(error, Config)}") from None
 
 
 def read_section(kind: type[S], overrides: Sequence[str]) -> S:
     """A section of `key=value` words alone, for a command that takes no file; ValueError as for a config."""
     values: dict[str, Any] = {}
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, *read_override(override))
     return _validate(kind, values)
-
-
-def bundled_configs() -> Path:
-    """The folder of the configs that ship with the project: `configs/` of a checkout, `pipelines/configs/` of an installed wheel."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
-
-
-def config_path(source: str | Path) -> Path:
-    """The file that a path or bundled name means; FileNotFoundError lists the bundled ones."""
-    path = Path(source)
-    if path.is_file():
-        return path
-    folder = bundled_configs()
-    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
-    names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
-    if name in names:
-        return folder / f"{name}.yaml"
-    if path.is_dir():
-        raise FileNotFoundError(f"{path} is a folder; give a YAML file, or one of the bundled: {', '.join(names)}")
-    hint = did_you_mean(name, names)
-    raise FileNotFoundError(f"no config {str(source)!r}{hint}; give the path of a YAML file, or one of the bundled: {', '.join(names)}")
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number (YAML 1.2) and a repeated key is an error."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key != "<<" and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
-)
-
-
-def read_yaml(text: bytes | str, where: str) -> Any:
-    """One YAML document; ValueError names the place of the mistake."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where} is not readable YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise ValueError(f"{where} is not readable YAML: nested too deeply") from None
-
-
-_REMOVED = object()
-
-
-def read_override(override: str) -> tuple[list[str], Any]:
-    """The parts of the key and the YAML-typed value of `section.key=value`; ValueError where it cannot be read."""
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise ValueError(f"cannot read the override {override!r}; write key=value or section.key=value, for example train.steps=100")
-    return parts, read_yaml(text, f"the value of {key!r}")
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    parts, value = read_override(override)
-    target = values
-    for index, part in enumerate(parts[:-1]):
-        if target.get(part) is None:
-            target[part] = {}
-        target = target[part]
-        if not isinstance(target, dict):
-            raise ValueError(f"cannot set {'.'.join(parts)!r}: {'.'.join(parts[: index + 1])} is {target!r}, not a section")
-    target[parts[-1]] = _REMOVED if value is None and target is values and parts[0] in STAGES else value
 
 
 def _describe(error: ValidationError, kind: type[BaseModel], prefix: tuple[str, ...] = ()) -> str:
@@ -267,7 +181,8 @@ def _describe(error: ValidationError, kind: type[BaseModel], prefix: tuple[str, 
         where = ".".join(str(part) for part in (*prefix, *item["loc"])) or "the config"
         match item["type"]:
             case "extra_forbidden":
-                key, known = str(item["loc"][-1]), sorted(_class_at(kind, item["loc"][:-1]).model_fields)
+                place = _class_at(kind, item["loc"][:-1])
+                key, known = str(item["loc"][-1]), sorted([*place.model_fields, *(["base"] if place is Config else [])])
                 lines.append(f"unknown key {where!r}{did_you_mean(key, known)}; known here: {', '.join(known)}")
             case "missing":
                 lines.append(f"{where} is missing; add it")

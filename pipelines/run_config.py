@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import STAGES
-from pipelines.config import Config, dump_yaml, read_yaml
+from pipelines.config import Config
+from pipelines.config_file import dump_yaml, read_yaml
 from pipelines.stage import write_atomically
 
 

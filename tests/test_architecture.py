@@ -71,6 +71,7 @@ SHARED_FILES = {
         "bench_objectives",
         "cli",
         "config",
+        "config_file",
         "json_file",
         "methods_table",
         "model",

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from pipelines import STAGES
-from pipelines.config import bundled_configs, load_config
+from pipelines.config import load_config
+from pipelines.config_file import bundled_configs
 
 CONFIGS = sorted(bundled_configs().rglob("*.yaml"))
 HEADER = ("Paper", "Command", "Hardware", "Time", "Expected")

@@ -69,7 +69,7 @@ def test_every_module_of_the_checkout_is_in_the_wheel(installed: Path) -> None:
 def test_bundled_configs_are_found_by_name(installed: Path) -> None:
     names = sorted(path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
     assert "quickstart" in names
-    code = f"from pipelines.config import config_path\nfor name in {names}: print(config_path(name))"
+    code = f"from pipelines.config_file import config_path\nfor name in {names}: print(config_path(name))"
     found = python(installed, "-c", code)
     for name, path in zip(names, found.split("\n")):
         assert Path(path) == installed / "pipelines" / "configs" / f"{name}.yaml"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import ROAD, STAGES
-from pipelines.config import Config, Model, bundled_configs, config_path, load_config, read_override, section_class
+from pipelines.config import Config, Model, load_config, section_class
+from pipelines.config_file import bundled_configs, config_path, read_override
 
 BASE = """
 run: runs/test
@@ -69,7 +70,7 @@ def test_empty_section_means_defaults_and_null_override_removes_it(tmp_path: Pat
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("sed=1", "unknown key 'sed' (did you mean 'seed'?); known here: encode"),
+        ("sed=1", "unknown key 'sed' (did you mean 'seed'?); known here: base, encode"),
         ("generate.step=1", "unknown key 'generate.step' (did you mean 'steps'?)"),
         ("generate.prompts.textz=[a]", "unknown key 'generate.prompts.textz' (did you mean 'texts'?)"),
         ("run=''", "run: got '', a folder for the run is needed, for example run: runs/mine"),
