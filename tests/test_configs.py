@@ -9,11 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from diffalign.data.pairing import RULES
+from diffalign.objectives import OBJECTIVES, defaults
+from diffalign.training.groups import KINDS
 from pipelines import STAGES
 from pipelines.config import load_config
 from pipelines.config_file import bundled_configs
+from pipelines.score import declared_dimensions
 
 CONFIGS = sorted(bundled_configs().rglob("*.yaml"))
+METHODS = [path for path in CONFIGS if path.parent.name == "methods"]
+# What no run makes yet: segment labels, a teacher's predictions, masks, mismatched prompts, the policy's own samples.
+WITHOUT_DATA = {"densedpo", "tgdpo", "sparsepo", "kto", "dro"}
 HEADER = ("Paper", "Command", "Hardware", "Time", "Expected")
 
 
@@ -98,3 +105,54 @@ def test_sd15_is_the_setting_of_the_release() -> None:
     encode, pair = load_config("sd15_diffusion_dpo").encode, load_config("sd15_diffusion_dpo").pair
     assert encode.posterior == "sample" and encode.size == (512, 512)
     assert pair.rule == "imported" and pair.ties == "drop" and not pair.same_source
+
+
+def test_every_objective_that_can_be_fed_has_the_method_of_its_name() -> None:
+    assert set(OBJECTIVES) - {path.stem for path in METHODS} == WITHOUT_DATA
+
+
+@pytest.mark.parametrize("path", METHODS, ids=name_of)
+def test_a_method_says_all_arguments_of_the_objective_it_is_named_after_or_a_preset_of(path: Path) -> None:
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    objective = values["train"]["objective"]
+    assert set(objective) == {"name", *defaults(objective["name"])}
+    presets = [line for line in header_of(path) if line.startswith("Preset:")]
+    if path.stem == objective["name"]:
+        assert not presets
+    else:
+        assert path.stem not in OBJECTIVES and presets[0].startswith(f"Preset:   of {objective['name']}")
+    assert values["run"] == f"runs/methods/{path.stem}", "methods may run beside one another"
+
+
+@pytest.mark.parametrize("path", METHODS, ids=name_of)
+def test_a_method_is_one_of_the_comparison(path: Path) -> None:
+    """The samples, the scores, the latents and the evaluation are those of configs/compare.yaml, and so is the budget."""
+    config, shared = load_config(path), load_config("compare")
+    for key in ("seed", "model", "generate", "score", "encode", "evaluate"):
+        assert getattr(config, key) == getattr(shared, key), key
+    for key in ("steps", "batch_size", "learning_rate", "schedule", "warmup_steps", "timesteps"):
+        assert getattr(config.train, key) == getattr(shared.train, key), key
+
+
+@pytest.mark.parametrize("path", METHODS, ids=name_of)
+def test_the_pairs_of_a_method_are_the_rows_of_its_objective(path: Path) -> None:
+    config = load_config(path)
+    needs = OBJECTIVES[config.train.objective["name"]]
+    assert RULES[config.pair.rule].kind in KINDS[needs.rows]
+    if needs.rows == "lists":  # batches are of lists of one length
+        assert config.pair.ties == "keep" and not config.pair.deduplicate
+    made = {f"{name}.{each}" for name, settings in config.score.rewards.items() for each in declared_dimensions(name, settings)}
+    assert config.train.scores and set(config.train.scores) <= made
+
+
+@pytest.mark.parametrize("path", METHODS, ids=name_of)
+def test_a_method_trains_a_real_backbone_from_the_same_file(path: Path) -> None:
+    """Over another base it keeps its own part, and takes the model, the data and the budget from there."""
+    config, here, real = load_config(path, ["base=configs/sd15_diffusion_dpo.yaml"]), load_config(path), load_config("sd15_diffusion_dpo")
+    for key in ("model", "encode", "evaluate"):
+        assert getattr(config, key) == getattr(real, key), key
+    assert config.pair.source == real.pair.source
+    for key in ("objective", "noising", "stabilisers"):
+        assert getattr(config.train, key) == getattr(here.train, key), key
+    for key in ("steps", "batch_size", "learning_rate", "schedule", "optimizer", "timesteps", "prompt_dropout"):
+        assert getattr(config.train, key) == getattr(real.train, key), key
