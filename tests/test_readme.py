@@ -91,6 +91,15 @@ def test_links_lead_somewhere(target):
     assert target.startswith("https://") or (ROOT / target).exists(), f"README links to {target}, which is not there"
 
 
+def test_presets_are_of_the_objectives_that_the_readme_says():
+    from pipelines.config import load_config
+
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| `(\w+)` \| ", README, flags=re.M)
+    told = {name: objective for names, objective in rows for name in re.findall(r"\w+", names)}
+    methods = {path.stem: load_config(path).train.objective["name"] for path in (ROOT / "configs" / "methods").glob("*.yaml")}
+    assert told == {name: objective for name, objective in methods.items() if name != objective}
+
+
 def test_tables_name_everything():
     """Name = file = function = config value = README row."""
     from diffalign.data.importers import IMPORTERS
@@ -98,5 +107,6 @@ def test_tables_name_everything():
     from pipelines import ROAD
     from reward_models import REWARD_MODELS
 
-    for name in (*OBJECTIVES, *REWARD_MODELS, *IMPORTERS, *ROAD):
+    methods = [path.stem for path in (ROOT / "configs" / "methods").glob("*.yaml")]
+    for name in (*OBJECTIVES, *methods, *REWARD_MODELS, *IMPORTERS, *ROAD):
         assert f"`{name}`" in README, f"{name} has no place in the README"
