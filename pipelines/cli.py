@@ -178,6 +178,28 @@ def bench(
         print(run_bench(what, read_section(Bench, overrides or ())))
 
 
+@app.command()
+def compare(
+    words: Annotated[
+        list[str], typer.Argument(metavar="CONFIG … [KEY=VALUE …]", help="the methods' files; settings (seeds=3 workers=2) or theirs")
+    ],
+    traceback: Traceback = False,
+) -> None:
+    """Methods side by side: the same candidates and base, a grid for each, several seeds on held-out prompts."""
+    with clear_errors(traceback):
+        from pipelines.compare import read_words
+        from pipelines.compare import run as run_compare
+        from pipelines.compare_page import command_of, commit_of, comparison_table, write_page
+
+        _quiet_libraries()
+        roads, settings = read_words(words)
+        result = run_compare(roads, settings, progress=_progress())
+        page = settings.out or settings.run / "README.md"
+        write_page(result, page, command=command_of(words), commit=commit_of())
+        _print_table(comparison_table(result))
+        print(f"page: {page.resolve()}")
+
+
 def _run_stage(name: str, config: Config, *, redo: bool, progress: Progress) -> None:
     from pipelines.run_config import keep_config
     from pipelines.run_folder import full_disk_is_clear, lock_run

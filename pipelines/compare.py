@@ -1,0 +1,236 @@
+"""compare: methods side by side, on the same candidates, from the same base, at the same budget.
+
+RUN/
+  data/                candidates and scores, made once for all methods
+  pairs/RULE-DIGEST/   preferences and latents, once for each distinct section pair
+  jobs/NAME/           one training each: a method, a point of its grid, a seed
+  validation/          every point of every grid, with one seed, on validation prompts: chooses the point of each method
+  heldout/             the chosen points, with further seeds, on the prompts of the configs' section evaluate
+  compare.json, README.md, methods.png   the result
+
+Whatever is complete is not made again: one more method, or a comparison that was killed, costs what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from pipelines import evaluate
+from pipelines.compare_jobs import Job, Point, Road, digest_of, link_stages, make_job, points_for, train_jobs
+from pipelines.compare_result import Contest, Evaluation, judge
+from pipelines.config import Config, Section, load_config, read_override, read_section, settings_of
+from pipelines.json_file import read_json
+from pipelines.progress import Progress
+from pipelines.prompts import Prompt, Prompts, load_prompts
+from pipelines.report import read_report
+from pipelines.run_folder import full_disk_is_clear, lock_run
+from pipelines.stage import stage_path, write_atomically
+
+SHARED = ("seed", "model", "generate", "score", "encode", "evaluate")  # what all configs must agree on
+Factor = Annotated[float, Field(gt=0)]
+Factors = Annotated[tuple[Factor, ...], Field(min_length=1)]
+
+
+class Compare(Section):
+    """Settings of a comparison."""
+
+    run: Path = Path("runs/compare")
+    seeds: int = Field(default=3, ge=1)  # trainings of each method that are judged; the grid was trained with another seed
+    betas: Factors = (0.3, 1.0, 3.0)  # times each config's own β
+    learning_rates: Factors = (0.5, 1.0, 2.0)  # times each config's own
+    grid: Annotated[tuple[tuple[Factor, Factor], ...], Field(min_length=1)] | None = None  # [β, rate] each; default: all products
+    validation: Prompts | None = None  # default: of the world that evaluate draws from, the split "validation"
+    validation_count: int = Field(default=200, ge=1)  # of the default's prompts
+    select: str | None = None  # the score that chooses the points; default: the continuous REWARD.score of the reward trained on
+    against: str = "diffusion_dpo"  # the method that the others are compared with, where it is one of them
+    curve: bool = False  # evaluate the checkpoints of the first seed too, for the steps to base + target
+    target: float = Field(default=0.05, gt=0)  # of the first score trained on
+    workers: int = Field(default=1, ge=1)  # trainings at a time
+    retry: bool = False  # train again what failed
+    out: Path | None = None  # the page, its pictures beside it; default: RUN/README.md
+
+    @property
+    def points(self) -> Iterable[tuple[float, float]]:
+        return self.grid if self.grid is not None else product(self.betas, self.learning_rates)
+
+
+def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict[str, Any]:
+    """Makes what is missing of a comparison; its result, as RUN/compare.json holds it (pipelines/compare_result.py).
+
+    ValueError: configs that disagree, validation prompts among the held-out ones, not one training that succeeds.
+    """
+    check_agreement(roads)
+    first = roads[0].config
+    heldout, validation = roads[0].evaluate.prompts, validation_prompts(settings, roads[0])
+    prompts = load_prompts(heldout, first.seed)
+    check_disjoint(load_prompts(validation, first.seed), prompts)
+    trained_on = tuple(dict.fromkeys(name for road in roads for name in evaluate.trained_on_of(road.config, road.evaluate)))
+    with full_disk_is_clear(settings.run), lock_run(settings.run):
+        prepared = {road.name: prepare(settings.run, road, progress) for road in roads}
+
+        def job_of(road: Road, point: Point, seed: int) -> Job:
+            return make_job(settings.run, road, prepared[road.name], point, seed)
+
+        def judged(name: str, prompts: Prompts, models: Mapping[str, Path]) -> Path:
+            return judge_models(roads[0], settings.run / name, prompts, models, trained_on, progress)
+
+        grids = {
+            road.name: [job_of(road, point, road.seed) for point in points_for(road.train.objective, settings.points)] for road in roads
+        }
+        tried = [job for grid in grids.values() for job in grid]
+        train_jobs(tried, workers=settings.workers, retry=settings.retry, progress=progress)
+        report = read_report(judged("validation", validation, weights_of(tried)))
+        select = selecting_score(settings.select, trained_on, report)
+        means = {name: model["scores"][select]["aligned"] for name, model in report["models"].items() if select in model["scores"]}
+        contests = []
+        for road in roads:
+            chosen = choose(grids[road.name], means)
+            seeds = range(road.seed + 1, road.seed + 1 + settings.seeds) if chosen else ()
+            final = [job_of(road, chosen.point, seed) for seed in seeds if chosen]
+            contests.append(Contest(road.name, grids[road.name], means, chosen, final))
+        final = [job for contest in contests for job in contest.final]
+        train_jobs(final, workers=settings.workers, retry=settings.retry, progress=progress)
+        models = weights_of(final)
+        if settings.curve:
+            models |= {contest.checkpoint_name(step): path for contest in contests for step, path in contest.checkpoints.items()}
+        folder = judged("heldout", heldout, models)
+        scored = Evaluation(folder, prompts, roads[0].evaluate.samples_per_prompt, trained_on, first.seed)
+        result = judge(contests, scored, select=select, against=settings.against, target=settings.target)
+        write_atomically(settings.run / "compare.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+        return result
+
+
+def read_words(words: Sequence[str]) -> tuple[list[Road], Compare]:
+    """The configs among the words of a command, with the overrides that are theirs, and the settings of the comparison."""
+    files = [word for word in words if "=" not in word]
+    overrides = {word: read_override(word)[0][0] for word in words if "=" in word}
+    ours = [word for word, key in overrides.items() if key in Compare.model_fields or key not in Config.model_fields]
+    settings = read_section(Compare, ours)
+    if not files:
+        raise ValueError("nothing to compare; give config files, for example: diffalign compare configs/methods/*.yaml")
+    names = [Path(file).stem for file in files]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{names.count(twice[0])} configs are called {twice[0]!r}, and a method is called as its file; rename one")
+    return [read_road(file, [word for word in overrides if word not in ours]) for file in files], settings
+
+
+def read_road(file: str, overrides: Sequence[str]) -> Road:
+    """A config with the stages that a comparison needs; ValueError names the one that it lacks."""
+    config = load_config(file, overrides)
+    pair, encode, train, evaluate = config.pair, config.encode, config.train, config.evaluate
+    if pair is None or encode is None or train is None or evaluate is None:
+        lacking = ", ".join(stage for stage in ("pair", "encode", "train", "evaluate") if getattr(config, stage) is None)
+        raise ValueError(f"{file} has no section {lacking}; a method is compared by its whole road: pair, encode, train and evaluate")
+    return Road(Path(file).stem, config, pair, train, evaluate)
+
+
+def check_agreement(roads: Sequence[Road]) -> None:
+    """ValueError where a config differs from the first in anything but the method, which is the pairs and the training."""
+    ours = _shared(roads[0].config)
+    for road in roads[1:]:
+        theirs = _shared(road.config)
+        for key in ours | theirs:
+            if ours.get(key) != theirs.get(key):
+                raise ValueError(
+                    f"{roads[0].name} and {road.name} differ in {key}: {ours.get(key)!r} and {theirs.get(key)!r}; methods are compared on "
+                    f"the same {', '.join(SHARED)}: make them equal, or give {key}=... for all"
+                )
+
+
+def _shared(config: Config) -> dict[str, Any]:
+    values = config.model_dump(mode="json", include=set(SHARED))
+    return {
+        f"{name}.{key}" if isinstance(section, dict) else name: value
+        for name, section in values.items()
+        for key, value in (section.items() if isinstance(section, dict) else [("", section)])
+    }
+
+
+def validation_prompts(settings: Compare, road: Road) -> Prompts:
+    """The prompts that choose the points; ValueError where nobody named them and no world has a split for it."""
+    if settings.validation is not None:
+        return settings.validation
+    heldout = road.evaluate.prompts
+    if heldout.world is None:
+        raise ValueError(
+            "evaluate.prompts is of no world, which would have a split for validation; name other prompts: validation.file=..."
+        )
+    return heldout.model_copy(update={"split": "validation", "count": settings.validation_count})
+
+
+def check_disjoint(validation: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
+    """ValueError where a validation prompt means the same as a held-out one, in whatever words."""
+    judged = {prompt.cluster: prompt.text for prompt in heldout}
+    shared = [prompt for prompt in validation if prompt.cluster in judged]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} of {len(validation)} validation prompts mean the same as a held-out one, the first {shared[0].text!r} "
+            f"as {judged[shared[0].cluster]!r}: the choice would be made on what is judged; name others "
+            "(validation.split=... or validation.file=...)"
+        )
+
+
+def prepare(run: Path, road: Road, progress: Progress) -> Path:
+    """The run folder with the preferences and latents of a config, made where they are missing; candidates and scores lie in RUN/data."""
+    folder = run / "pairs" / f"{road.pair.rule}-{digest_of(settings_of(road.pair))}"
+    if road.config.generate is None:  # the candidates are imported, and that is a part of pair
+        _make(road.config, folder, ("score", "pair", "encode"), progress)
+        return folder
+    _make(road.config, run / "data", ("generate", "score"), progress)
+    link_stages(run / "data", folder, ("generate", "score"))
+    _make(road.config, folder, ("pair", "encode"), progress)
+    return folder
+
+
+def _make(config: Config, run: Path, stages: Sequence[str], progress: Progress) -> None:
+    config = config.model_copy(update={"run": run})
+    for stage in stages:
+        if getattr(config, stage) is not None:
+            import_module(f"pipelines.{stage}").run(config, redo=False, progress=progress)
+
+
+def judge_models(
+    road: Road, run: Path, prompts: Prompts, models: Mapping[str, Path], trained_on: Sequence[str], progress: Progress
+) -> Path:
+    """Evaluates the models beside those that the run folder has already; returns the stage's folder."""
+    config = road.config.model_copy(update={"run": run, "pair": None, "train": None})
+    record = stage_path(config, "evaluate") / "stage.json"
+    before = read_json(record, "move the folder away")["settings"]["models"] if record.is_file() else {}
+    named = {name: path for name, path in before.items() if Path(path).is_dir()} | {
+        name: str(path.resolve()) for name, path in models.items()
+    }
+    section = road.evaluate.model_copy(update={"prompts": prompts, "models": named, "trained_on": tuple(trained_on)})
+    evaluate.run(config.model_copy(update={"evaluate": section}), progress=progress)
+    return stage_path(config, "evaluate")
+
+
+def weights_of(jobs: Sequence[Job]) -> dict[str, Path]:
+    """Name → weights of the jobs that are done; ValueError where none is."""
+    if not any(job.is_done for job in jobs):
+        raise ValueError(f"not one of {len(jobs)} trainings succeeded; the first, {jobs[0].name}: {jobs[0].failure}")
+    return {job.name: job.weights for job in jobs if job.is_done}
+
+
+def selecting_score(wanted: str | None, trained_on: Sequence[str], report: Mapping[str, Any]) -> str:
+    """The score that chooses: the wanted one, else the continuous `score` of the first reward trained on, else what was trained on."""
+    known = next(iter(report["models"].values()))["scores"]
+    if wanted is None and not trained_on:
+        raise ValueError(f"select is not given, and evaluate.trained_on is empty; give select=..., one of: {', '.join(known)}")
+    continuous = f"{trained_on[0].partition('.')[0]}.score" if trained_on else ""
+    select = wanted or (continuous if continuous in known else trained_on[0])
+    if select not in known:
+        raise ValueError(f"select {select!r} is not among the evaluated scores; choose one of: {', '.join(known)}")
+    return select
+
+
+def choose(grid: Sequence[Job], means: Mapping[str, float]) -> Job | None:
+    """The job with the highest mean, of equals the first; None where none has one."""
+    return max((job for job in grid if job.name in means), key=lambda job: means[job.name], default=None)

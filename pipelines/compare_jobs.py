@@ -1,0 +1,192 @@
+"""The trainings of a comparison: which there are, the run folder of each, and the processes that make them.
+
+A job's folder is a run like any other: the stages before train are links to those that all jobs share, `train/` is its own, config.yaml
+makes it again. Beside them: train.log, what the process said, and failure.txt, why it failed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffalign.training.settings import FREE
+from pipelines import STAGES
+from pipelines.config import Config
+from pipelines.json_file import read_json
+from pipelines.progress import Progress
+from pipelines.run_folder import lock_run
+from pipelines.stage import is_current, stage_path, summary_of, write_atomically
+
+if TYPE_CHECKING:
+    from pipelines.evaluate import Evaluate
+    from pipelines.pair import Pair
+    from pipelines.train import Train
+
+POLL_SECONDS = 0.2
+STOPPED = "stopped"  # how the failure of a process that a signal ended begins: it did nothing wrong, and is tried again
+
+
+@dataclass(frozen=True)
+class Road:
+    """A config that takes part, called as its file: the sections that a comparison needs, none of them missing."""
+
+    name: str
+    config: Config
+    pair: Pair
+    train: Train
+    evaluate: Evaluate
+
+    @property
+    def seed(self) -> int:
+        """Of the trainings that choose the point of the grid."""
+        return self.config.seed if self.train.seed is None else self.train.seed
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the grid: factors of a config's own β and learning rate."""
+
+    beta: float = 1.0
+    learning_rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a method; `config.run` is its folder."""
+
+    method: str
+    point: Point
+    seed: int
+    config: Config
+    train: Train  # the config's
+
+    @property
+    def name(self) -> str:
+        return self.config.run.name
+
+    @property
+    def weights(self) -> Path:
+        return stage_path(self.config, "train") / "final"
+
+    @property
+    def is_done(self) -> bool:
+        return is_current(self.config, "train")
+
+    @property
+    def failure(self) -> str | None:
+        """The sentence that the training failed with; None where it did not fail."""
+        file = self.config.run / "failure.txt"
+        return file.read_text(encoding="utf-8").strip() if file.is_file() and not self.is_done else None
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Of a training that is done: groups, seconds, and the means of its last steps, as win_adv."""
+        record = read_json(stage_path(self.config, "train") / "stage.json", "delete the job's folder and compare again")
+        return {**summary_of(self.config, "train"), "seconds": record["seconds"]}
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Step → folder of each checkpoint that is left, in order."""
+        found = {int(path.name.removeprefix("step_")): path for path in (stage_path(self.config, "train") / "checkpoints").glob("step_*")}
+        return dict(sorted(found.items()))
+
+
+def points_for(objective: dict[str, Any], grid: Iterable[tuple[float, float]]) -> list[Point]:
+    """The grid of a method, the one nearest to its own settings first; an objective without a β has no use for the factors of one."""
+    has_beta = isinstance(objective.get("beta"), int | float)
+    points = {Point(beta if has_beta else 1.0, rate) for beta, rate in grid}
+    return sorted(
+        points, key=lambda point: (abs(math.log(point.beta)) + abs(math.log(point.learning_rate)), point.beta, point.learning_rate)
+    )
+
+
+def make_job(run: Path, road: Road, prepared: Path, point: Point, seed: int) -> Job:
+    """The training of a config at a point of the grid, on the preferences and latents in the run folder `prepared`.
+
+    Its folder is RUN/jobs/NAME, and the name ends with a digest of all that determines the weights: other settings are another job.
+    """
+    objective = dict(road.train.objective)
+    if point.beta != 1:
+        objective["beta"] *= point.beta
+    changes = {"objective": objective, "learning_rate": road.train.learning_rate * point.learning_rate, "seed": seed}
+    train = road.train.model_copy(update=changes)
+    facts = [train.model_dump(mode="json", exclude=FREE), road.config.model.fingerprint(), prepared.name]
+    name = f"{road.name}-beta{point.beta:g}-lr{point.learning_rate:g}-seed{seed}-{digest_of(facts)}"
+    job = Job(road.name, point, seed, road.config.model_copy(update={"run": run / "jobs" / name, "train": train}), train)
+    link_stages(prepared, job.config.run, ("generate", "score", "pair", "encode"))
+    return job
+
+
+def digest_of(facts: Any) -> str:
+    """Eight hexadecimal digits of plain JSON values."""
+    return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def link_stages(source: Path, run: Path, stages: Iterable[str]) -> None:
+    """Gives a run the stages that another run has made, by links and without a copy."""
+    run.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        link, target = run / STAGES[stage].folder, source / STAGES[stage].folder
+        if target.is_dir() and not link.is_symlink():
+            link.symlink_to(os.path.relpath(target.resolve(), run.resolve()), target_is_directory=True)
+
+
+def train_jobs(jobs: Sequence[Job], *, workers: int, retry: bool, progress: Progress) -> None:
+    """Trains the jobs that are not done, each in a process of its own, `workers` at a time; one that is half done goes on.
+
+    A job that fails leaves failure.txt, the others go on; it is tried again with `retry` alone. ValueError where another process still
+    trains one of them, which is so after this one was killed.
+    """
+    due = deque(job for job in jobs if not job.is_done and (retry or job.failure is None or job.failure.startswith(STOPPED)))
+    for job in due:
+        with lock_run(job.config.run):
+            write_atomically(job.config.run / "config.yaml", job.config.to_yaml().encode())
+    running: list[tuple[Job, subprocess.Popen[bytes]]] = []
+    with progress.bar("train", len(jobs), done=len(jobs) - len(due)) as advance:
+        try:
+            while due or running:
+                while due and len(running) < workers:
+                    job = due.popleft()
+                    running.append((job, _start(job, workers)))
+                time.sleep(POLL_SECONDS)
+                for job, process in [each for each in running if each[1].poll() is not None]:
+                    running.remove((job, process))
+                    _settle(job, process.returncode)
+                    progress.say(f"compare: {job.name}: {job.failure or 'done'}")
+                    advance(1)
+        finally:
+            for _, process in running:
+                process.terminate()
+            for _, process in running:
+                process.wait()
+
+
+def _start(job: Job, workers: int) -> subprocess.Popen[bytes]:
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    environment = {"OMP_NUM_THREADS": threads} | os.environ  # more threads than cores slow all of them down
+    command = [sys.executable, "-m", "pipelines.cli", "train", str(job.config.run / "config.yaml")]
+    with (job.config.run / "train.log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def _settle(job: Job, status: int) -> None:
+    """Writes or removes failure.txt by the exit status of the job's process."""
+    file = job.config.run / "failure.txt"
+    if status == 0:
+        file.unlink(missing_ok=True)
+        return
+    lines = [line for line in (job.config.run / "train.log").read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    told = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    sentence = "\n".join(lines[told[-1] :]).removeprefix("error: ") if told else (lines or ["nothing was said"])[-1]
+    if status < 0 or status == 130:
+        sentence = f"{STOPPED} (exit status {status}); compare again to resume it"
+    write_atomically(file, f"{sentence}\n".encode())

@@ -1,0 +1,132 @@
+"""What a comparison found, as numbers. compare.json:
+
+    prompts, clusters, scores (the first trained on, and the one that chose), select, against, target
+    methods → NAME → objective, beta, learning_rate (chosen, in force), grid (beta, learning_rate, mean or failure of each point)
+                   → scores → "reward.dimension" → Change against the base, over all seeds (pipelines/report.py)
+                   → against → "reward.dimension" → Change against the method `against`, over the seeds that both have
+                   → guards, seeds (seed → change of each of `scores`), failures
+                   → seconds, groups, win_adv, lose_adv: means over the seeds; steps → change along the first seed; steps_to_target
+
+All changes are paired by prompt and by seed of sampling, with 95 % bootstrap intervals over clusters of prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.compare_jobs import Job
+from pipelines.evaluate import BASE, read_scored
+from pipelines.report import Scored, make_report
+
+if TYPE_CHECKING:
+    from pipelines.prompts import Prompt
+
+MEASURED = ("seconds", "groups", "win_adv", "lose_adv")
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The trainings of one method: its grid, the means that chose among it (by a job's name), the chosen point's, and its final seeds."""
+
+    method: str
+    grid: Sequence[Job]
+    means: Mapping[str, float]
+    chosen: Job | None
+    final: Sequence[Job]
+
+    @property
+    def done(self) -> list[Job]:
+        return [job for job in self.final if job.is_done]
+
+    @property
+    def checkpoints(self) -> dict[int, Path]:
+        """Step → folder of the checkpoints of the first seed that is done."""
+        return self.done[0].checkpoints() if self.done else {}
+
+    def checkpoint_name(self, step: int) -> str:
+        """What evaluate calls a checkpoint of the first seed."""
+        return f"{self.done[0].name}.step{step}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The stage evaluate that judged the models, and what its samples are of."""
+
+    folder: Path
+    prompts: Sequence[Prompt]
+    samples_per_prompt: int
+    trained_on: Sequence[str]
+    seed: int
+
+    def scores(self, name: str) -> dict[str, np.ndarray]:
+        """The scores of one model, (P, S) each."""
+        return read_scored(self.folder, name, self.prompts, self.samples_per_prompt)
+
+    def compare(self, base: Sequence[str], models: Sequence[str], name: str) -> dict[str, Any]:
+        """The report of models against as many others, model by model, as one: their samples of a prompt stand side by side."""
+        clusters = [prompt.cluster for prompt in self.prompts]
+        before, after = Scored(BASE, self._beside(base)), Scored(name, self._beside(models))
+        return make_report(before, [after], prompts=clusters, clusters=clusters, trained_on=self.trained_on, seed=self.seed)["models"][name]
+
+    def _beside(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        scored = [self.scores(name) for name in names]
+        return {score: np.concatenate([each[score] for each in scored], axis=1) for score in scored[0]}
+
+
+def judge(contests: Sequence[Contest], evaluation: Evaluation, *, select: str, against: str, target: float) -> dict[str, Any]:
+    """compare.json: see the module. against: a method's name, of no effect where it is not among the contests."""
+    rival = next((contest for contest in contests if contest.method == against), None)
+    scores = list(dict.fromkeys((*evaluation.trained_on[:1], select)))
+    return {
+        "prompts": len(evaluation.prompts),
+        "clusters": len({prompt.cluster for prompt in evaluation.prompts}),
+        "scores": scores,
+        "select": select,
+        "against": against if rival is not None else None,
+        "target": target,
+        "methods": {contest.method: _outcome(contest, rival, evaluation, scores, target) for contest in contests},
+    }
+
+
+def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, scores: Sequence[str], target: float) -> dict[str, Any]:
+    done, chosen = contest.done, contest.chosen
+    jobs = [*contest.grid, *contest.final]
+    found: dict[str, Any] = {
+        "objective": contest.grid[0].train.objective["name"],
+        **(_settings(chosen) if chosen else {}),
+        "grid": [_settings(job) | {"mean": contest.means.get(job.name), "failure": job.failure} for job in contest.grid],
+        "failures": {job.name: job.failure for job in jobs if job.failure is not None},
+    }
+    if not done:
+        return found
+    whole = evaluation.compare([BASE] * len(done), [job.name for job in done], contest.method)
+    summaries = [job.summary for job in done]
+    found |= {"scores": whole["scores"], "guards": whole["guards"]}
+    found["seeds"] = {job.seed: _changes(evaluation, job.name, scores) for job in done}
+    found |= {key: fmean(each[key] for each in summaries) for key in MEASURED if all(key in each for each in summaries)}
+    if rival is not None and rival is not contest:
+        theirs = {job.seed: job.name for job in rival.done}
+        ours = {job.seed: job.name for job in done if job.seed in theirs}
+        if ours:
+            found["against"] = evaluation.compare([theirs[seed] for seed in ours], list(ours.values()), contest.method)["scores"]
+    judged = [step for step in contest.checkpoints if (evaluation.folder / contest.checkpoint_name(step)).is_dir()]
+    curve = {step: _changes(evaluation, contest.checkpoint_name(step), scores) for step in judged}
+    if curve:
+        found["steps"] = curve
+        found["steps_to_target"] = next((step for step, change in curve.items() if change[scores[0]] >= target), None)
+    return found
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    return {"beta": job.train.objective.get("beta"), "learning_rate": job.train.learning_rate}
+
+
+def _changes(evaluation: Evaluation, name: str, scores: Sequence[str]) -> dict[str, float]:
+    found = evaluation.compare([BASE], [name], name)["scores"]
+    return {score: found[score]["change"] for score in scores}
