@@ -51,7 +51,7 @@ class Compare(Section):
     select: str | None = None  # the score that chooses the points; default: the continuous REWARD.score of the reward trained on
     against: str = "diffusion_dpo"  # the method that the others are compared with, where it is one of them
     curve: bool = False  # evaluate the checkpoints of the first seed too, for the steps to base + target
-    target: float = Field(default=0.05, gt=0)  # of the first score trained on
+    target: float = Field(default=0.05, gt=0)  # of the first headline score: overall, where the reward has one
     workers: int = Field(default=1, ge=1)  # trainings at a time
     retry: bool = False  # train again what failed
     out: Path | None = None  # the page, its pictures beside it; default: RUN/README.md
@@ -87,7 +87,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
         tried = [job for grid in grids.values() for job in grid]
         train_jobs(tried, workers=settings.workers, retry=settings.retry, progress=progress)
         report = read_report(judged("validation", validation, weights_of(tried)))
-        select = selecting_score(settings.select, trained_on, report)
+        overall, select = headline_of(settings.select, trained_on, report)
         means = {name: model["scores"][select]["aligned"] for name, model in report["models"].items() if select in model["scores"]}
         contests = []
         for road in roads:
@@ -102,7 +102,14 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
             models |= {contest.checkpoint_name(step): path for contest in contests for step, path in contest.checkpoints.items()}
         folder = judged("heldout", heldout, models)
         scored = Evaluation(folder, prompts, roads[0].evaluate.samples_per_prompt, trained_on, first.seed)
-        result = judge(contests, scored, select=select, against=settings.against, target=settings.target)
+        result = judge(
+            contests,
+            scored,
+            scores=tuple(dict.fromkeys((overall, select))),
+            select=select,
+            against=settings.against,
+            target=settings.target,
+        )
         write_atomically(settings.run / "compare.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
         return result
 
@@ -219,16 +226,20 @@ def weights_of(jobs: Sequence[Job]) -> dict[str, Path]:
     return {job.name: job.weights for job in jobs if job.is_done}
 
 
-def selecting_score(wanted: str | None, trained_on: Sequence[str], report: Mapping[str, Any]) -> str:
-    """The score that chooses: the wanted one, else the continuous `score` of the first reward trained on, else what was trained on."""
+def headline_of(wanted: str | None, trained_on: Sequence[str], report: Mapping[str, Any]) -> tuple[str, str]:
+    """The headline scores: `overall` of the first reward trained on, and the one that chooses, the wanted one or the continuous `score`.
+
+    What was trained on stands in for either where the reward has no such dimension.
+    """
     known = next(iter(report["models"].values()))["scores"]
-    if wanted is None and not trained_on:
-        raise ValueError(f"select is not given, and evaluate.trained_on is empty; give select=..., one of: {', '.join(known)}")
-    continuous = f"{trained_on[0].partition('.')[0]}.score" if trained_on else ""
-    select = wanted or (continuous if continuous in known else trained_on[0])
+    first = trained_on[0] if trained_on else wanted
+    if first is None:
+        raise ValueError(f"evaluate.trained_on is empty, so nothing says what chooses; give select=..., one of: {', '.join(known)}")
+    overall, score = (name if name in known else first for name in (f"{first.partition('.')[0]}.{part}" for part in ("overall", "score")))
+    select = wanted or score
     if select not in known:
         raise ValueError(f"select {select!r} is not among the evaluated scores; choose one of: {', '.join(known)}")
-    return select
+    return overall, select
 
 
 def choose(grid: Sequence[Job], means: Mapping[str, float]) -> Job | None:

@@ -172,7 +172,8 @@ def _draw(result: Result, scored: Sequence[tuple[str, Result]], path: Path) -> N
             if points:
                 axes.plot(*zip(*points, strict=True), "o", markersize=4, label=name)
         axes.set_title(title)
-        axes.legend(frameon=False)
+        if axes.get_lines():
+            axes.legend(frameon=False)
     panels[0].set_yticks(list(places), [name for name, _ in scored])
     for axes in panels:
         axes.axvline(0.0, color="grey", linewidth=0.8, linestyle=":")

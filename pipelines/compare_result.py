@@ -1,6 +1,6 @@
 """What a comparison found, as numbers. compare.json:
 
-    prompts, clusters, scores (the first trained on, and the one that chose), select, against, target
+    prompts, clusters, scores (the headline), select, against, target
     methods → NAME → objective, beta, learning_rate (chosen, in force), grid (beta, learning_rate, mean or failure of each point)
                    → scores → "reward.dimension" → Change against the base, over all seeds (pipelines/report.py)
                    → against → "reward.dimension" → Change against the method `against`, over the seeds that both have
@@ -79,14 +79,19 @@ class Evaluation:
         return {score: np.concatenate([each[score] for each in scored], axis=1) for score in scored[0]}
 
 
-def judge(contests: Sequence[Contest], evaluation: Evaluation, *, select: str, against: str, target: float) -> dict[str, Any]:
-    """compare.json: see the module. against: a method's name, of no effect where it is not among the contests."""
+def judge(
+    contests: Sequence[Contest], evaluation: Evaluation, *, scores: Sequence[str], select: str, against: str, target: float
+) -> dict[str, Any]:
+    """compare.json: see the module.
+
+    scores    the headline; the target is of the first
+    against   a method's name, of no effect where it is not among the contests
+    """
     rival = next((contest for contest in contests if contest.method == against), None)
-    scores = list(dict.fromkeys((*evaluation.trained_on[:1], select)))
     return {
         "prompts": len(evaluation.prompts),
         "clusters": len({prompt.cluster for prompt in evaluation.prompts}),
-        "scores": scores,
+        "scores": list(scores),
         "select": select,
         "against": against if rival is not None else None,
         "target": target,

@@ -1,0 +1,321 @@
+"""The comparison on a tiny pipeline: what is shared, what is chosen, what is made again, and the numbers by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from small_road import save_tiny_pipeline
+from typer.testing import CliRunner
+
+from pipelines import compare_jobs
+from pipelines.cli import app
+from pipelines.compare import check_agreement, check_disjoint, choose, headline_of, read_words, validation_prompts
+from pipelines.compare_jobs import Job, Point, make_job, points_for, train_jobs
+from pipelines.compare_page import command_of, rows
+from pipelines.evaluate import read_scored
+from pipelines.progress import Progress
+from pipelines.prompts import load_prompts
+from pipelines.report import bootstrap_intervals
+
+QUIET = Progress(silent=True)
+HELDOUT = ["a red circle", "a green circle", "a red circle", "a white circle"]
+METHODS = {
+    "diffusion_dpo": {"objective": {"name": "diffusion_dpo", "beta": 100.0}, "learning_rate": 1e-3},
+    "mapo": {"objective": {"name": "mapo"}, "learning_rate": 1e-3},
+    "broken": {"objective": {"name": "diffusion_dpo", "beta": 100.0}, "learning_rate": 1e30},
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A comparison that was made: its words, its folder, its result."""
+
+    words: list[str]
+    run: Path
+    result: dict[str, Any]
+
+
+def write_configs(folder: Path, model: Path, names: Sequence[str] = tuple(METHODS), **sections: Any) -> list[str]:
+    """One config a method; `sections` replace whole ones of all."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        values = {
+            "run": str(folder / "alone"), "seed": 3, "model": {"source": str(model), "device": "cpu"},
+            "generate": {"prompts": {"texts": [f"a {colour} circle" for colour in ("red", "green", "blue")]}, "samples_per_prompt": 3,
+                         "steps": 2},
+            "score": {"rewards": {"contrast": {}}},
+            "pair": {"rule": "all_pairs", "by": "contrast.score"},
+            "encode": {},
+            "train": {"steps": 3, "batch_size": 4, "tracker": None, **METHODS[name]},
+            "evaluate": {"prompts": {"texts": HELDOUT}, "samples_per_prompt": 2, "steps": 2, "guidance": 2.0},
+        }  # fmt: skip
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values | sections))
+    return [str(folder / f"{name}.yaml") for name in names]
+
+
+def call(*words: str, status: int = 0) -> Any:
+    result = CliRunner().invoke(app, ["compare", *words])
+    assert result.exit_code == status, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Three methods, one of which diverges; two points of the learning rate; two seeds; the checkpoints too."""
+    folder = tmp_path_factory.mktemp("compare")
+    files = write_configs(folder / "methods", model)
+    settings = ["seeds=2", "workers=2", "grid=[[1, 1], [1, 20]]", "validation.texts=[a blue circle, a green]", "curve=true"]
+    words = [*files, f"run={folder / 'run'}", *settings]
+    call(*words)
+    return Made(words, folder / "run", json.loads((folder / "run/compare.json").read_text()))
+
+
+def times(run: Path) -> dict[Path, int]:
+    """When each file of the run was written, without locks, and records that every opening may write."""
+    files = [path for path in run.rglob("*") if path.is_file() and path.name not in (".lock", "stage.json")]
+    return {path: path.stat().st_mtime_ns for path in files if run / "compare.json" != path and path.parent != run}
+
+
+def report_of(made: Made, part: str) -> dict[str, Any]:
+    return json.loads((made.run / part / "evaluation/report.json").read_text())["models"]
+
+
+@pytest.mark.integration
+def test_a_second_time_makes_nothing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError(f"something was made again: {arguments}")
+
+    monkeypatch.setattr(compare_jobs, "_start", refuse)
+    monkeypatch.setattr("pipelines.evaluate.sample_requests", refuse)
+    before = times(made.run)
+    call(*made.words)
+    assert before == times(made.run)
+    assert json.loads((made.run / "compare.json").read_text()) == made.result
+
+
+@pytest.mark.integration
+def test_the_data_are_made_once_and_are_the_same_for_all(made: Made) -> None:
+    [pairs] = (made.run / "pairs").iterdir()
+    for job in (made.run / "jobs").iterdir():
+        assert (job / "candidates").resolve() == (made.run / "data/candidates").resolve()
+        assert (job / "latents").resolve() == (pairs / "latents").resolve()
+    assert len(list((made.run / "jobs").iterdir())) == 3 * 2 + 2 * 2
+
+
+@pytest.mark.integration
+def test_a_method_that_fails_leaves_the_others(made: Made) -> None:
+    methods = made.result["methods"]
+    assert set(methods) == set(METHODS) and "scores" not in methods["broken"] and "learning_rate" not in methods["broken"]
+    assert len(methods["broken"]["failures"]) == 2 and "not finite" in next(iter(methods["broken"]["failures"].values()))
+    assert all(point["mean"] is None and point["failure"] for point in methods["broken"]["grid"])
+    assert not any(name.startswith("broken") for name in report_of(made, "heldout"))
+    page = (made.run / "README.md").read_text()
+    assert page.count("- `broken-") == 2 and (made.run / "methods.png").is_file()
+
+
+@pytest.mark.integration
+def test_the_better_point_of_the_grid_is_chosen(made: Made) -> None:
+    tried = report_of(made, "validation")
+    for method in ("diffusion_dpo", "mapo"):
+        found = made.result["methods"][method]
+        means = {name: model["scores"]["contrast.score"]["aligned"] for name, model in tried.items() if name.startswith(f"{method}-")}
+        best = max(means, key=means.__getitem__)
+        assert len(set(means.values())) == 2 and sorted(means.values()) == sorted(point["mean"] for point in found["grid"])
+        assert found["learning_rate"] == pytest.approx({"1": 1e-3, "20": 2e-2}[best.split("-lr")[1].split("-")[0]])
+        assert found["beta"] == {"diffusion_dpo": 100.0, "mapo": None}[method]
+
+
+@pytest.mark.integration
+def test_the_numbers_by_hand(made: Made) -> None:
+    prompts = load_prompts(read_words(made.words)[0][0].evaluate.prompts, 3)
+    folder = made.run / "heldout/evaluation"
+    judged = report_of(made, "heldout")
+    base = read_scored(folder, "base", prompts, 2)["contrast.score"]
+    per_prompt = {}
+    for method in ("diffusion_dpo", "mapo"):
+        found = made.result["methods"][method]
+        names = [name for name in judged if name.startswith(f"{method}-") and ".step" not in name]
+        assert len(names) == 2 and list(found["seeds"]) == ["4", "5"]  # the grid had seed 3
+        changes = [judged[name]["scores"]["contrast.score"]["change"] for name in names]
+        change = found["scores"]["contrast.score"]
+        assert change["change"] == pytest.approx(np.mean(changes))
+        assert [each["contrast.score"] for each in found["seeds"].values()] == pytest.approx(changes)
+        aligned = [read_scored(folder, name, prompts, 2)["contrast.score"] for name in names]
+        wins = np.mean([np.mean((each > base) + 0.5 * (each == base)) for each in aligned])
+        assert change["win_rate"] == pytest.approx(wins)
+        per_prompt[method] = np.mean([(each - base).mean(1) for each in aligned], 0)
+        low, high = bootstrap_intervals(per_prompt[method][:, None], np.array(HELDOUT), seed=3)[:, 0]
+        assert (change["low"], change["high"]) == pytest.approx((low, high))
+        records = [json.loads((made.run / "jobs" / name / "train/stage.json").read_text()) for name in names]
+        assert found["seconds"] == pytest.approx(np.mean([record["seconds"] for record in records]))
+        assert found["groups"] == records[0]["summary"]["groups"] == 9
+    assert made.result["clusters"] == 3 and made.result["prompts"] == 4
+    against = made.result["methods"]["mapo"]["against"]["contrast.score"]
+    difference = per_prompt["mapo"] - per_prompt["diffusion_dpo"]
+    assert against["change"] == pytest.approx(difference.mean())
+    assert "win_adv" in made.result["methods"]["diffusion_dpo"] and "against" not in made.result["methods"]["diffusion_dpo"]
+    [row] = [row for row in rows(made.result) if row[0] == "mapo"]
+    shown = f"{made.result['methods']['mapo']['scores']['contrast.score']['change']:+.3f}".replace("-", "−")
+    assert row[1] == "–" and row[3].startswith(f"{shown} [") and f"| {' | '.join(row)} |" in (made.run / "README.md").read_text()
+
+
+@pytest.mark.integration
+def test_the_curve_ends_at_the_first_seeds_own_change(made: Made) -> None:
+    for method in ("diffusion_dpo", "mapo"):
+        found = made.result["methods"][method]
+        assert list(found["steps"]) == ["1", "2", "3"]
+        assert found["steps"]["3"]["contrast.score"] == pytest.approx(found["seeds"]["4"]["contrast.score"])
+        reached = [int(step) for step, change in found["steps"].items() if change["contrast.score"] >= made.result["target"]]
+        assert found["steps_to_target"] == (reached[0] if reached else None)
+
+
+@pytest.mark.integration
+def test_one_method_more_makes_its_own_only(made: Made, tmp_path: Path, model: Path) -> None:
+    [file] = write_configs(tmp_path, model, ["mapo"])
+    words = [word for word in made.words if not word.endswith(".yaml") and word != "curve=true"]
+    before = times(made.run)
+    Path(file).rename(tmp_path / "more.yaml")
+    call(str(tmp_path / "more.yaml"), *words)
+    after = times(made.run)
+    changed = {path.relative_to(made.run).as_posix() for path in after if after[path] != before.get(path)}
+    assert not before.keys() - after.keys()
+    assert all("/more-" in path or path.endswith("evaluation/report.json") for path in changed)
+    assert any(path.startswith("heldout/evaluation/more-") for path in changed)
+    both = [json.loads((made.run / "compare.json").read_text())["methods"]["more"], made.result["methods"]["mapo"]]
+    assert both[0]["scores"] == both[1]["scores"]
+
+
+@pytest.fixture
+def files(tmp_path: Path, model: Path) -> list[str]:
+    return write_configs(tmp_path / "methods", model)
+
+
+def test_words_are_configs_settings_and_overrides(files: list[str]) -> None:
+    roads, settings = read_words([*files[:2], "seeds=5", "train.steps=7", "seed=11", "betas=[1, 2]"])
+    assert [road.name for road in roads] == ["diffusion_dpo", "mapo"] and all(road.train.steps == 7 and road.seed == 11 for road in roads)
+    assert settings.seeds == 5 and list(settings.points) == [(beta, rate) for beta in (1.0, 2.0) for rate in (0.5, 1.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["seeds=2"], "nothing to compare; give config files"),
+        (["{0}", "{0}"], "2 configs are called 'diffusion_dpo'"),
+        (["{0}", "sedes=2"], "unknown key 'sedes' (did you mean 'seeds'?)"),
+        (["{0}", "seeds=0"], "seeds: got 0"),
+        (["{0}", "encode=null", "train=null"], "has no section encode, train"),
+        (["{0}"], "evaluate.prompts is of no world"),
+        (["{0}", "validation.texts=[a blue circle, a white circle]"], "1 of 2 validation prompts mean the same as a held-out one"),
+    ],
+)  # fmt: skip
+def test_bad_words(words: list[str], told: str, files: list[str], tmp_path: Path) -> None:
+    assert told in call(*(word.format(*files) for word in words), f"run={tmp_path / 'run'}", status=1).stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"seed": 4}, "differ in seed: 3 and 4"),
+        ({"encode": {"posterior": "mean"}}, "differ in encode.posterior: 'sample' and 'mean'"),
+        ({"evaluate": {"prompts": {"texts": HELDOUT}, "samples_per_prompt": 2, "steps": 9, "guidance": 2.0}}, "evaluate.steps: 2 and 9"),
+    ],
+)  # fmt: skip
+def test_configs_that_disagree(section: dict[str, Any], told: str, tmp_path: Path, model: Path) -> None:
+    ours, theirs = write_configs(tmp_path / "a", model, ["mapo"]), write_configs(tmp_path / "b", model, ["diffusion_dpo"], **section)
+    with pytest.raises(ValueError, match="mapo and diffusion_dpo differ in") as refused:
+        check_agreement(read_words([*ours, *theirs])[0])
+    assert told in str(refused.value)
+
+
+def test_validation_and_held_out_prompts_of_a_world_share_no_scene(files: list[str]) -> None:
+    words = [*files, "evaluate.prompts={world: shapes, split: heldout, count: 400}", "validation_count=300"]
+    roads, settings = read_words(words)
+    validation, heldout = load_prompts(validation_prompts(settings, roads[0]), 3), load_prompts(roads[0].evaluate.prompts, 3)
+    assert len(validation) == 300 and len(heldout) == 400
+    check_disjoint(validation, heldout)
+    scenes = {prompt.scene: prompt.text for prompt in heldout}
+    same = next(prompt for prompt in heldout if prompt.text != scenes[prompt.scene])  # one scene in two wordings
+    other = next(prompt for prompt in heldout if prompt.scene == same.scene and prompt.text != same.text)
+    with pytest.raises(ValueError, match="1 of 1 validation prompts mean the same"):
+        check_disjoint([other], [same])
+
+
+def test_points_begin_with_the_configs_own() -> None:
+    grid = [(0.3, 0.5), (0.3, 1.0), (1.0, 0.5), (1.0, 1.0)]
+    assert points_for({"beta": 100.0}, grid)[0] == Point() and len(points_for({"beta": 100.0}, grid)) == 4
+    assert points_for({"name": "sft"}, grid) == [Point(1.0, 1.0), Point(1.0, 0.5)]
+
+
+def jobs_of(files: Sequence[str], folder: Path) -> list[Job]:
+    road = read_words(files[:1])[0][0]
+    return [make_job(folder, road, folder / "pairs/same", point, 3) for point in (Point(), Point(3.0, 0.5), Point(1.0, 2.0))]
+
+
+def test_a_point_scales_beta_and_rate_and_names_its_job(files: list[str], tmp_path: Path) -> None:
+    own, other, _ = jobs_of(files, tmp_path)
+    assert (own.train.objective["beta"], own.train.learning_rate) == (100.0, 1e-3)
+    assert (other.train.objective["beta"], other.train.learning_rate, other.train.seed) == (300.0, 5e-4, 3)
+    assert other.name.startswith("diffusion_dpo-beta3-lr0.5-seed3-") and other.name != own.name
+    longer = read_words([files[0], "train.steps=4"])[0][0]
+    assert make_job(tmp_path, longer, tmp_path / "pairs/same", Point(), 3).name != own.name
+
+
+def test_the_greatest_mean_is_chosen_and_of_equals_the_first(files: list[str], tmp_path: Path) -> None:
+    jobs = jobs_of(files, tmp_path)
+    names = [job.name for job in jobs]
+    assert choose(jobs, {names[0]: 0.1, names[1]: 0.3, names[2]: 0.2}) is jobs[1]
+    assert choose(jobs, {names[1]: 0.3, names[2]: 0.3}) is jobs[1]
+    assert choose(jobs, {}) is None
+
+
+def test_failures_are_kept_and_kills_tried_again(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, started = jobs_of(files, tmp_path), []
+    say = "print('step 1'); print('error: it diverged\\n  at step 2'); raise SystemExit(1)"
+    codes = [say, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "raise KeyError('a bug')"]
+
+    def start(job: Job, workers: int) -> subprocess.Popen[bytes]:
+        started.append(job.name)
+        with (job.config.run / "train.log").open("wb") as log:
+            return subprocess.Popen([sys.executable, "-c", codes[jobs.index(job)]], stdout=log, stderr=subprocess.STDOUT)
+
+    monkeypatch.setattr(compare_jobs, "_start", start)
+    train_jobs(jobs, workers=2, retry=False, progress=QUIET)
+    assert [job.failure for job in jobs] == [
+        "it diverged\n  at step 2", "stopped (exit status -9); compare again to resume it", "KeyError: 'a bug'",
+    ]  # fmt: skip
+    train_jobs(jobs, workers=2, retry=False, progress=QUIET)
+    assert started[3:] == [jobs[1].name]
+    train_jobs(jobs, workers=2, retry=True, progress=QUIET)
+    assert sorted(started[4:]) == sorted(job.name for job in jobs)
+
+
+def test_headline_scores() -> None:
+    report = {"models": {"a": {"scores": {"shapes.overall": {}, "shapes.score": {}, "contrast.score": {}, "clip.similarity": {}}}}}
+    assert headline_of(None, ["shapes.count"], report) == ("shapes.overall", "shapes.score")
+    assert headline_of(None, ["clip.similarity"], report) == ("clip.similarity", "clip.similarity")
+    assert headline_of("contrast.score", ["shapes.score"], report) == ("shapes.overall", "contrast.score")
+    with pytest.raises(ValueError, match=r"select 'shapes.scores' is not among the evaluated scores; choose one of: shapes\.overall"):
+        headline_of("shapes.scores", ["shapes.score"], report)
+    with pytest.raises(ValueError, match=r"give select=\.\.\."):
+        headline_of(None, [], report)
+
+
+def test_the_command_on_the_page(files: list[str]) -> None:
+    folder = Path(files[0]).parent.as_posix()
+    assert command_of([*files, "grid=[[1, 1]]"]) == f"diffalign compare {folder}/*.yaml 'grid=[[1, 1]]'"
+    assert command_of(files[:2]) == f"diffalign compare {files[0]} {files[1]}"
