@@ -215,6 +215,13 @@ def test_which_rows_the_share_drops_is_a_function_of_the_seed():
     assert [row.samples for row in swapped] == [row.samples for row in rows], "balanced before labels are turned around"
 
 
+def test_the_share_is_of_what_top_left():
+    groups = [group([1.0, 0.0, 0.0], "p"), group([0.9, 0.0, 0.0], "q")]
+    found = pair_groups(groups, PairingSettings("labelled", "r.d", threshold=0.5, top=1, positive_share=0.5))
+    assert [row.labels for row in found.preferences] == [(1,), (0,)] and found.summary.groups_kept == 1
+    assert found.summary.pairs_dropped == {"positive_share": 1, "top": 3}
+
+
 def test_a_share_of_one_label_alone_is_refused():
     with pytest.raises(
         ValueError, match=r"positive_share 0\.8 needs rows of both labels, and 0 of 4 rows have label 1; move the threshold"
