@@ -182,7 +182,7 @@ def _describe(error: ValidationError, kind: type[BaseModel], prefix: tuple[str, 
         match item["type"]:
             case "extra_forbidden":
                 place = _class_at(kind, item["loc"][:-1])
-                key, known = str(item["loc"][-1]), sorted([*place.model_fields, *(["base"] if place is Config else [])])
+                key, known = str(item["loc"][-1]), sorted(set(place.model_fields) | ({"base"} if place is Config else set()))
                 lines.append(f"unknown key {where!r}{did_you_mean(key, known)}; known here: {', '.join(known)}")
             case "missing":
                 lines.append(f"{where} is missing; add it")

@@ -10,7 +10,7 @@ from importlib import import_module
 import yaml
 
 from diffalign.objectives import OBJECTIVES, defaults, objective_function
-from pipelines.config import bundled_configs
+from pipelines.config_file import bundled_configs
 
 COLUMNS = ("objective", "rows", "reference", "what it does")
 ROWS = {

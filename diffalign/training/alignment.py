@@ -109,7 +109,7 @@ class AlignmentTask:
         if mask is not None and any(parameter.requires_grad for parameter in mask.parameters()):
             self.modules["mask"] = mask
         self.identity, self.write_weights, self.starts_at_reference = identity, write_weights, starts_at_reference
-        self.group_count = len(groups)
+        self.group_count, self.difficulty = len(groups), groups.difficulty
         self.has_started = False
         self.running: dict[str, Tensor] = {}
 

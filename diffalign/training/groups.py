@@ -82,7 +82,7 @@ class CachedGroups:
             )
         lengths = Counter(len(preference.samples) for preference in self.preferences)
         if len(lengths) > 1:
-            raise ValueError(f"groups of different sizes in one set: {dict(lengths)} (samples: groups); keep one size")
+            raise ValueError(f"groups of different sizes in one set: {dict(lengths)} (samples: groups); set pair.length to one size")
         shapes = {cache.shape(sample) for preference in self.preferences for sample in preference.samples}
         if len(shapes) > 1:
             raise ValueError(f"latents of different shapes in one set: {sorted(shapes)}; encode with one `size`")
