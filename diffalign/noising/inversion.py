@@ -41,9 +41,9 @@ def invert(draw: Draw, *, steps: int, eta: float, network: Network, grid: Grid, 
             second = _epsilon(draw, network, there, end[rows].to(told), rows)
             there = _step(here, 0.5 * (epsilon + second), *levels)
         if noise is not None:
-            there = there + eta * _deviation(*levels)[_as(there)] * noise[rows]
+            there = there + eta * _deviation(*levels)[_as(there)].to(there) * noise[rows]
         x[rows] = there
-    alpha, sigma = (level[_as(x)] for level in process.levels(goal))
+    alpha, sigma = (level[_as(x)].to(x) for level in process.levels(goal))
     return Noised(x.view_as(draw.latents), process.target(clean, (x - alpha * clean) / sigma, goal).view_as(draw.latents))
 
 

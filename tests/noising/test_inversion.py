@@ -184,3 +184,14 @@ def test_inversion_needs_its_network_and_runs_without_gradient() -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="noising 'shared' has no argument 'steps'; it takes: none"):
         load_noising("shared", steps=3)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("ddim_inversion", {"eta": 0.1}), ("renoise_inversion", {})])
+def test_latents_in_float32_stay_float32_under_levels_in_float64(name: str, arguments: dict[str, float]) -> None:
+    latents, timestep = clean(), torch.tensor([5, 300, 600, 999])
+    path = GaussianPath()
+    path.network = lambda x, timestep, rows: GaussianPath.network(path, x.double(), timestep, rows).float()  # type: ignore[method-assign]
+    single = inverted(name, path, latents.float(), timestep, **arguments)
+    double = inverted(name, GaussianPath(), latents, timestep, **arguments)
+    assert (single.sample.dtype, single.target.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(single.sample.double(), double.sample, rtol=1e-4, atol=1e-4)
