@@ -192,6 +192,8 @@ def _wait() -> None:
 class _EncodingGroups:
     """Groups that encode their pictures and prompts each time they are fetched, as scripts without a cache do."""
 
+    difficulty = None
+
     def __init__(self, backbone: Backbone, cached: Any, pixels: Any):
         self.backbone, self.cached, self.pixels = backbone, cached, pixels
 

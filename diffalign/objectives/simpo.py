@@ -15,4 +15,5 @@ def simpo(outputs: Outputs, *, beta: float = 500.0, gamma: float = 0.5) -> Loss:
     """
     winner, loser = pair(outputs.error)
     gap = 0.5 * beta * (loser - winner)
-    return Loss(softplus(gamma - gap), gap - gamma, compared=gap)
+    margin = gap - gamma
+    return Loss(softplus(-margin), margin, compared=gap)

@@ -412,6 +412,21 @@ def check_swap(objective: Objective, name: str) -> None:
         if forward.margin is not None and "margin flips" not in getattr(method(name), "EXEMPT", {}):
             assert backward.margin is not None
             close(backward.margin, -forward.margin)
+        if forward.compared is not None:
+            assert backward.compared is not None
+            close(backward.compared.nan_to_num(), -forward.compared.nan_to_num())
+
+
+def check_compared(objective: Objective, name: str) -> None:
+    """Where an objective says whom the policy puts first, it is the sample of the smaller drift, or error without a reference."""
+    outputs = random_outputs(name)
+    compared = objective(outputs, **arguments(name)).compared
+    if compared is None or OBJECTIVES[name].rows != "pairs":
+        return
+    groups = naive_groups(outputs)
+    measure = Group.drift if OBJECTIVES[name].reference else Group.error
+    assert [value > 0 for value in compared.tolist()] == [measure(group, 0) < measure(group, 1) for group in groups]
+    assert {value > 0 for value in compared.tolist()} == {True, False}
 
 
 def check_permutation(objective: Objective, name: str) -> None:
@@ -516,6 +531,7 @@ CHECKS: dict[str, Check] = {
     "tracked": check_tracked,
     "running": check_running,
     "swap": check_swap,
+    "whom the policy puts first": check_compared,
     "permutation": check_permutation,
     "reference constant": check_reference_constant,
     "kept reference error": check_kept_reference_error,
