@@ -4,6 +4,7 @@ RUN/
   data/                candidates and scores, made once for all methods
   pairs/RULE-DIGEST/   preferences and latents, once for each distinct section pair
   jobs/NAME/           one training each: a method, a point of its grid, a seed
+  reference/           what the reference predicted, for all trainings with the same draws
   validation/          every point of every grid, with one seed, on validation prompts: chooses the point of each method
   heldout/             the chosen points, with further seeds, on the prompts of the configs' section evaluate
   compare.json, README.md, methods.png   the result

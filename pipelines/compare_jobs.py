@@ -90,9 +90,10 @@ class Job:
 
     @property
     def summary(self) -> dict[str, float]:
-        """Of a training that is done: groups, seconds, and the means of its last steps, as win_adv."""
+        """Of a training that is done: groups, seconds (with those the reference cache saved), the means of its last steps, as win_adv."""
         record = read_json(stage_path(self.config, "train") / "stage.json", "delete the job's folder and compare again")
-        return {**summary_of(self.config, "train"), "seconds": record["seconds"]}
+        found = summary_of(self.config, "train")
+        return {**found, "seconds": record["seconds"] + found.get("seconds_saved", 0.0)}
 
     def checkpoints(self) -> dict[int, Path]:
         """Step → folder of each checkpoint that is left, in order."""
@@ -117,7 +118,12 @@ def make_job(run: Path, road: Road, prepared: Path, point: Point, seed: int) -> 
     objective = dict(road.train.objective)
     if point.beta != 1:
         objective["beta"] *= point.beta
-    changes = {"objective": objective, "learning_rate": road.train.learning_rate * point.learning_rate, "seed": seed}
+    changes = {
+        "objective": objective,
+        "learning_rate": road.train.learning_rate * point.learning_rate,
+        "seed": seed,
+        "reference_cache": road.train.reference_cache or run / "reference",
+    }
     train = road.train.model_copy(update=changes)
     facts = [train.model_dump(mode="json", exclude=FREE), road.config.model.fingerprint(), prepared.name]
     name = f"{road.name}-beta{point.beta:g}-lr{point.learning_rate:g}-seed{seed}-{digest_of(facts)}"

@@ -45,6 +45,9 @@ class Train(Settings):
     reference_dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the frozen copy in full fine-tuning"
     )
+    reference_cache: Path | None = Field(
+        default=None, description="folder that keeps what the frozen reference predicts, for other runs on the same rows with the same seed"
+    )
     prompt_dropout: float = Field(default=0.0, ge=0, le=1, description="share of groups trained with the empty prompt")
     flip: float = Field(default=0.0, ge=0, le=1, description="share of groups mirrored as a whole; needs encode.flip")
     seed: int | None = Field(default=None, ge=0, description="of order, noise, timesteps and LoRA; None: the run's seed")  # type: ignore[assignment]  # resolved before it is used
@@ -133,7 +136,8 @@ def _train(config: Config, section: Train, stage: StageFolder, *, is_main: bool,
     with progress.bar("train", section.steps) as advance:
         train(task, section, stage.path, advance=advance, logger=progress.logger("train"))
     if is_main:
-        stage.finish({"groups": len(task.groups), **_last_metrics(stage.path / "metrics.jsonl")})
+        saved = {} if task.cache is None else {"seconds_saved": round(task.cache.saved, 2)}
+        stage.finish({"groups": len(task.groups), **saved, **_last_metrics(stage.path / "metrics.jsonl")})
 
 
 def _teacher_folder(path: Path) -> Path:
@@ -165,6 +169,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from diffalign.training.masks import Mask
     from diffalign.training.randomness import seed_of
     from diffalign.training.reference import AdapterOff, FrozenCopy
+    from diffalign.training.reference_cache import ReferenceCache
     from pipelines.evaluate import load_aligned
     from pipelines.model import load_model
 
@@ -208,6 +213,10 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     if section.mask is not None:
         device = next(backbone.denoiser.parameters()).device
         mask = Mask(**section.mask.model_dump(), channels=backbone.last_layer(backbone.denoiser).in_channels).to(device)
+    cache = None
+    if section.reference_cache is not None and reference is not None:
+        dtype = section.reference_dtype if section.lora is None else config.model.dtype
+        cache = ReferenceCache(section.reference_cache.expanduser(), f"{config.model.fingerprint()} {base} {dtype} {section.precision}")
     identity = {
         "kind": "full" if section.lora is None else "lora",
         "base": base,
@@ -216,7 +225,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     }
     return AlignmentTask(
         backbone, groups, build_objective(**section.objective), needs, load_noising(**section.noising), reference,
-        teacher=teacher, mask=mask,
+        teacher=teacher, mask=mask, cache=cache,
         stabilisers=[build_stabiliser(name, **arguments) for name, arguments in section.stabilisers.items()],
         sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), seed=seed, identity=identity,
         write_weights=lambda denoiser, folder: backbone.save_trained(folder),

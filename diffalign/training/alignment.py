@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from diffalign.training.loop import Measured, Visit
 from diffalign.training.masks import features_of
 from diffalign.training.randomness import generator
 from diffalign.training.reference import Reference
+from diffalign.training.reference_cache import ReferenceCache
 
 RUNNING = "running/"  # of metrics that objectives track
 START = "at the reference: "  # of numbers that only the first step has, for its check
@@ -43,11 +45,17 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Networks:
-    """What a step runs beside the policy. reference, teacher: frozen denoisers, or None; mask: weights of positions, or None."""
+    """What a step runs beside the policy, each may be None.
+
+    reference, teacher  frozen denoisers
+    mask                weights of positions
+    cache               of what the reference predicts
+    """
 
     reference: Reference | None = None
     teacher: Reference | None = None
     mask: nn.Module | None = None
+    cache: ReferenceCache | None = None
 
 
 def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: GroupBatch, noised: Noised, timestep: Tensor,
@@ -56,16 +64,17 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
     count = batch.latents.shape[1]
     flat, every = noised.sample.flatten(0, 1), timestep.repeat_interleave(count)
 
-    def predict(denoiser: nn.Module, prompts: dict[str, Tensor]) -> Tensor:
+    def predict(denoiser: nn.Module, prompts: dict[str, Tensor], cache: ReferenceCache | None = None) -> Tensor:
         embeds = {name: value.repeat_interleave(count, 0) for name, value in prompts.items()}
-        return backbone.predict(denoiser, flat, every, embeds).view_as(noised.sample)
+        made = partial(backbone.predict, denoiser, flat, every, embeds)
+        return (made() if cache is None else cache.recall(made, flat, every, prompts)).view_as(noised.sample)
 
     frozen = teacher = mask = mismatched = None
     if needs.reference is not None:
         if networks.reference is None:
             raise ValueError("this objective measures drift from a reference, and there is none; give LoRA or a frozen copy")
         with networks.reference.use() as denoiser, features_of(backbone, denoiser, wanted=networks.mask is not None) as features:
-            frozen = predict(denoiser, batch.embeds)
+            frozen = predict(denoiser, batch.embeds, networks.cache if networks.mask is None else None)  # a mask needs the forward itself
         if networks.mask is not None:
             mask = networks.mask(features[0]).unflatten(0, batch.latents.shape[:2])
     if networks.teacher is not None:
@@ -75,7 +84,7 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
         with torch.no_grad():
             own = predict(policy, batch.mismatched)
         with networks.reference.use() as denoiser:
-            mismatched = torch.stack([own, predict(denoiser, batch.mismatched)], 2)
+            mismatched = torch.stack([own, predict(denoiser, batch.mismatched, networks.cache)], 2)
     return Outputs(
         predict(policy, batch.embeds), noised.target, timestep, reference=frozen, teacher=teacher, mismatched=mismatched, mask=mask,
         fraction=timestep / backbone.timestep_count, snr=backbone.signal_to_noise(timestep).to(flat.device), scores=batch.scores,
@@ -92,20 +101,21 @@ class AlignmentTask:
     """What `loop.train` trains for alignment: see `Task`.
 
     groups      the rows the objective needs, over the latent cache
-    reference   None for objectives without one; teacher, mask  for objectives that read them (see `Networks`)
+    reference   None for objectives without one; teacher, mask  for objectives that read them; cache  of a reference that stays as it is
+                (see `Networks`)
     write_weights(denoiser, folder)  saves the policy as users load it
     """
 
     def __init__(self, backbone: Backbone, groups: CachedGroups, objective: Callable[[Outputs], Loss], needs: Needs,
                  noising: Callable[[Draw], Noised], reference: Reference | None, *,
-                 teacher: Reference | None = None, mask: nn.Module | None = None,
+                 teacher: Reference | None = None, mask: nn.Module | None = None, cache: ReferenceCache | None = None,
                  stabilisers: Sequence[Callable[[Outputs], Outputs]] = (),
                  sampling: Sampling, seed: int, identity: dict[str, Any], write_weights: Callable[[nn.Module, Path], None],
                  starts_at_reference: bool = True):  # fmt: skip
         self.modules: dict[str, nn.Module] = {"denoiser": backbone.denoiser}
         self.backbone, self.groups, self.objective, self.needs = backbone, groups, objective, needs
         self.noising, self.reference, self.sampling, self.seed = noising, reference, sampling, seed
-        self.teacher, self.mask, self.stabilisers = teacher, mask, stabilisers
+        self.teacher, self.mask, self.cache, self.stabilisers = teacher, mask, cache, stabilisers
         if mask is not None and any(parameter.requires_grad for parameter in mask.parameters()):
             self.modules["mask"] = mask
         self.identity, self.write_weights, self.starts_at_reference = identity, write_weights, starts_at_reference
@@ -140,16 +150,17 @@ class AlignmentTask:
         """Policy and reference as a noising may run them: evaluation mode, no gradient, each sample under its group's prompt."""
         count = batch.latents.shape[1]
 
-        def run(use: Callable[[], AbstractContextManager[nn.Module]]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        def run(use: Callable[[], AbstractContextManager[nn.Module]], cache: ReferenceCache | None = None) -> Callable[..., Tensor]:
             def predict(x: Tensor, timestep: Tensor, rows: Tensor) -> Tensor:
                 embeds = {name: value[rows // count] for name, value in batch.embeds.items()}
                 with use() as denoiser, torch.no_grad():
-                    return self.backbone.predict(denoiser, x, timestep, embeds)
+                    made = partial(self.backbone.predict, denoiser, x, timestep, embeds)
+                    return made() if cache is None else cache.recall(made, x, timestep, embeds)
 
             return predict
 
         networks = {"policy": run(self._evaluating)}
-        return networks if self.reference is None else networks | {"reference": run(self.reference.use)}
+        return networks if self.reference is None else networks | {"reference": run(self.reference.use, self.cache)}
 
     @contextmanager
     def _evaluating(self) -> Iterator[nn.Module]:
@@ -164,7 +175,7 @@ class AlignmentTask:
 
     def measure(self, visits: list[Visit]) -> Measured:
         batch, noised, timestep = self.draw(visits)
-        networks = Networks(self.reference, self.teacher, self.modules.get("mask", self.mask))
+        networks = Networks(self.reference, self.teacher, self.modules.get("mask", self.mask), self.cache)
         outputs = forward(self.backbone, self.modules["denoiser"], networks, batch, noised, timestep, self.needs)
         outputs = replace(outputs, running=self.running)
         with torch.autocast(timestep.device.type, enabled=False):

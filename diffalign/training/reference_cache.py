@@ -1,0 +1,61 @@
+"""What a frozen reference predicted, kept on disk: runs that draw the same need each prediction once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+SECONDS = "seconds"  # in a file's metadata: what the prediction took
+
+
+class ReferenceCache:
+    """Predictions by what they were made from, to the bit: a cache can be cold, and never wrong.
+
+    Draws are a function of seed and group (diffalign/training/randomness.py), not of the method: methods compared on the same rows with the
+    same seed have their reference's predictions in common, and the points of a grid those of an inversion by the reference too.
+
+    folder    shared by any number of runs and processes; may be deleted at any time
+    identity  the reference's weights and the number format it runs in
+    saved     seconds that recalled predictions had taken when they were made
+    """
+
+    def __init__(self, folder: Path, identity: str):
+        self.folder, self.identity, self.saved = folder, identity, 0.0
+
+    def recall(self, predict: Callable[[], Tensor], *inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """What `predict()` gives for these inputs, read where it was made before; on the device of the first."""
+        file = self.folder / f"{self._key(inputs)}.safetensors"
+        try:
+            with safe_open(file, "pt") as stored:
+                self.saved += float(stored.metadata()[SECONDS])
+                return stored.get_tensor("prediction").to(_tensors(inputs[:1])[0].device)
+        except (FileNotFoundError, SafetensorError):  # not made yet, or cut short by a lost machine
+            began = time.perf_counter()
+            made = predict()
+            on_disk = made.detach().cpu().contiguous()
+            seconds = time.perf_counter() - began
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}")
+        save_file({"prediction": on_disk}, partial, metadata={SECONDS: repr(seconds)})
+        partial.replace(file)
+        return made
+
+    def _key(self, inputs: tuple[Tensor | Mapping[str, Tensor], ...]) -> str:
+        digest = blake2b(self.identity.encode(), digest_size=16)
+        for tensor in _tensors(inputs):
+            digest.update(f"|{tensor.device.type} {tensor.dtype} {tuple(tensor.shape)}|".encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def _tensors(inputs: tuple[Tensor | Mapping[str, Tensor], ...]) -> list[Tensor]:
+    """All tensors in order, those of a mapping by name."""
+    return [tensor for each in inputs for tensor in ([each] if isinstance(each, Tensor) else [each[name] for name in sorted(each)])]
