@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 
 class Section(BaseModel):
-    """Frozen, without infinities; an unknown key is an error, nothing at all means the defaults, and `true` is no number."""
+    """Frozen, without infinities; an unknown key is an error, nothing at all means the defaults, and `true` is no number.
+
+    A field that joins later and changes nothing at its default is left out there (Field(exclude_if=…)): what was made before stays current.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -69,7 +69,8 @@ class Pair(Section):
     top: int | None = PairingSettings.top
     positive_share: float | None = PairingSettings.positive_share
     swap_labels: bool = PairingSettings.swap_labels
-    seed: int | None = None  # of rule "random" and of positive_share; default: the run's seed
+    flip_share: float = Field(default=PairingSettings.flip_share, exclude_if=lambda share: share == 0)
+    seed: int | None = None  # of rule "random", of positive_share and of flip_share; default: the run's seed
 
     @model_validator(mode="before")
     @classmethod

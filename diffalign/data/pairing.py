@@ -250,10 +250,14 @@ def _controlled(preference: Preference, draw: int, settings: PairingSettings) ->
     """The preference under the controls. The verdict (scores, votes, labels) keeps its place and the samples change theirs, so that
     every objective, also one that reads scores, sees the judgement turned around."""
     flips = settings.swap_labels
+    # Of (seed, group, draw) alone, through sha512 inside random.seed: the same on every machine and for any order of groups.
+    chance = random.Random(f"{settings.seed}:{preference.group_id}:{draw}").random()
     if settings.rule == "random":
-        # Of (seed, group, draw) alone, through sha512 inside random.seed: the same on every machine and for any order of groups.
-        flips ^= random.Random(f"{settings.seed}:{preference.group_id}:{draw}").random() < 0.5
+        flips ^= chance < 0.5
         preference = replace(preference, source=f"{preference.source} (random labels)")
+    elif settings.flip_share:
+        flips ^= chance < settings.flip_share
+        preference = replace(preference, source=f"{preference.source} ({settings.flip_share:.0%} of labels flipped)")
     if settings.swap_labels:
         preference = replace(preference, source=f"{preference.source} (labels swapped)")
     if not flips:

@@ -31,7 +31,8 @@ class PairingSettings:
     top             only the preferences of the k groups with the best winners, after the filters above; None: of all groups
     positive_share  labelled: share of label 1, in (0, 1); rows of the label there is too much of are dropped, drawn by `seed`; None: as is
     swap_labels     control: every judgement turned around, after all filters
-    seed            of rule "random" and of positive_share
+    flip_share      control: of the judgements, those turned around, drawn by `seed`, in [0, ½]; a larger share includes a smaller
+    seed            of rule "random", of positive_share and of flip_share
     """
 
     rule: RuleName = "best_vs_worst"
@@ -49,6 +50,7 @@ class PairingSettings:
     top: int | None = None
     positive_share: float | None = None
     swap_labels: bool = False
+    flip_share: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,6 +93,10 @@ class PairingSettings:
             raise ValueError(f"length is {self.length}; a list has 2 samples or more: give such a number, or null for all samples")
         if self.top is not None and self.top < 1:
             raise ValueError(f"top is {self.top}; give the number of groups to keep, 1 or more, or null for all groups")
+        if not 0 <= self.flip_share <= 0.5:
+            raise ValueError(f"flip_share is {self.flip_share}; it lies between 0 and 0.5; for more, use swap_labels")
+        if self.flip_share and self.rule == "random":
+            raise ValueError(f"flip_share {self.flip_share} with rule 'random', whose labels say nothing already; remove one of them")
         if self.positive_share is not None:
             if self.rule not in ("labelled", "imported"):
                 raise ValueError(f"positive_share {self.positive_share} belongs to rule 'labelled', not {self.rule!r}; remove it")

@@ -310,6 +310,8 @@ def test_every_reason_has_its_fix():
         ({"by": None}, "set `by` to a reward.dimension"),
         ({"by": {"r.d": 0.0}}, "weight of 'r.d' in `by` is 0.0"),
         ({"minimum_gap": -1}, "minimum_gap is -1"),
+        ({"flip_share": 0.6}, "flip_share is 0.6; it lies between 0 and 0.5"),
+        ({"rule": "random", "flip_share": 0.1}, "flip_share 0.1 with rule 'random', whose labels say nothing already"),
         ({"minimum_gap": nan}, "minimum_gap is nan"),
         ({"minimum_gap": 1.0, "maximum_gap": 0.5}, "maximum_gap 0.5 lies below minimum_gap 1.0"),
         ({"ties": "maybe"}, "ties is 'maybe'; choose one of: drop, keep"),
@@ -341,6 +343,25 @@ def test_bad_groups_are_refused():
         replace(FOUR, sources=["m"])
     with pytest.raises(ValueError, match="candidate 'a' occurs twice"):
         replace(FOUR, ids=["a", "a", "b", "c"])
+
+
+def test_flipped_labels_are_a_share_that_the_seed_draws():
+    groups = [group([3.0, 2.0, 1.0], f"g{index:03d}") for index in range(200)]
+    settings = PairingSettings("all_pairs", "r.d", flip_share=0.2)
+
+    def flipped(settings: PairingSettings) -> set[tuple[str, ...]]:
+        return {row.samples for row in pair_groups(groups, settings).preferences if row.samples[0] > row.samples[1]}
+
+    few, more = flipped(settings), flipped(replace(settings, flip_share=0.3))
+    assert 90 <= len(few) <= 150 and few < more, "a fifth of 600, within three deviations, and the same ones again"
+    assert len(few & flipped(replace(settings, seed=1))) < 60
+    assert flipped(replace(settings, flip_share=0.0)) == set()
+    swapped = replace(settings, swap_labels=True)
+    assert len(flipped(swapped)) == 600 - len(few)
+    [row] = {row.source for row in pair_groups(groups, settings).preferences}
+    assert row == "r.d (20% of labels flipped)"
+    lists = pair_groups(groups, replace(settings, rule="ranked_list")).preferences
+    assert {row.samples[0][-1] for row in lists} == {"a", "c"}, "a list is turned around whole"
 
 
 # What came with the data
