@@ -181,7 +181,10 @@ def bench(
 @app.command()
 def compare(
     words: Annotated[
-        list[str], typer.Argument(metavar="CONFIG … [KEY=VALUE …]", help="the methods' files; settings (seeds=3 workers=2) or theirs")
+        list[str],
+        typer.Argument(
+            metavar="CONFIG … [KEY=VALUE …]", help="the methods' files; settings (seeds=3 workers=2) or theirs; each.KEY=[…] for variants"
+        ),
     ],
     traceback: Traceback = False,
 ) -> None:

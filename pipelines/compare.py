@@ -15,9 +15,11 @@ Whatever is complete is not made again: one more method, or a comparison that wa
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +36,7 @@ from pipelines.report import read_report
 from pipelines.run_folder import full_disk_is_clear, lock_run
 from pipelines.stage import stage_path, write_atomically
 
+EACH = "each"  # the first part of the key of a word that makes variants
 SHARED = ("seed", "model", "generate", "score", "encode", "evaluate")  # what all configs must agree on
 Factor = Annotated[float, Field(gt=0)]
 Factors = Annotated[tuple[Factor, ...], Field(min_length=1)]
@@ -95,7 +98,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
             chosen = choose(grids[road.name], means)
             seeds = range(road.seed + 1, road.seed + 1 + settings.seeds) if chosen else ()
             final = [job_of(road, chosen.point, seed) for seed in seeds if chosen]
-            contests.append(Contest(road.name, grids[road.name], means, chosen, final))
+            contests.append(Contest(road.name, road.variant, grids[road.name], means, chosen, final))
         final = [job for contest in contests for job in contest.final]
         train_jobs(final, workers=settings.workers, retry=settings.retry, progress=progress)
         models = weights_of(final)
@@ -118,8 +121,10 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
 def read_words(words: Sequence[str]) -> tuple[list[Road], Compare]:
     """The configs among the words of a command, with the overrides that are theirs, and the settings of the comparison."""
     files = [word for word in words if "=" not in word]
-    overrides = {word: read_override(word)[0][0] for word in words if "=" in word}
+    first_parts = {word: read_override(word)[0][0] for word in words if "=" in word}
+    overrides = {word: part for word, part in first_parts.items() if part != EACH}
     ours = [word for word, key in overrides.items() if key in Compare.model_fields or key not in Config.model_fields]
+    variants = variants_of([word for word in first_parts if word not in overrides])
     settings = read_section(Compare, ours)
     if not files:
         raise ValueError("nothing to compare; give config files, for example: diffalign compare configs/methods/*.yaml")
@@ -127,17 +132,42 @@ def read_words(words: Sequence[str]) -> tuple[list[Road], Compare]:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"{names.count(twice[0])} configs are called {twice[0]!r}, and a method is called as its file; rename one")
-    return [read_road(file, [word for word in overrides if word not in ours]) for file in files], settings
+    shared = [word for word in overrides if word not in ours]
+    return [read_road(file, [*shared, *words], name) for file in files for name, words in variants.items()], settings
 
 
-def read_road(file: str, overrides: Sequence[str]) -> Road:
+def variants_of(words: Sequence[str]) -> dict[str, list[str]]:
+    """`each.KEY=[…]`: every config once for each value, and with several keys for each of their products. Name → overrides.
+
+    A name is -KEY=VALUE without the sections, as -flip_share=0.1; the only one is empty where there are no such words.
+    """
+    choices = []
+    for word in words:
+        (_, *key), values = read_override(word)
+        if not key or not isinstance(values, list) or not values:
+            raise ValueError(f"cannot read {word!r}; give a key and a list of its values, as {EACH}.train.learning_rate=[5e-5,1e-4]")
+        choices.append([(f"-{key[-1]}={_brief(value)}", f"{'.'.join(key)}={json.dumps(value)}") for value in values])
+    found = {"".join(name for name, _ in choice): [override for _, override in choice] for choice in product(*choices)}
+    if len(found) < prod(map(len, choices)):
+        raise ValueError(f"two values have one name in {list(words)}: {', '.join(found)}; give each of them once")
+    return found
+
+
+def _brief(value: Any) -> str:
+    """A value as part of a folder's name: what is not plain becomes an underscore."""
+    if isinstance(value, dict):
+        return ",".join(f"{_brief(each)}" if key == "name" else f"{key}={_brief(each)}" for key, each in value.items())
+    return ",".join(map(_brief, value)) if isinstance(value, list) else re.sub(r"[^\w.+-]", "_", str(value))
+
+
+def read_road(file: str, overrides: Sequence[str], variant: str = "") -> Road:
     """A config with the stages that a comparison needs; ValueError names the one that it lacks."""
     config = load_config(file, overrides)
     pair, encode, train, evaluate = config.pair, config.encode, config.train, config.evaluate
     if pair is None or encode is None or train is None or evaluate is None:
         lacking = ", ".join(stage for stage in ("pair", "encode", "train", "evaluate") if getattr(config, stage) is None)
         raise ValueError(f"{file} has no section {lacking}; a method is compared by its whole road: pair, encode, train and evaluate")
-    return Road(Path(file).stem, config, pair, train, evaluate)
+    return Road(Path(file).stem + variant, variant, config, pair, train, evaluate)
 
 
 def check_agreement(roads: Sequence[Road]) -> None:

@@ -38,9 +38,10 @@ STOPPED = "stopped"  # how the failure of a process that a signal ended begins: 
 
 @dataclass(frozen=True)
 class Road:
-    """A config that takes part, called as its file: the sections that a comparison needs, none of them missing."""
+    """A config that takes part, called as its file and its variant: the sections that a comparison needs, none of them missing."""
 
     name: str
+    variant: str  # as -flip_share=0.1; or empty
     config: Config
     pair: Pair
     train: Train

@@ -35,6 +35,7 @@ class Contest:
     """The trainings of one method: its grid, the means that chose among it (by a job's name), the chosen point's, and its final seeds."""
 
     method: str
+    variant: str  # the end of the method's name; its rival is of the same variant
     grid: Sequence[Job]
     means: Mapping[str, float]
     chosen: Job | None
@@ -85,18 +86,24 @@ def judge(
     """compare.json: see the module.
 
     scores    the headline; the target is of the first
-    against   a method's name, of no effect where it is not among the contests
+    against   a method's name: see `rivals_of`
     """
-    rival = next((contest for contest in contests if contest.method == against), None)
+    rivals = rivals_of(contests, against)
     return {
         "prompts": len(evaluation.prompts),
         "clusters": len({prompt.cluster for prompt in evaluation.prompts}),
         "scores": list(scores),
         "select": select,
-        "against": against if rival is not None else None,
+        "against": against if any(rivals.values()) else None,
         "target": target,
-        "methods": {contest.method: _outcome(contest, rival, evaluation, scores, target) for contest in contests},
+        "methods": {contest.method: _outcome(contest, rivals[contest.method], evaluation, scores, target) for contest in contests},
     }
+
+
+def rivals_of(contests: Sequence[Contest], against: str) -> dict[str, Contest | None]:
+    """Method → what it is compared with: `against` in the same variant, or else as it is called; None where neither takes part."""
+    by_name = {contest.method: contest for contest in contests}
+    return {name: by_name.get(against + contest.variant) or by_name.get(against) for name, contest in by_name.items()}
 
 
 def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, scores: Sequence[str], target: float) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pipelines.cli import app
 from pipelines.compare import check_agreement, check_disjoint, choose, headline_of, read_words, validation_prompts
 from pipelines.compare_jobs import Job, Point, make_job, points_for, train_jobs
 from pipelines.compare_page import command_of, rows
+from pipelines.compare_result import Contest, rivals_of
 from pipelines.evaluate import read_scored
 from pipelines.progress import Progress
 from pipelines.prompts import load_prompts
@@ -210,12 +211,38 @@ def test_words_are_configs_settings_and_overrides(files: list[str]) -> None:
     assert settings.seeds == 5 and list(settings.points) == [(beta, rate) for beta in (1.0, 2.0) for rate in (0.5, 1.0, 2.0)]
 
 
+def test_each_makes_variants_of_every_config(files: list[str]) -> None:
+    words = ["each.pair.flip_share=[0, 0.1]", "each.train.order=[shuffle, {name: curriculum, stages: 2}]"]
+    roads, _ = read_words([*files[:2], *words, "train.steps=7"])
+    orders = ["-order=shuffle", "-order=curriculum,stages=2"]
+    assert [road.variant for road in roads[:4]] == [f"-flip_share={share}{order}" for share in ("0", "0.1") for order in orders]
+    assert [road.name for road in roads[3:5]] == [f"diffusion_dpo{roads[3].variant}", f"mapo{roads[0].variant}"]
+    assert [road.pair.flip_share for road in roads] == [0, 0, 0.1, 0.1] * 2 and all(road.train.steps == 7 for road in roads)
+    assert roads[1].train.order.stages == 2  # type: ignore[union-attr]
+
+
+def test_a_variant_is_compared_with_the_same_variant() -> None:
+    def rivals(against: str, *names: tuple[str, str]) -> dict[str, str | None]:
+        contests = [Contest(name + variant, variant, [], {}, None, []) for name, variant in names]
+        return {name: rival.method if rival else None for name, rival in rivals_of(contests, against).items()}
+
+    both = rivals("diffusion_dpo", ("diffusion_dpo", "-a=1"), ("diffusion_dpo", "-a=2"), ("mapo", "-a=2"))
+    assert both["mapo-a=2"] == "diffusion_dpo-a=2"
+    assert rivals("diffusion_dpo", ("diffusion_dpo", ""), ("mapo", "-a=2"))["mapo-a=2"] == "diffusion_dpo"
+    assert rivals("mapo-a=1", ("mapo", "-a=1"), ("mapo", "-a=2"))["mapo-a=2"] == "mapo-a=1"
+    assert rivals("sft", ("mapo", "")) == {"mapo": None}
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["seeds=2"], "nothing to compare; give config files"),
         (["{0}", "{0}"], "2 configs are called 'diffusion_dpo'"),
         (["{0}", "sedes=2"], "unknown key 'sedes' (did you mean 'seeds'?)"),
+        (["{0}", "each.seed=3"], "cannot read 'each.seed=3'; give a key and a list of its values"),
+        (["{0}", "each=[3]"], "cannot read 'each=[3]'"),
+        (["{0}", "each.train.flip=[0.5, 0.5]"], "two values have one name"),
+        (["{0}", "each.train.stepz=[1]"], "stepz"),
         (["{0}", "seeds=0"], "seeds: got 0"),
         (["{0}", "encode=null", "train=null"], "has no section encode, train"),
         (["{0}"], "evaluate.prompts is of no world"),
