@@ -43,6 +43,17 @@ def test_bootstrap_is_seeded_and_needs_a_prompt() -> None:
         bootstrap_intervals(np.zeros((0, 1)))
 
 
+def test_bootstrap_by_a_naive_loop() -> None:
+    values, clusters = np.random.default_rng(0).random((12, 2)), np.array(list("abcabcdeeeea"))
+    for seed in (4, 5, 4):  # what is kept of a seed's resamples is no other's
+        draw, means = np.random.default_rng(seed), []
+        for _ in range(50):
+            rows = [row for name in draw.integers(5, size=5) for row in range(12) if clusters[row] == "abcde"[name]]
+            means.append(values[rows].mean(0))
+        expected = np.quantile(means, [0.025, 0.975], axis=0)
+        assert bootstrap_intervals(values, clusters, seed=seed, resamples=50) == pytest.approx(expected, rel=1e-12)
+
+
 def test_change_by_hand() -> None:
     base = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [0.5, np.nan]])
     aligned = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.9]])
