@@ -6,7 +6,7 @@ from diffalign.tensors import Loss, Outputs, implicit_reward
 
 
 def adpo(outputs: Outputs, *, beta: float = 5000.0, temperature: float = 0.3) -> Loss:
-    """−Σ_k q_k·log softmax_k(r), q = softmax(R/temperature): Zixian 2025, arXiv:2510.18913. Value (B,).
+    """−Σ_k q_k·log softmax_k(r), q = softmax(R/temperature): Wang 2025, arXiv:2510.18913. Value (B,).
 
     R is the first score. Rewards are anchored: r is measured from the reference, initial or moving (`train.reference`).
     A one-hot q on two samples is Diffusion-DPO, q = (1 − ε, ε) its label-smoothed form.

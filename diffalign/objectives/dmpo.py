@@ -11,8 +11,9 @@ from diffalign.tensors import Loss, Outputs, implicit_margin
 
 
 def dmpo(outputs: Outputs, *, beta: float = 5000.0, alpha: float = 0.01) -> Loss:
-    """P·ln(P/(1 − α)) + (1 − P)·ln((1 − P)/α), P = σ(m): Li et al. 2025, arXiv:2507.07510; for pairs EXO's, arXiv:2402.00856. Value (B,).
+    """P·ln(P/(1 − α)) + (1 − P)·ln((1 − P)/α), P = σ(m): Li et al. 2025, arXiv:2507.07510. Value (B,).
 
+    For pairs it is EXO's loss (Ji et al. 2024, arXiv:2402.00856).
     0 at m = ln((1 − α)/α), and bounded: a pair that is far on the wrong side is given up, not fought for.
     """
     margin = implicit_margin(outputs, beta)

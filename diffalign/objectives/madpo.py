@@ -12,7 +12,7 @@ from diffalign.tensors import Loss, Outputs, implicit_margin, pair
 def madpo(
     outputs: Outputs, *, beta: float = 5000.0, low: float = 0.25, high: float = 4.0, threshold: float = 1.0, rate: float = 1.0
 ) -> Loss:
-    """w(h)·(−log σ(m)), h = R_w − R_l: arXiv:2510.05342, from a summary; the pieces of w are ours. Value (B,).
+    """w(h)·(−log σ(m)), h = R_w − R_l: Rho 2025, arXiv:2510.05342, from a summary; the pieces of w are ours. Value (B,).
 
     w falls from `high` at h ≤ 0 in a line to 1 at the threshold, and then as e^(−rate·(h − threshold)) down to `low`.
     Where only one order of a pair occurs a weight changes the speed, not the optimum.
