@@ -29,6 +29,9 @@ def features_of(backbone: Backbone, denoiser: nn.Module, *, wanted: bool = True)
 class Mask(nn.Module):
     """(N, C', *S) features → (N, 1, *S) weights ≥ 0: Christopoulou et al. 2024, arXiv:2410.05102.
 
+    The paper gives the two schemes, weights from the reference's activations and learned ones, for tokens; what it leaves open for a
+    denoiser is ours [derived]: whose activations, the standardisation, the offset, and the layer norm before w.
+
     kind     "activation": positions where the reference is more active than on average, relu(z + offset) with z the standardised mean
              absolute activation of the sample; nothing is trained. "learned": relu(1 + scale·w·features), w trained from 0
     offset   what an average position weighs, in standard deviations; higher is less sparse
