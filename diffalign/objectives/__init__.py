@@ -24,6 +24,7 @@ class Needs:
     scale  of β: "difference", a scale-free link on differences of reward; "absolute", rewards or margins meet a fixed number, so β sets
            how far is far; "surrogate", errors become log-ratios or probabilities by κ first
     value_at_reference  None: it depends on the errors or on the scores
+    winners_fall  whether it raises the winners' error by design, so that this is no sign of displacement
     """
 
     rows: Rows
@@ -31,6 +32,7 @@ class Needs:
     value_at_reference: float | None
     reads: tuple[str, ...] = ()
     scale: Literal["difference", "absolute", "surrogate"] = "difference"
+    winners_fall: bool = False
 
 
 LN2 = log(2)
@@ -62,16 +64,16 @@ OBJECTIVES: dict[str, Needs] = {
     "ldpo": Needs("pairs", "prediction", LN2),  # Liu et al. 2024, arXiv:2409.06411
     "rlength": Needs("pairs", "error", None, ("scores",)),  # Park et al. 2024, arXiv:2403.19159
     "modpo": Needs("pairs", "error", None, ("scores",)),  # Zhou et al. 2023, arXiv:2310.03708
-    "madpo": Needs("pairs", "error", None, ("scores",)),  # arXiv:2510.05342
+    "madpo": Needs("pairs", "error", None, ("scores",)),  # Rho 2025, arXiv:2510.05342
     "beta_dpo": Needs("pairs", "error", LN2),  # Wu et al. 2024, arXiv:2407.08639
-    "adpo": Needs("lists", "error", None, ("scores",)),  # arXiv:2510.18913
+    "adpo": Needs("lists", "error", None, ("scores",)),  # Wang 2025, arXiv:2510.18913
     "irpo": Needs("lists", "error", None, ("scores",)),  # Wu et al. 2025, arXiv:2504.15477
     "sppo": Needs("lists", "error", None, ("scores",), "absolute"),  # Wu et al. 2024, arXiv:2405.00675
     "nca": Needs("pairs", "error", 2 * LN2, scale="absolute"),  # Chen et al. 2024, arXiv:2402.05369
     "bco": Needs("pairs", "error", 2 * LN2, scale="absolute"),  # Jung et al. 2024, arXiv:2404.04656
     "kto": Needs("labelled", "error", 0.5, ("labels", "mismatched"), "absolute"),  # Ethayarajh et al. 2024, arXiv:2402.01306
     "apo_zero": Needs("pairs", "error", 1.0, scale="absolute"),  # D'Oosterlinck et al. 2024, arXiv:2408.06266
-    "apo_down": Needs("pairs", "error", 1.0, scale="absolute"),  # D'Oosterlinck et al. 2024, arXiv:2408.06266
+    "apo_down": Needs("pairs", "error", 1.0, scale="absolute", winners_fall=True),  # D'Oosterlinck et al. 2024, arXiv:2408.06266
     "aot": Needs("pairs", "error", LN2),  # Melnyk et al. 2024, arXiv:2406.05882
     "discopop": Needs("pairs", "error", 0.5 * LN2 + 0.5),  # Lu et al. 2024, arXiv:2406.08414
     "fsft": Needs("positives", "error", 0.0, scale="absolute"),  # after Wang et al. 2025, arXiv:2507.00018

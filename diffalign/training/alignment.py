@@ -219,7 +219,7 @@ class AlignmentTask:
         }
 
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
-        return diagnostics.warnings(history)
+        return diagnostics.warnings(history, winners_fall=self.needs.winners_fall)
 
     def describe(self, visit: Visit) -> str:
         return self.groups.describe(visit.group)

@@ -190,10 +190,11 @@ def _words(metrics: dict[str, float]) -> Words:
     return PAIRS
 
 
-def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str]:
+def warnings(history: list[dict[str, float]], window: int = 50, *, winners_fall: bool = False) -> dict[str, str]:
     """Sentences by kind, from the metrics of all steps so far; the window is in steps. A pure function, so a resumed run says the same.
 
     A sentence is said only of what the rows and the reference let be measured, in the words of the rows.
+    winners_fall: the objective lowers them by design (Needs), which is no displacement.
     """
     said: dict[str, str] = {}
     if not history:
@@ -220,6 +221,8 @@ def warnings(history: list[dict[str, float]], window: int = 50) -> dict[str, str
     if len(history) < window:
         return said
     said |= _of_accuracy(history, window, words, has_reference) | _of_advantages(history, window, words)
+    if winners_fall:
+        said.pop("displacement", None)
     factors = _recent(history, "gradient_factor", window)
     if factors and (factor := fmean(factors)) < 0.02:
         said["saturated"] = f"gradient factor {factor:.3f}: {100 * (1 - factor):.0f}% of the {words.rows} teach nothing now. " + (

@@ -276,6 +276,13 @@ def test_winners_that_give_way_a_little_while_losers_give_way_a_lot_are_no_alarm
     assert "displacement" in warnings(history(win_adv=lambda step: -3e-3, lose_adv=lambda step: 1e-2))
 
 
+def test_winners_that_fall_by_design_are_no_displacement() -> None:
+    falling = history(win_adv=lambda step: -3e-3, lose_adv=lambda step: 1e-2)
+    assert list(warnings(falling)) == ["displacement"] and warnings(falling, winners_fall=True) == {}
+    swapped = history(win_adv=lambda step: -3e-3, lose_adv=lambda step: -1e-2)
+    assert list(warnings(swapped, winners_fall=True)) == ["against the labels"]
+
+
 WRONG = {
     "large logits": (
         {"largest_logit": lambda step: 25.0},
