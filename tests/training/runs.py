@@ -106,12 +106,13 @@ def assert_same_run(one: Path, two: Path) -> None:
 
 
 if __name__ == "__main__":
-    # python runs.py PIPELINE ROAD FOLDER '{"settings": …, "lora": …, "slow": seconds a step}'
+    # python runs.py PIPELINE ROAD FOLDER '{"objective": …, "settings": …, "lora": …, "slow": seconds a step}'
     import time
 
     torch.set_num_threads(1)
     options = json.loads(sys.argv[4])
-    task = make_task(Path(sys.argv[1]), Path(sys.argv[2]), lora=Lora(**options["lora"]) if options.get("lora") else None)
+    lora = Lora(**options["lora"]) if options.get("lora") else None
+    task = make_task(Path(sys.argv[1]), Path(sys.argv[2]), objective=options.get("objective", "diffusion_dpo"), lora=lora)
 
     def advance(steps: int) -> None:
         print("step", flush=True)

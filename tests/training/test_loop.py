@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,24 @@ def test_one_two_and_four_processes_agree(lora: dict | None, processes: int, tin
     launch(processes, tiny_pipeline, tiny_road, tmp_path / "many", settings=SMOOTH, lora=lora)
     train(make_task(tiny_pipeline, tiny_road, lora=Lora(**lora) if lora else None), Settings(**SMOOTH), tmp_path / "one")
     assert_close_runs(tmp_path / "one", tmp_path / "many")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("objective", "order", "metric"),
+    [("diffusion_kto", "shuffle", "rewards/wanted"), ("diffusion_dpo", {"name": "curriculum", "stages": 3}, "rewards/margins")],
+    ids=["auc", "curriculum"],
+)
+def test_what_needs_the_whole_batch_or_its_order_is_the_same_on_many_processes(
+    objective: str, order: Any, metric: str, processes: int, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path
+) -> None:
+    """The AUC of samples judged one by one compares those of all processes; a curriculum's pool is cut over them."""
+    settings = SMOOTH | {"order": order}
+    launch(processes, tiny_pipeline, tiny_road, tmp_path / "many", objective=objective, settings=settings)
+    train(make_task(tiny_pipeline, tiny_road, objective=objective), Settings(**settings), tmp_path / "one")
+    assert_close_runs(tmp_path / "one", tmp_path / "many")
+    assert all({"rewards/accuracies", metric} <= set(step) for step in metrics(tmp_path / "many"))
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
