@@ -46,7 +46,8 @@ NO_BETA = {
     "orpo": "none; κ says what an error is worth",
     "sft": "none",
 }
-# Theirs is β over the number: for ε errors, mean-reduced. A number stands where it is one; other terms are words.
+# Theirs is β over the number: for ε errors, mean-reduced. A number stands where it is one; other terms are words. Where no objective is
+# named their loss is Diffusion-DPO's, and the β that pulls as hard stands for ours.
 ELSEWHERE: tuple[tuple[str, float | str, tuple[str, ...]], ...] = (
     ("Diffusion-DPO, Tango 2, TangoFlux, VideoDPO, InPO, SmPO", 1, ()),
     ("diffusers' research script for SDXL", 1, ()),
@@ -87,9 +88,38 @@ def describe(name: str) -> str:
     ]  # fmt: skip
     found = f"{name}: {_summary(name)}\n\n{formula}\n\n" + "\n".join(f"{label:<20}{text}" for label, text in lines)
     if "beta" in arguments:
-        found += f"\n\nβ = {arguments['beta']:g} in other projects' terms\n"
-        found += "\n".join(f"  {project:<72}{theirs}" for project, theirs in _elsewhere(name, arguments["beta"]))
+        beta, equivalent = arguments["beta"], pull(name)
+        if needs.reference is None:
+            scale = "of errors as they are: without a reference there is none to start from"
+        elif equivalent is None:
+            scale = "of the implicit reward −(β/2)·drift; how hard a row pulls depends on its scores or labels"
+        elif equivalent < 0:
+            scale = "which at the reference pulls against the labels, as no β of Diffusion-DPO does"
+        else:
+            scale = f"which pulls at the reference as Diffusion-DPO does with β = {equivalent:g}"
+        found += f"\n\nβ = {beta:g}, {scale}; in other projects' terms\n"
+        found += "\n".join(f"  {project:<72}{theirs}" for project, theirs in _elsewhere(name, beta, equivalent))
     return found
+
+
+def pull(name: str) -> float | None:
+    """4·∂L/∂d at policy = reference and the defaults, d = Δ_w − Δ_l with Δ_w + Δ_l held: the β of a Diffusion-DPO (∂L/∂d = β/4) as strong.
+
+    Exact for every link, by autograd. None where it is not the objective's alone: it depends on scores or labels, or on the errors.
+    """
+    import torch
+
+    from diffalign.tensors import Outputs
+
+    needs = OBJECTIVES[name]
+    if needs.rows != "pairs" or needs.reference is None or not {"teacher", "mask"}.issuperset(needs.reads):
+        return None
+    error = torch.ones(1, 2, dtype=torch.float64, requires_grad=True)
+    policy = error.sqrt()[..., None, None]  # (1, 2, 1, 1): against a target of 0 these are its errors
+    same, nothing = policy.detach(), torch.zeros_like(policy)
+    outputs = Outputs(policy, nothing, torch.zeros(1), reference=same, teacher=same, mask=torch.ones_like(same))
+    [slope] = torch.autograd.grad(objective_function(name)(outputs).value.sum(), error)
+    return float(2 * (slope[0, 0] - slope[0, 1]))
 
 
 def paper(formula: str) -> str:
@@ -108,15 +138,15 @@ def configs_of(name: str) -> list[str]:
     return found
 
 
-def _elsewhere(name: str, beta: float) -> list[tuple[str, str]]:
+def _elsewhere(name: str, beta: float, equivalent: float | None) -> list[tuple[str, str]]:
     """Projects that measure from a reference say nothing of a β on errors as they are."""
     if OBJECTIVES[name].reference is None:
         return [LANGUAGE_MODELS]
-    theirs = [
-        (project, over if isinstance(over, str) else f"β = {beta:g}" if over == 1 else f"β / {over:g} = {beta / over:g}")
-        for project, over, only in ELSEWHERE
-        if not only or name in only
-    ]
+    theirs = []
+    for project, over, only in ELSEWHERE:
+        if name in only or (not only and (equivalent is None or equivalent > 0)):
+            ours = beta if only or equivalent is None else equivalent
+            theirs.append((project, over if isinstance(over, str) else f"β = {ours:g}" if over == 1 else f"β / {over:g} = {ours / over:g}"))
     return [*theirs, LANGUAGE_MODELS]
 
 

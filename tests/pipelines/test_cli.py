@@ -23,6 +23,7 @@ from diffalign import __version__
 from diffalign.objectives import OBJECTIVES, defaults, objective_function
 from pipelines import STAGES
 from pipelines.cli import app
+from pipelines.methods_table import pull
 from reward_models import REWARD_MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -251,6 +252,23 @@ def test_a_beta_on_errors_as_they_are_is_no_diffusion_dpo_s() -> None:
     assert "Diffusion-DPO, Tango 2" in call("methods", "rpo").stdout and "Diffusion-DPO, Tango 2" not in call("methods", "simpo").stdout
     assert "Diffusion-KTO  " not in call("methods", "rpo").stdout
     assert "choose one of: diffusion_dpo" in call("methods", "dpoo", status=1).stderr
+
+
+def test_a_beta_elsewhere_is_the_one_that_pulls_as_hard() -> None:
+    """By hand at β = 5000: Diffusion-DPO's slope in the margin is ½, and −(β/2) in each error."""
+    slopes = {  # of the loss: down in r_w, up in r_l
+        "diffusion_dpo": (1 / 2, 1 / 2), "cdpo": (0.4, 0.4), "ipo": (1, 1), "hinge": (1, 1), "nca": (1 / 4, 1 / 4), "bco": (1 / 2, 1 / 2),
+        "apo_zero": (1 / 4, 1 / 4), "apo_down": (0, 1 / 4), "tgdpo": (1 / 2, 1 / 2), "sparsepo": (1 / 2, 1 / 2),
+    }  # fmt: skip
+    for name, (winner, loser) in slopes.items():
+        beta = 5000 * (winner + loser)
+        said = call("methods", name).stdout
+        assert pull(name) == pytest.approx(beta), name
+        assert f"as Diffusion-DPO does with β = {beta:g}; in" in said and f"β / 2 = {beta / 2:g}" in said
+    for name, why in (("rankdpo", "depends on its scores"), ("kto", "or labels"), ("simpo", "without a reference")):
+        assert pull(name) is None and why in call("methods", name).stdout
+    against = call("methods", "discopop").stdout  # its bump around 0 turns the slope around
+    assert "against the labels" in against and "Diffusion-DPO, Tango 2" not in against
 
 
 def test_a_method_names_its_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
