@@ -210,6 +210,12 @@ def test_an_adapter_left_on_in_the_reference_is_said(tiny_pipeline: Path, tiny_r
     assert "reference moves" not in said[1]
 
 
+def test_winners_that_fall_alarm_where_the_objective_does_not_mean_them_to(tiny_pipeline: Path, tiny_road: Path) -> None:
+    falling = [{"step": step, "lr": 1e-4, "win_adv": -3e-3, "lose_adv": 1e-2} for step in range(60)]
+    said = {name: list(make_task(tiny_pipeline, tiny_road, objective=name).warnings(falling)) for name in ("apo_zero", "apo_down")}
+    assert said == {"apo_zero": ["displacement"], "apo_down": []}
+
+
 def test_a_half_precision_reference_is_beside_the_policy_but_close(tiny_pipeline: Path, tiny_road: Path) -> None:
     task = make_task(tiny_pipeline, tiny_road)
     task.reference = FrozenCopy(task.modules["denoiser"], torch.bfloat16)
