@@ -6,10 +6,12 @@ import errno
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import IO
 
 
 def now() -> str:
@@ -21,10 +23,11 @@ _held: dict[Path, int] = {}  # runs that this process has locked, and how many t
 
 
 @contextmanager
-def lock_run(run: Path) -> Iterator[None]:
-    """One run at a time in a folder. Released when the process ends, however it ends; may be taken again by the process that has it."""
-    import fcntl
+def lock_run(run: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
+    """One run at a time in a folder. Released when the process ends, however it ends; may be taken again by the process that has it.
 
+    ValueError where another process still has it after patience_seconds.
+    """
     run.mkdir(parents=True, exist_ok=True)
     key = run.resolve()
     if key in _held:
@@ -36,14 +39,13 @@ def lock_run(run: Path) -> Iterator[None]:
         return
     # Record locks, not flock: a forked data worker that outlives its parent must not keep the run locked.
     with (run / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            file.seek(0)
-            holder = file.read().strip() or "unknown process"
-            raise ValueError(f"another run works in {run} ({holder}); wait for it, stop it, or choose another with run=...") from None
+        deadline = time.monotonic() + patience_seconds
+        while not _is_ours(file):
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                holder = file.read().strip() or "unknown process"
+                raise ValueError(f"another run works in {run} ({holder}); wait for it, stop it, or choose another with run=...")
+            time.sleep(0.1)
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {socket.gethostname()}, since {now()}")
         file.flush()
@@ -55,13 +57,26 @@ def lock_run(run: Path) -> Iterator[None]:
             file.truncate(0)
 
 
+def _is_ours(file: IO[str]) -> bool:
+    """Whether the lock could be taken."""
+    import fcntl
+
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        return False
+    return True
+
+
 @contextmanager
 def full_disk_is_clear(path: Path) -> Iterator[None]:
     """Says on a full disk what is kept and what to do."""
     try:
         yield
     except Exception as error:  # a full disk comes out of every library in its own exception; all others go on up
-        number = _full_disk(error)
+        number = full_disk(error)
         if number is None:
             raise
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
@@ -73,7 +88,7 @@ def full_disk_is_clear(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _full_disk(error: Exception) -> int | None:
+def full_disk(error: Exception) -> int | None:
     """The errno of a full disk, or None. safetensors wraps the system's error in one of its own, which has the number in its text alone."""
     full = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError):

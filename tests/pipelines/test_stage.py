@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -262,6 +263,21 @@ def test_two_runs_in_one_folder_are_refused_and_a_killed_one_is_not(config: Conf
         other.wait()
         other.stdout.close()
     make(config)
+
+
+def test_a_lock_that_is_soon_free_is_waited_for(config: Config) -> None:
+    code = (
+        "import sys; from pathlib import Path; from pipelines.run_folder import lock_run\n"
+        "with lock_run(Path(sys.argv[1])):\n    print('locked', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(config.run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as other:
+        assert other.stdin is not None and other.stdout is not None and other.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match="another run works in"), lock_run(config.run, patience_seconds=0.2):
+            pass
+        Timer(0.3, other.stdin.close).start()
+        with lock_run(config.run, patience_seconds=60):
+            assert other.wait(60) == 0
 
 
 def test_the_lock_may_be_taken_again_by_its_process(config: Config) -> None:
