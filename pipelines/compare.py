@@ -33,7 +33,7 @@ from pipelines.json_file import read_json
 from pipelines.progress import Progress
 from pipelines.prompts import Prompt, Prompts, load_prompts
 from pipelines.report import read_report
-from pipelines.run_folder import full_disk_is_clear, lock_run
+from pipelines.run_folder import full_disk, full_disk_is_clear, lock_run
 from pipelines.stage import stage_path, write_atomically
 
 EACH = "each"  # the first part of the key of a word that makes variants
@@ -68,7 +68,8 @@ class Compare(Section):
 def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict[str, Any]:
     """Makes what is missing of a comparison; its result, as RUN/compare.json holds it (pipelines/compare_result.py).
 
-    ValueError: configs that disagree, validation prompts among the held-out ones, not one training that succeeds.
+    ValueError: configs that disagree, validation prompts among the held-out ones, not one method whose data can be made or whose
+    training succeeds.
     """
     check_agreement(roads)
     first = roads[0].config
@@ -77,7 +78,9 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
     check_disjoint(load_prompts(validation, first.seed), prompts)
     trained_on = tuple(dict.fromkeys(name for road in roads for name in evaluate.trained_on_of(road.config, road.evaluate)))
     with full_disk_is_clear(settings.run), lock_run(settings.run):
-        prepared = {road.name: prepare(settings.run, road, progress) for road in roads}
+        if first.generate is not None:
+            _make(first, settings.run / "data", ("generate", "score"), progress)
+        prepared, unprepared = prepare(settings.run, roads, progress)
 
         def job_of(road: Road, point: Point, seed: int) -> Job:
             return make_job(settings.run, road, prepared[road.name], point, seed)
@@ -85,8 +88,9 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
         def judged(name: str, prompts: Prompts, models: Mapping[str, Path]) -> Path:
             return judge_models(roads[0], settings.run / name, prompts, models, trained_on, progress)
 
+        ready = [road for road in roads if road.name in prepared]
         grids = {
-            road.name: [job_of(road, point, road.seed) for point in points_for(road.train.objective, settings.points)] for road in roads
+            road.name: [job_of(road, point, road.seed) for point in points_for(road.train.objective, settings.points)] for road in ready
         }
         tried = [job for grid in grids.values() for job in grid]
         train_jobs(tried, workers=settings.workers, retry=settings.retry, progress=progress)
@@ -95,10 +99,12 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
         means = {name: model["scores"][select]["aligned"] for name, model in report["models"].items() if select in model["scores"]}
         contests = []
         for road in roads:
-            chosen = choose(grids[road.name], means)
+            grid = grids.get(road.name, [])
+            chosen = choose(grid, means)
             seeds = range(road.seed + 1, road.seed + 1 + settings.seeds) if chosen else ()
             final = [job_of(road, chosen.point, seed) for seed in seeds if chosen]
-            contests.append(Contest(road.name, road.variant, grids[road.name], means, chosen, final))
+            objective = road.train.objective["name"]
+            contests.append(Contest(road.name, road.variant, objective, grid, means, chosen, final, unprepared.get(road.name)))
         final = [job for contest in contests for job in contest.final]
         train_jobs(final, workers=settings.workers, retry=settings.retry, progress=progress)
         models = weights_of(final)
@@ -216,13 +222,33 @@ def check_disjoint(validation: Sequence[Prompt], heldout: Sequence[Prompt]) -> N
         )
 
 
-def prepare(run: Path, road: Road, progress: Progress) -> Path:
-    """The run folder with the preferences and latents of a config, made where they are missing; candidates and scores lie in RUN/data."""
+def prepare(run: Path, roads: Sequence[Road], progress: Progress) -> tuple[dict[str, Path], dict[str, str]]:
+    """Method → the run folder with its preferences and latents, made where they are missing, and method → why that failed.
+
+    ValueError where it failed for all.
+    """
+    prepared: dict[str, Path] = {}
+    failures: dict[str, str] = {}
+    for road in roads:
+        try:
+            prepared[road.name] = _pairs_of(run, road, progress)
+        except Exception as error:  # whatever is wrong with the data of one method, the others go on; a full disk stops all
+            if full_disk(error) is not None:
+                raise
+            failures[road.name] = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+            progress.say(f"compare: {road.name} is left out: {failures[road.name]}", style="yellow")
+    if not prepared:
+        name, sentence = next(iter(failures.items()))
+        raise ValueError(f"of none of {len(roads)} methods could the pairs and latents be made; the first, {name}: {sentence}")
+    return prepared, failures
+
+
+def _pairs_of(run: Path, road: Road, progress: Progress) -> Path:
+    """The run folder of a config's section pair; the candidates and scores lie in RUN/data, where they are not imported."""
     folder = run / "pairs" / f"{road.pair.rule}-{digest_of(settings_of(road.pair))}"
     if road.config.generate is None:  # the candidates are imported, and that is a part of pair
         _make(road.config, folder, ("score", "pair", "encode"), progress)
         return folder
-    _make(road.config, run / "data", ("generate", "score"), progress)
     link_stages(run / "data", folder, ("generate", "score"))
     _make(road.config, folder, ("pair", "encode"), progress)
     return folder

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipelines.train import Train
 
 POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 60.0  # for the trainings of a comparison that was killed, which notice and end
 STOPPED = "stopped"  # how the failure of a process that a signal ended begins: it did nothing wrong, and is tried again
 
 
@@ -150,12 +151,12 @@ def link_stages(source: Path, run: Path, stages: Iterable[str]) -> None:
 def train_jobs(jobs: Sequence[Job], *, workers: int, retry: bool, progress: Progress) -> None:
     """Trains the jobs that are not done, each in a process of its own, `workers` at a time; one that is half done goes on.
 
-    A job that fails leaves failure.txt, the others go on; it is tried again with `retry` alone. ValueError where another process still
-    trains one of them, which is so after this one was killed.
+    A job that fails leaves failure.txt, the others go on; it is tried again with `retry` alone. ValueError where another process trains
+    one of them; those of a comparison that was killed end by themselves (compare_child).
     """
     due = deque(job for job in jobs if not job.is_done and (retry or job.failure is None or job.failure.startswith(STOPPED)))
     for job in due:
-        with lock_run(job.config.run):
+        with lock_run(job.config.run, patience_seconds=PATIENCE_SECONDS):
             write_atomically(job.config.run / "config.yaml", job.config.to_yaml().encode())
     running: list[tuple[Job, subprocess.Popen[bytes]]] = []
     with progress.bar("train", len(jobs), done=len(jobs) - len(due)) as advance:
@@ -167,6 +168,7 @@ def train_jobs(jobs: Sequence[Job], *, workers: int, retry: bool, progress: Prog
                 time.sleep(POLL_SECONDS)
                 for job, process in [each for each in running if each[1].poll() is not None]:
                     running.remove((job, process))
+                    process.communicate()  # closes its standard input
                     _settle(job, process.returncode)
                     progress.say(f"compare: {job.name}: {job.failure or 'done'}")
                     advance(1)
@@ -174,15 +176,15 @@ def train_jobs(jobs: Sequence[Job], *, workers: int, retry: bool, progress: Prog
             for _, process in running:
                 process.terminate()
             for _, process in running:
-                process.wait()
+                process.communicate()
 
 
 def _start(job: Job, workers: int) -> subprocess.Popen[bytes]:
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     environment = {"OMP_NUM_THREADS": threads} | os.environ  # more threads than cores slow all of them down
-    command = [sys.executable, "-m", "pipelines.cli", "train", str(job.config.run / "config.yaml")]
+    command = [sys.executable, "-m", "pipelines.compare_child", str(job.config.run / "config.yaml")]
     with (job.config.run / "train.log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def _settle(job: Job, status: int) -> None:

@@ -32,14 +32,19 @@ MEASURED = ("seconds", "groups", "win_adv", "lose_adv")
 
 @dataclass(frozen=True)
 class Contest:
-    """The trainings of one method: its grid, the means that chose among it (by a job's name), the chosen point's, and its final seeds."""
+    """The trainings of one method: its grid, the means that chose among it (by a job's name), the chosen point's, and its final seeds.
+
+    unprepared   why its pairs or latents could not be made, and there is no training at all
+    """
 
     method: str
     variant: str  # the end of the method's name; its rival is of the same variant
+    objective: str
     grid: Sequence[Job]
     means: Mapping[str, float]
     chosen: Job | None
     final: Sequence[Job]
+    unprepared: str | None = None
 
     @property
     def done(self) -> list[Job]:
@@ -86,9 +91,9 @@ def judge(
     """compare.json: see the module.
 
     scores    the headline; the target is of the first
-    against   a method's name: see `rivals_of`
+    against   a method's name, of no effect where it is not among the contests that have a result: see `rivals_of`
     """
-    rivals = rivals_of(contests, against)
+    rivals = rivals_of([contest for contest in contests if contest.done], against)
     return {
         "prompts": len(evaluation.prompts),
         "clusters": len({prompt.cluster for prompt in evaluation.prompts}),
@@ -96,7 +101,7 @@ def judge(
         "select": select,
         "against": against if any(rivals.values()) else None,
         "target": target,
-        "methods": {contest.method: _outcome(contest, rivals[contest.method], evaluation, scores, target) for contest in contests},
+        "methods": {contest.method: _outcome(contest, rivals.get(contest.method), evaluation, scores, target) for contest in contests},
     }
 
 
@@ -110,10 +115,11 @@ def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, sc
     done, chosen = contest.done, contest.chosen
     jobs = [*contest.grid, *contest.final]
     found: dict[str, Any] = {
-        "objective": contest.grid[0].train.objective["name"],
+        "objective": contest.objective,
         **(_settings(chosen) if chosen else {}),
         "grid": [_settings(job) | {"mean": contest.means.get(job.name), "failure": job.failure} for job in contest.grid],
-        "failures": {job.name: job.failure for job in jobs if job.failure is not None},
+        "failures": ({} if contest.unprepared is None else {contest.method: contest.unprepared})
+        | {job.name: job.failure for job in jobs if job.failure is not None},
     }
     if not done:
         return found

@@ -71,6 +71,7 @@ SHARED_FILES = {
         "bench_objectives",
         "cli",
         "compare",
+        "compare_child",
         "compare_jobs",
         "compare_page",
         "compare_result",

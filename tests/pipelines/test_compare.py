@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from kills import kill_after
 from small_road import save_tiny_pipeline
 from typer.testing import CliRunner
 
@@ -26,6 +27,7 @@ from pipelines.evaluate import read_scored
 from pipelines.progress import Progress
 from pipelines.prompts import load_prompts
 from pipelines.report import bootstrap_intervals
+from pipelines.run_folder import lock_run
 
 QUIET = Progress(silent=True)
 HELDOUT = ["a red circle", "a green circle", "a red circle", "a white circle"]
@@ -33,7 +35,10 @@ METHODS = {
     "diffusion_dpo": {"objective": {"name": "diffusion_dpo", "beta": 100.0}, "learning_rate": 1e-3},
     "mapo": {"objective": {"name": "mapo"}, "learning_rate": 1e-3},
     "broken": {"objective": {"name": "diffusion_dpo", "beta": 100.0}, "learning_rate": 1e30},
+    "pairless": {"objective": {"name": "mapo"}, "learning_rate": 1e-3},
 }
+FEW = ("diffusion_dpo", "mapo")
+NO_PAIRS = {"rule": "all_pairs", "by": "contrast.score", "minimum_gap": 1e6}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Made:
     result: dict[str, Any]
 
 
-def write_configs(folder: Path, model: Path, names: Sequence[str] = tuple(METHODS), **sections: Any) -> list[str]:
+def write_configs(folder: Path, model: Path, names: Sequence[str], **sections: Any) -> list[str]:
     """One config a method; `sections` replace whole ones of all."""
     folder.mkdir(exist_ok=True)
     for name in names:
@@ -76,9 +81,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Three methods, one of which diverges; two points of the learning rate; two seeds; the checkpoints too."""
+    """Two methods, one that diverges and one without a pair; two points of the learning rate; two seeds; the checkpoints too."""
     folder = tmp_path_factory.mktemp("compare")
-    files = write_configs(folder / "methods", model)
+    files = write_configs(folder / "methods", model, [*FEW, "broken"])
+    files += write_configs(folder / "methods", model, ["pairless"], pair=NO_PAIRS)
     settings = ["seeds=2", "workers=2", "grid=[[1, 1], [1, 20]]", "validation.texts=[a blue circle, a green]", "curve=true"]
     words = [*files, f"run={folder / 'run'}", *settings]
     call(*words)
@@ -110,7 +116,7 @@ def test_a_second_time_makes_nothing(made: Made, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.integration
 def test_the_data_are_made_once_and_are_the_same_for_all(made: Made) -> None:
-    [pairs] = (made.run / "pairs").iterdir()
+    [pairs] = {folder for folder in (made.run / "pairs").iterdir() if (folder / "latents").is_dir()}
     for job in (made.run / "jobs").iterdir():
         assert (job / "candidates").resolve() == (made.run / "data/candidates").resolve()
         assert (job / "latents").resolve() == (pairs / "latents").resolve()
@@ -126,6 +132,32 @@ def test_a_method_that_fails_leaves_the_others(made: Made) -> None:
     assert not any(name.startswith("broken") for name in report_of(made, "heldout"))
     page = (made.run / "README.md").read_text()
     assert page.count("- `broken-") == 2 and (made.run / "methods.png").is_file()
+
+
+@pytest.mark.integration
+def test_a_method_without_a_pair_leaves_the_others(made: Made, model: Path, tmp_path: Path) -> None:
+    found = made.result["methods"]["pairless"]
+    sentence = found["failures"]["pairless"]
+    assert found["grid"] == [] and "scores" not in found and sentence.startswith("all pairs were filtered out; minimum_gap=1000000.0")
+    assert f"- `pairless`: {sentence}" in (made.run / "README.md").read_text()
+    files = write_configs(tmp_path, model, ["pairless"], pair=NO_PAIRS)
+    words = [word for word in made.words if not word.endswith(".yaml")]
+    told = " ".join(call(*files, *words, status=1).stderr.split())
+    assert "of none of 1 methods could the pairs and latents be made; the first, pairless: all pairs were filtered out" in told
+
+
+@pytest.mark.integration
+def test_a_killed_comparison_takes_its_trainings_along(model: Path, tmp_path: Path) -> None:
+    long = {"steps": 40, "batch_size": 4, "tracker": None, **METHODS["mapo"]}
+    [file] = write_configs(tmp_path / "methods", model, ["mapo"], train=long)
+    words = [file, f"run={tmp_path / 'run'}", "seeds=1", "grid=[[1, 1]]", "validation.texts=[a blue circle]"]
+    code = "import sys; from pipelines.cli import app; app(['compare', *sys.argv[1:]])"
+    assert kill_after(code, *words, folder=tmp_path / "run/jobs", wait_for="*/train/metrics.jsonl", delay=0)
+    [job] = (tmp_path / "run/jobs").iterdir()
+    with lock_run(job, patience_seconds=60):  # ours when the training has ended
+        assert not (job / "train/final").exists()
+    call(*words)
+    assert (job / "train/final").is_dir() and json.loads((tmp_path / "run/compare.json").read_text())["methods"]["mapo"]["scores"]
 
 
 @pytest.mark.integration
@@ -202,7 +234,7 @@ def test_one_method_more_makes_its_own_only(made: Made, tmp_path: Path, model: P
 
 @pytest.fixture
 def files(tmp_path: Path, model: Path) -> list[str]:
-    return write_configs(tmp_path / "methods", model)
+    return write_configs(tmp_path / "methods", model, [*FEW, "broken"])
 
 
 def test_words_are_configs_settings_and_overrides(files: list[str]) -> None:
@@ -223,7 +255,7 @@ def test_each_makes_variants_of_every_config(files: list[str]) -> None:
 
 def test_a_variant_is_compared_with_the_same_variant() -> None:
     def rivals(against: str, *names: tuple[str, str]) -> dict[str, str | None]:
-        contests = [Contest(name + variant, variant, [], {}, None, []) for name, variant in names]
+        contests = [Contest(name + variant, variant, name, [], {}, None, []) for name, variant in names]
         return {name: rival.method if rival else None for name, rival in rivals_of(contests, against).items()}
 
     both = rivals("diffusion_dpo", ("diffusion_dpo", "-a=1"), ("diffusion_dpo", "-a=2"), ("mapo", "-a=2"))
