@@ -7,7 +7,7 @@ RUN/
   reference/           what the reference predicted, for all trainings with the same draws
   validation/          every point of every grid, with one seed, on validation prompts: chooses the point of each method
   heldout/             the chosen points, with further seeds, on the prompts of the configs' section evaluate
-  compare.json, README.md, methods.png   the result
+  compare.json, README.md, methods.png, curve.png   the result
 
 Whatever is complete is not made again: one more method, or a comparison that was killed, costs what is missing.
 """

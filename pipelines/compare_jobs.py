@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from diffalign.training.settings import FREE
@@ -24,6 +25,7 @@ from pipelines import STAGES
 from pipelines.config import Config
 from pipelines.json_file import read_json
 from pipelines.progress import Progress
+from pipelines.report import read_metrics
 from pipelines.run_folder import lock_run
 from pipelines.stage import is_current, stage_path, summary_of, write_atomically
 
@@ -92,10 +94,16 @@ class Job:
 
     @property
     def summary(self) -> dict[str, float]:
-        """Of a training that is done: groups, seconds (with those the reference cache saved), the means of its last steps, as win_adv."""
-        record = read_json(stage_path(self.config, "train") / "stage.json", "delete the job's folder and compare again")
+        """Of a training that is done: groups, seconds in all and of the median step, and the means of its last steps, as win_adv.
+
+        Seconds are those without a cache: what recalled predictions of the reference had taken is added.
+        """
+        folder = stage_path(self.config, "train")
+        record = read_json(folder / "stage.json", "delete the job's folder and compare again")
+        steps = [seconds for _, seconds in read_metrics(folder / "speed.jsonl")["seconds"]]
         found = summary_of(self.config, "train")
-        return {**found, "seconds": record["seconds"] + found.get("seconds_saved", 0.0)}
+        saved = found.get("seconds_saved", 0.0)
+        return {**found, "seconds": record["seconds"] + saved, "seconds_per_step": median(steps) + saved / len(steps)}
 
     def checkpoints(self) -> dict[int, Path]:
         """Step → folder of each checkpoint that is left, in order."""

@@ -1,4 +1,4 @@
-"""A comparison as people read it: the table of the terminal, and a page in Markdown with its picture."""
+"""A comparison as people read it: the table of the terminal, and a page in Markdown with its pictures (pipelines/compare_picture.py)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,49 @@ from rich.table import Table
 from rich.text import Text
 
 import diffalign
+from diffalign.objectives import OBJECTIVES
 from pipelines.stage import write_atomically
 
 Result = Mapping[str, Any]
-PICTURE = "methods.png"
+PICTURE, CURVE = "methods.png", "curve.png"
+FAMILIES = {  # by what a method trains on: its mark in the tables, its colour in the pictures
+    "pairs": ("🔵", "#3478c6"),
+    "pairs, no reference": ("🟠", "#e07b24"),
+    "lists": ("🟢", "#3f9a4f"),
+    "labelled": ("🟣", "#8a56b8"),
+    "positives": ("🟤", "#8a5a3c"),
+    "segments": ("🔴", "#c93c3c"),
+}
+
+
+def family(method: Result) -> str:
+    """The name in FAMILIES of a method of compare.json."""
+    needs = OBJECTIVES[method["objective"]]
+    return "pairs, no reference" if needs.rows == "pairs" and needs.reference is None else needs.rows
 
 
 def ranked(result: Result) -> list[tuple[str, Result]]:
-    """The methods, the greatest change of the score that chose first; those without a result last."""
-    select = result["select"]
-    methods = result["methods"].items()
-    return sorted(methods, key=lambda entry: -entry[1]["scores"][select]["change"] if "scores" in entry[1] else float("inf"))
+    """The methods that have a result, the greatest change of the first headline score first."""
+    scored = [(name, method) for name, method in result["methods"].items() if "scores" in method]
+    return sorted(scored, key=lambda entry: -entry[1]["scores"][result["scores"][0]]["change"])
+
+
+def failed(result: Result) -> list[tuple[str, str]]:
+    """Each method that has no result, with the sentence of its first failure."""
+    return [(name, next(iter(each["failures"].values()), "–")) for name, each in result["methods"].items() if "scores" not in each]
+
+
+def verdict(result: Result, method: Result, score: str) -> str:
+    """▲ where the whole interval of a score lies above that of the method `against`, ▼ below it; else nothing."""
+    change = method.get("against", {}).get(score)
+    return "" if change is None else "▲" if change["low"] > 0 else "▼" if change["high"] < 0 else ""
 
 
 def comparison_table(result: Result) -> Table:
     """One line a method: the chosen β and learning rate, the change of each headline score, wins, seconds; or why it failed."""
     caption = f"change against the base [95 % interval over {result['clusters']} clusters of prompts that mean the same, all seeds]"
+    if result["against"]:
+        caption += f"; ▲ ▼ better, worse than {result['against']} by a whole interval"
     title = f"{result['prompts']} held-out prompts, same seeds; points chosen by {result['select']} on validation prompts"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=box.HORIZONTALS, show_edge=False)
     columns = headline(result)
@@ -43,74 +70,123 @@ def comparison_table(result: Result) -> Table:
 
 
 def headline(result: Result) -> list[str]:
-    against = [f"{result['select']} against {result['against']}"] if result["against"] else []
-    return ["method", "β", "lr", *result["scores"], *against, "wins", "seconds"]
+    against = [f"{result['scores'][0]} against {result['against']}"] if result["against"] else []
+    return ["method", *result["scores"], *against, "wins", "β", "lr", "s / step", "seconds"]
 
 
 def rows(result: Result) -> list[list[str]]:
     """The cells under `headline`, one row a method that has a result."""
-    found = []
-    for name, method in ranked(result):
-        if "scores" in method:
-            select = method["scores"][result["select"]]
-            beta = "–" if method["beta"] is None else f"{method['beta']:g}"
-            against = [_change(method.get("against", {}).get(result["select"]))] if result["against"] else []
-            scores = [_change(method["scores"][score]) for score in result["scores"]]
-            wins, seconds = f"{100 * select['win_rate']:.0f} %", f"{method['seconds']:.0f}"
-            found.append([name, beta, f"{method['learning_rate']:.2g}", *scores, *against, wins, seconds])
-    return found
-
-
-def failed(result: Result) -> list[tuple[str, str]]:
-    """Each method that has no result, with the sentence of its first failure."""
-    return [(name, next(iter(method["failures"].values()), "–")) for name, method in ranked(result) if "scores" not in method]
+    first = result["scores"][0]
+    return [
+        [
+            name,
+            *(f"{verdict(result, method, score)} {_change(method['scores'][score])}".strip() for score in result["scores"]),
+            *([_change(method.get("against", {}).get(first))] if result["against"] else []),
+            f"{100 * method['scores'][result['select']]['win_rate']:.0f} %",
+            *_settings(method),
+            *_seconds(method),
+        ]
+        for name, method in ranked(result)
+    ]
 
 
 def write_page(result: Result, page: Path, *, command: str, commit: str) -> None:
-    """Writes the page, and the picture beside it."""
+    """Writes the page, and the pictures beside it."""
+    from pipelines.compare_picture import draw_curves, draw_methods
+
     page.parent.mkdir(parents=True, exist_ok=True)
-    scored = [(name, method) for name, method in ranked(result) if "scores" in method]
-    dimensions = [name for name, change in (scored[0][1]["scores"] if scored else {}).items()
-                  if change["role"] in ("held out", "same reward") and name not in result["scores"]]  # fmt: skip
-    guards = list(scored[0][1]["guards"]) if scored else []
-    curves = any("steps" in method for _, method in scored)
-    steps = [f"steps to base {result['target']:+g}"] if curves else []
-    lines = [
-        "# The methods side by side",
-        "",
+    methods = ranked(result)
+    curves = any("steps" in method for _, method in methods)
+    lines = ["# The methods side by side", "", *_introduction(result, methods, command, commit)]
+    draw_methods(result, methods, page.parent / PICTURE)
+    lines += ["", "## Result", "", *_legend(result, methods), "", *_results(result, methods), "", f"![changes, drift and looks]({PICTURE})"]
+    lines += ["", "## Settings, cost and drift", "", *_costs(result, methods, curves)]
+    if curves:
+        draw_curves(result, methods, page.parent / CURVE)
+        lines += ["", f"![{result['scores'][0]} by step, each method before all others]({CURVE})"]
+    dimensions = _dimensions(result, methods)
+    if dimensions:
+        lines += ["", "## Other dimensions", "", "Changes against the base, over all seeds; in bold where the interval is clear of 0.", ""]
+        lines += _markdown(
+            ["method", *(f"`{name}`" for name in dimensions)],
+            [[f"`{name}`", *(_plain(method["scores"].get(each)) for each in dimensions)] for name, method in methods],
+        )
+    failures = {job: sentence for method in result["methods"].values() for job, sentence in method["failures"].items()}
+    if failures:
+        lines += ["", "## What failed", "", *(f"- `{job}`: {' '.join(sentence.split())}" for job, sentence in failures.items())]
+    write_atomically(page, ("\n".join(lines) + "\n").encode())
+
+
+def _introduction(result: Result, methods: Sequence[tuple[str, Result]], command: str, commit: str) -> list[str]:
+    least, most = (choose(len(method["seeds"]) for _, method in methods) for choose in (min, max))
+    seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds"
+    base = ", ".join(f"`{score}` {methods[0][1]['scores'][score]['base']:.3f}" for score in result["scores"])
+    return [
         "```bash",
         command,
         "```",
         "",
-        f"At commit {commit}: {result['prompts']} held-out prompts ({result['clusters']} clusters that mean the same), equal for all, as "
-        "are candidates, base and the seeds of sampling. Every method has the same grid of factors of its own β and learning rate; "
-        f"`{result['select']}` on validation prompts, which share no scene with the held-out ones, chose the point. Changes are "
-        "against the base, over all seeds, with 95 % bootstrap intervals over clusters of prompts; wins are shares of samples better "
-        "than the base's.",
+        f"At commit {commit}: {len(methods)} methods, {seeds} each, on {result['prompts']} held-out "
+        f"prompts that say {result['clusters']} things. Candidates, base, budget, prompts and the seeds of sampling are the same for all. "
+        f"Each method had the same grid of factors of its own β and learning rate; `{result['select']}` on validation prompts, which share "
+        "no scene with the held-out ones, chose the point.",
         "",
-        f"![changes, drift and looks by method]({PICTURE})",
-        "",
-        *_markdown(headline(result), rows(result)),
-        "",
-        "What else moved: other dimensions, looks (relative to the base), training (pairs, and the drift of winner and loser at its end).",
-        "",
-        *_markdown(
-            ["method", "seeds", *dimensions, *guards, "groups", "win_adv", "lose_adv", *steps],
-            [
-                [name, str(len(method["seeds"])), *(f"{method['scores'][each]['change']:+.3f}" for each in dimensions),
-                 *(_share(method["guards"][guard]["relative"]) for guard in guards),
-                 *(_number(method.get(key)) for key in ("groups", "win_adv", "lose_adv")),
-                 *(["–" if method.get("steps_to_target") is None else str(method["steps_to_target"])] if curves else [])]
-                for name, method in scored
-            ],
-        ),
+        f"Changes are against the base ({base}), over all seeds, with 95 % bootstrap intervals over prompts that say the same. Wins are "
+        f"shares of samples whose `{result['select']}` is above the base's, a tie counting one half.",
+    ]
+
+
+def _legend(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:
+    present = {family(method) for _, method in methods}
+    marks = " · ".join(f"{mark} {name}" for name, (mark, _) in FAMILIES.items() if name in present)
+    if result["against"] is None:
+        return [marks]
+    return [f"{marks}  ", f"**▲** better than `{result['against']}` on the same prompts and seeds by a whole interval, ▼ worse"]
+
+
+def _results(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:
+    scores, rival = result["scores"], result["against"]
+    table = []
+    for place, (name, method) in enumerate(methods, start=1):
+        marks = {score: verdict(result, method, score) for score in scores}
+        shown = f"**`{name}`**" if "▲" in marks.values() else f"`{name}`"
+        of = "" if name == method["objective"] else f" <sub>{method['objective']}</sub>"
+        table.append([
+            str(place),
+            f"{FAMILIES[family(method)][0]} {shown}{of}",
+            *(f"{marks[score]} {_interval(method['scores'][score], bold=marks[score] == '▲')}".strip() for score in scores),
+            *([_interval(method.get("against", {}).get(scores[0]))] if rival else []),
+            _wins(method["scores"][result["select"]]),
+        ])  # fmt: skip
+    columns = ["", "method", *(f"`{score}`" for score in scores), *([f"`{scores[0]}` − `{rival}`'s"] if rival else []), "wins"]
+    return _markdown(columns, table, left=2)
+
+
+def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) -> list[str]:
+    guards = list(dict.fromkeys(guard for _, method in methods for guard in method["guards"]))
+    table = [
+        [f"`{name}`", *_settings(method), *_seconds(method), f"{method['groups']:.0f}",
+         *(_signed(method.get(key)) for key in ("win_adv", "lose_adv")),
+         *(_share(method["guards"].get(guard, {}).get("relative")) for guard in guards),
+         *(["–" if method.get("steps_to_target") is None else str(method["steps_to_target"])] if curves else [])]
+        for name, method in methods
     ]  # fmt: skip
-    failures = {job: sentence for _, method in ranked(result) for job, sentence in method["failures"].items()}
-    if failures:
-        lines += ["", "Trainings that failed:", "", *(f"- `{job}`: {' '.join(sentence.split())}" for job, sentence in failures.items())]
-    write_atomically(page, ("\n".join(lines) + "\n").encode())
-    if scored:
-        _draw(result, scored, page.parent / PICTURE)
+    first, target = result["scores"][0], f"{result['target']:+g}"
+    steps = [f"steps to {target}"] if curves else []
+    reached = f"; the first checkpoint of the first seed whose `{first}` is {target} above the base's" if curves else ""
+    return [
+        "The chosen β and learning rate; seconds of the median step and of the whole training, and the rows trained on; how far the "
+        "denoising error of winners had fallen (win_adv) and that of losers risen (lose_adv) at the end; the drift of looks, relative to "
+        f"the base{reached}.",
+        "",
+        *_markdown(["method", "β", "lr", "s / step", "seconds", "rows", "win_adv", "lose_adv", *guards, *steps], table),
+    ]
+
+
+def _dimensions(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:
+    """The scores that are neither a headline nor a guard, those of held-out rewards first."""
+    roles = {name: change["role"] for _, method in methods for name, change in method["scores"].items() if name not in result["scores"]}
+    return [name for wanted in ("held out", "trained", "same reward") for name, role in roles.items() if role == wanted]
 
 
 def command_of(words: Sequence[str]) -> str:
@@ -131,53 +207,46 @@ def commit_of() -> str:
     return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def _settings(method: Result) -> list[str]:
+    return ["–" if method["beta"] is None else f"{method['beta']:g}", f"{method['learning_rate']:.2g}"]
+
+
+def _seconds(method: Result) -> list[str]:
+    return [f"{method['seconds_per_step']:.3g}", f"{method['seconds']:.0f}"]
+
+
 def _change(change: Result | None) -> str:
     return "–" if change is None else f"{change['change']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]".replace("-", "−")
 
 
+def _interval(change: Result | None, *, bold: bool = False) -> str:
+    """A change with its interval in small print."""
+    if change is None:
+        return "–"
+    middle = f"{change['change']:+.3f}"
+    return f"{f'**{middle}**' if bold else middle} <sub>{change['low']:+.3f} … {change['high']:+.3f}</sub>".replace("-", "−")
+
+
+def _wins(change: Result) -> str:
+    return f"{100 * change['win_rate']:.0f} % <sub>{100 * change['win_low']:.0f} … {100 * change['win_high']:.0f}</sub>"
+
+
+def _plain(change: Result | None) -> str:
+    if change is None:
+        return "–"
+    shown = f"{change['change']:+.3f}".replace("-", "−")
+    return f"**{shown}**" if change["low"] > 0 or change["high"] < 0 else shown
+
+
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.0f} %"
+    return "–" if value is None else f"{100 * value:+.0f} %".replace("-", "−")
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}".replace("-", "−")
 
 
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---", *["---:"] * (len(columns) - 1)], *rows)]
-
-
-def _draw(result: Result, scored: Sequence[tuple[str, Result]], path: Path) -> None:
-    """One line a method, the best on top: the changes with their intervals, the drift of winner and loser, the looks."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    scores, places = result["scores"], range(len(scored), 0, -1)
-    figure = Figure(figsize=(3 * len(scores) + 8, 1.5 + 0.25 * len(scored)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(scores) + 2, sharey=True, squeeze=False)[0]
-    for axes, score in zip(panels, scores, strict=False):
-        changes = [method["scores"][score] for _, method in scored]
-        middle = [change["change"] for change in changes]
-        reach = [[change["change"] - change["low"] for change in changes], [change["high"] - change["change"] for change in changes]]
-        axes.errorbar(middle, places, xerr=reach, fmt="o", markersize=4, capsize=2)
-        axes.set_title(f"{score}, change")
-    for axes, title, series in (
-        (panels[-2], "drift at the end of training", {key: [method.get(key) for _, method in scored] for key in ("win_adv", "lose_adv")}),
-        (panels[-1], "looks, relative to the base",
-         {guard: [method["guards"][guard]["relative"] for _, method in scored] for guard in scored[0][1]["guards"]}),
-    ):  # fmt: skip
-        for name, values in series.items():
-            points = [(value, place) for value, place in zip(values, places, strict=True) if value is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), "o", markersize=4, label=name)
-        axes.set_title(title)
-        if axes.get_lines():
-            axes.legend(frameon=False)
-    panels[0].set_yticks(list(places), [name for name, _ in scored])
-    for axes in panels:
-        axes.axvline(0.0, color="grey", linewidth=0.8, linestyle=":")
-        axes.spines[["top", "right"]].set_visible(False)
-    temporary = path.with_name(f".{path.stem}.tmp.png")
-    figure.savefig(temporary)
-    temporary.replace(path)
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """A table whose first columns are set to the left, the others to the right."""
+    places = ["---"] * left + ["---:"] * (len(columns) - left)
+    return [f"| {' | '.join(cells)} |" for cells in (columns, places, *rows)]

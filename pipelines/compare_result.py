@@ -5,7 +5,8 @@
                    → scores → "reward.dimension" → Change against the base, over all seeds (pipelines/report.py)
                    → against → "reward.dimension" → Change against the method `against`, over the seeds that both have
                    → guards, seeds (seed → change of each of `scores`), failures
-                   → seconds, groups, win_adv, lose_adv: means over the seeds; steps → change along the first seed; steps_to_target
+                   → seconds, seconds_per_step (of the median one), groups, win_adv, lose_adv: means over the seeds
+                   → steps → change along the first seed; steps_to_target
 
 All changes are paired by prompt and by seed of sampling, with 95 % bootstrap intervals over clusters of prompts.
 """
@@ -27,7 +28,7 @@ from pipelines.report import Scored, make_report
 if TYPE_CHECKING:
     from pipelines.prompts import Prompt
 
-MEASURED = ("seconds", "groups", "win_adv", "lose_adv")
+MEASURED = ("seconds", "seconds_per_step", "groups", "win_adv", "lose_adv")
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ SHARED_FILES = {
         "compare_child",
         "compare_jobs",
         "compare_page",
+        "compare_picture",
         "compare_result",
         "config",
         "config_file",

@@ -1,0 +1,81 @@
+"""The page of a comparison: order, marks and every number of a method, from numbers of our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipelines.compare_page import family, rows, verdict, write_page
+
+OVERALL, SCORE = "shapes.overall", "shapes.score"
+
+
+def change(value: float, reach: float = 0.02, role: str = "same reward", base: float = 0.5) -> dict[str, Any]:
+    interval = {"change": value, "low": value - reach, "high": value + reach}
+    return {"base": base, **interval, "win_rate": 0.5 + value, "win_low": 0.48, "win_high": 0.6, "role": role}
+
+
+def method(objective: str, overall: float, against: float | None, **others: Any) -> dict[str, Any]:
+    scores = {OVERALL: change(overall, role="trained"), SCORE: change(overall / 2), "jpeg_size.score": change(-0.3, role="held out"),
+              "saturation.score": change(0.01, role="guard"), "shapes.count": change(0.01)}  # fmt: skip
+    found = {
+        "objective": objective, "beta": 500.0, "learning_rate": 5e-5, "failures": {}, "scores": scores, "seeds": {"1": {}, "2": {}},
+        "guards": {"saturation": {"relative": -0.04}, "sharpness": {"relative": None}}, "seconds": 61.4, "seconds_per_step": 0.3456,
+        "groups": 2940.0, "win_adv": -0.0032, "lose_adv": 0.0071, **others,
+    }  # fmt: skip
+    return found if against is None else found | {"against": {OVERALL: change(against), SCORE: change(0.0)}}
+
+
+RESULT = {
+    "prompts": 200, "clusters": 109, "scores": [OVERALL, SCORE], "select": SCORE, "against": "diffusion_dpo", "target": 0.05,
+    "methods": {
+        "worse": method("capo", -0.06, -0.09, beta=None),
+        "diffusion_dpo": method("diffusion_dpo", 0.03, None),
+        "smpo": method("smpo", 0.1, 0.07, steps={"75": {OVERALL: 0.02}, "150": {OVERALL: 0.09}}, steps_to_target=150),
+        "simpo": method("simpo", 0.04, 0.01, steps={"75": {OVERALL: 0.01}, "150": {OVERALL: 0.04}}, steps_to_target=None),
+        "kto": {"objective": "kto", "grid": [], "failures": {"kto": "all pairs were\nfiltered out"}},
+    },
+}  # fmt: skip
+
+
+def test_the_best_is_first_and_what_is_clear_is_marked() -> None:
+    methods = RESULT["methods"]
+    assert [row[0] for row in rows(RESULT)] == ["smpo", "simpo", "diffusion_dpo", "worse"]
+    assert [verdict(RESULT, methods[name], OVERALL) for name in ("smpo", "simpo", "diffusion_dpo", "worse")] == ["▲", "", "", "▼"]
+    assert [family(methods[name]) for name in ("smpo", "simpo", "worse")] == ["pairs", "pairs, no reference", "lists"]
+    assert rows(RESULT)[0] == [
+        "smpo", "▲ +0.100 [+0.080, +0.120]", "+0.050 [+0.030, +0.070]", "+0.070 [+0.050, +0.090]", "55 %", "500", "5e-05", "0.346", "61",
+    ]  # fmt: skip
+
+
+def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
+    write_page(RESULT, tmp_path / "README.md", command="diffalign compare a.yaml", commit="abc")
+    page = (tmp_path / "README.md").read_text()
+    for line in (
+        "| 1 | 🔵 **`smpo`** | ▲ **+0.100** <sub>+0.080 … +0.120</sub> | +0.050 <sub>+0.030 … +0.070</sub> "
+        "| +0.070 <sub>+0.050 … +0.090</sub> | 55 % <sub>48 … 60</sub> |",
+        "| 4 | 🟢 `worse` <sub>capo</sub> | ▼ −0.060 <sub>−0.080 … −0.040</sub> | −0.030 <sub>−0.050 … −0.010</sub> "
+        "| −0.090 <sub>−0.110 … −0.070</sub> | 47 % <sub>48 … 60</sub> |",
+        "| method | β | lr | s / step | seconds | rows | win_adv | lose_adv | saturation | sharpness | steps to +0.05 |",
+        "| `smpo` | 500 | 5e-05 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 |",
+        "| `worse` | – | 5e-05 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – |",
+        "| method | `jpeg_size.score` | `shapes.count` |",
+        "| `simpo` | **−0.300** | +0.010 |",
+        "- `kto`: all pairs were filtered out",
+        "🔵 pairs · 🟠 pairs, no reference · 🟢 lists  ",
+    ):
+        assert f"\n{line}\n" in page, line
+    assert "4 methods, 2 seeds each, on 200 held-out prompts that say 109 things" in page and "(`shapes.overall` 0.500," in page
+    for picture in ("methods.png", "curve.png"):
+        assert f"]({picture})" in page and np.asarray(Image.open(tmp_path / picture)).std() > 5
+
+
+def test_without_curves_or_a_rival_the_page_does_not_speak_of_them(tmp_path: Path) -> None:
+    alone = RESULT | {"against": None, "methods": {"diffusion_dpo": RESULT["methods"]["diffusion_dpo"]}}
+    write_page(alone, tmp_path / "README.md", command="diffalign compare a.yaml", commit="abc")
+    page = (tmp_path / "README.md").read_text()
+    assert not (tmp_path / "curve.png").exists() and "curve.png" not in page and "steps to" not in page and "▲" not in page
+    assert "|  | method | `shapes.overall` | `shapes.score` | wins |" in page
