@@ -77,7 +77,7 @@ def draw_curves(result: Result, methods: Methods, path: Path) -> None:
     lines = -(-len(curves) // COLUMNS)
     columns = min(COLUMNS, len(curves))
     figure = _figure(2.1 * columns + 0.6, 1.45 * lines + 0.9)
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
+    panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
     for axes, (name, method) in zip(panels, [each for each in methods if each[0] in curves], strict=False):
         for other in curves.values():
             axes.plot(*other, color="#d5d8dc", linewidth=0.6, zorder=1)
@@ -87,8 +87,9 @@ def draw_curves(result: Result, methods: Methods, path: Path) -> None:
         axes.axhline(result["target"], color=GREY, linewidth=0.8, linestyle=":", zorder=2)
         axes.set_title(name, color=colour)
         _tidy(axes)
-    for axes in list(panels)[len(curves) :]:
-        axes.set_visible(False)
+    for index in range(len(curves), len(panels)):  # the last line is not full
+        panels[index].set_visible(False)
+        panels[index - columns].tick_params(labelbottom=True)
     figure.supxlabel("step", color=GREY)
     figure.supylabel(f"{score}, change (dotted: {result['target']:+g})", color=GREY)
     _save(figure, path)

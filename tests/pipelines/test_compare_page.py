@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.compare_page import family, rows, verdict, write_page
+from pipelines.compare_picture import COLUMNS, draw_curves
 
 OVERALL, SCORE = "shapes.overall", "shapes.score"
 
@@ -71,6 +72,15 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
     assert "4 methods, 2 seeds each, on 200 held-out prompts that say 109 things" in page and "(`shapes.overall` 0.500," in page
     for picture in ("methods.png", "curve.png"):
         assert f"]({picture})" in page and np.asarray(Image.open(tmp_path / picture)).std() > 5
+
+
+def test_the_last_line_of_curves_ends_where_they_do(tmp_path: Path) -> None:
+    curve = [(f"method {index}", RESULT["methods"]["smpo"]) for index in range(COLUMNS + 1)]
+    draw_curves(RESULT, curve, tmp_path / "curve.png")
+    picture = np.asarray(Image.open(tmp_path / "curve.png").convert("L"))
+    height, width = picture.shape
+    last, line = picture[int(0.6 * height) : int(0.85 * height)], picture[int(0.1 * height) : int(0.4 * height)]
+    assert (last[:, width // 3 :] == 255).all() and (last[:, : width // 6] < 255).any() and (line[:, width // 3 :] < 255).any()
 
 
 def test_without_curves_or_a_rival_the_page_does_not_speak_of_them(tmp_path: Path) -> None:
