@@ -20,6 +20,7 @@ ROWS = {
     "segments": "pairs with a label for each span of time; pair.rule: imported, of a preference set with segment_labels",
     "positives": "the preferred sample alone; any pair.rule: it takes the first of a pair or list, and every sample labelled 1",
 }
+TRIPLES = "triples: a gold sample, then winner and loser; pair.rule: ranked_list with pair.length: 3"
 REFERENCE = {
     None: "none: no forward of a reference",
     "error": "its error alone, of the frozen base",
@@ -77,6 +78,7 @@ def describe(name: str) -> str:
     lines = [
         ("paper", paper(formula)),
         ("rows", f"{needs.rows}: {ROWS[needs.rows]}"),
+        *([("or", TRIPLES)] if needs.triples else []),
         ("reference", REFERENCE[needs.reference]),
         *(("reads" if index == 0 else "or" if len(fields) > len(needs.reads) else "", f"{field}: {READS[field]}")
           for index, field in enumerate(fields)),

@@ -182,7 +182,8 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     if section.scores:
         scores = score_columns(config.run / "scores", section.scores, samples, standardise=section.standardise_scores)
     groups = CachedGroups(
-        LatentCache(latents), rows, needs.rows, models_ties=models_ties, mismatched="mismatched" in needs.reads, scores=scores
+        LatentCache(latents), rows, needs.rows, triples=needs.triples, models_ties=models_ties,
+        mismatched="mismatched" in needs.reads, scores=scores,
     )  # fmt: skip
     if section.lora is None and config.model.dtype != "float32":
         raise ValueError(

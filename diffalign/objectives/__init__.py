@@ -25,6 +25,7 @@ class Needs:
            how far is far; "surrogate", errors become log-ratios or probabilities by κ first
     value_at_reference  None: it depends on the errors or on the scores
     winners_fall  whether it raises the winners' error by design, so that this is no sign of displacement
+    triples  besides pairs it takes lists of three: a gold sample before winner and loser
     """
 
     rows: Rows
@@ -33,6 +34,7 @@ class Needs:
     reads: tuple[str, ...] = ()
     scale: Literal["difference", "absolute", "surrogate"] = "difference"
     winners_fall: bool = False
+    triples: bool = False
 
 
 LN2 = log(2)
@@ -56,7 +58,7 @@ OBJECTIVES: dict[str, Needs] = {
     "cdpo": Needs("pairs", "error", LN2),  # Mitchell 2023
     "fdpo": Needs("pairs", "error", LN2, scale="surrogate"),  # Wang et al. 2023, arXiv:2309.16240
     "simpo": Needs("pairs", None, None),  # Meng et al. 2024, arXiv:2405.14734
-    "cpo": Needs("pairs", None, None),  # Xu et al. 2024, arXiv:2401.08417
+    "cpo": Needs("pairs", None, None, triples=True),  # Xu et al. 2024, arXiv:2401.08417
     "asft": Needs("pairs", None, None, scale="surrogate"),  # Wang et al. 2024, arXiv:2409.10571
     "orpo": Needs("pairs", None, None, scale="surrogate"),  # Hong et al. 2024, arXiv:2403.07691
     "tgdpo": Needs("pairs", "prediction", LN2, ("teacher",)),  # Zhu et al. 2025, arXiv:2506.14574

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from diffalign.tensors import Outputs, pair
+from diffalign.tensors import Outputs
 
 
 def winner_safeguard(outputs: Outputs, *, mu: float = 0.9, scope: Literal["sample", "batch"] = "sample") -> Outputs:
@@ -16,15 +16,17 @@ def winner_safeguard(outputs: Outputs, *, mu: float = 0.9, scope: Literal["sampl
     λ = clip((1 − μ)·‖g_w‖²/⟨g_w, g_l⟩, 0, 1) where the gradients g of the two errors overlap, else 1; g = 2(p − y)/D in output space.
     mu     0.9 for SD1.5, 0.6 for SDXL in the release; 1: nothing is learned from a loser that overlaps with its winner
     scope  "sample": a λ for each pair; "batch": one for a whole forward, as the release has it
+    A triple is a gold sample before a pair: its gradient stays.
     Output space stands for the weights' gradients as far as the two samples move the same weights alike.
     """
     with torch.no_grad():
         exact = torch.promote_types(outputs.policy.dtype, torch.float32)
-        winner, loser = pair((outputs.policy.to(exact) - outputs.target.to(exact)).flatten(2))
+        winner, loser = (outputs.policy.to(exact) - outputs.target.to(exact)).flatten(2)[:, -2:].unbind(1)
         squared, overlap = winner.square().sum(1), (winner * loser).sum(1)
         if scope == "batch":
             squared, overlap = squared.sum().expand_as(squared), overlap.sum().expand_as(overlap)
         allowed = ((1 - mu) * squared / overlap.where(overlap > 0, 1)).clamp(0, 1).where(overlap > 0, 1)
-        share = torch.stack([torch.ones_like(allowed), allowed], 1)[(..., *[None] * (outputs.policy.ndim - 2))].to(outputs.policy)
+        ones = [torch.ones_like(allowed)] * (outputs.policy.shape[1] - 1)
+        share = torch.stack([*ones, allowed], 1)[(..., *[None] * (outputs.policy.ndim - 2))].to(outputs.policy)
     still = outputs.policy.detach()
     return replace(outputs, policy=still + share * (outputs.policy - still))

@@ -7,7 +7,7 @@ are: it may be large before anything is learned.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median, stdev
 
 import torch
@@ -27,6 +27,7 @@ def numbers(outputs: Outputs, loss: Loss) -> dict[str, Tensor]:
     """Per group (B,): loss, timestep, raw errors, distance to the reference, and what the rows allow; NaN where a group has no such number.
 
     Preferred (w) is index 0 and dispreferred (l) the last, in pairs as in lists; of samples judged one by one, the wanted and the unwanted.
+    A triple is a gold sample (g) before a pair, and its margin and accuracy are that pair's.
     Advantages are over a reference, so without one there are none; a clip judged by spans has no preferred sample, and none either.
     Accuracy is the share of judged comparisons that the policy has right, a tie ½: the pair; all pairs of a list whose scores differ; the
     judged spans. Samples judged one by one are compared over the whole batch, by `summarise`.
@@ -89,12 +90,15 @@ def _compared(outputs: Outputs, loss: Loss) -> Tensor | None:
 
 
 def _sides(outputs: Outputs, loss: Loss) -> list[tuple[str, int, Tensor]]:
-    """Name, sign of its advantage and samples (B, K) of the preferred, and of the dispreferred where there are any."""
+    """Name, sign of its advantage and samples (B, K) of the preferred, and of the gold and the dispreferred where there are any."""
     if outputs.labels is not None and loss.reward is not None:
         wanted = outputs.labels > 0
         return [("win", 1, wanted), ("lose", -1, ~wanted)]
     place = torch.arange(outputs.policy.shape[1], device=outputs.policy.device)
-    sides = [("win", 1, (place == 0)[None])]
+    first = max(0, len(place) - 2) if loss.margin is not None else 0  # a margin is of the last two, a list has none
+    sides = [("win", 1, (place == first)[None])]
+    if first:
+        sides.append(("gold", 1, (place < first)[None]))
     return sides if len(place) == 1 else [*sides, ("lose", -1, (place == len(place) - 1)[None])]
 
 
@@ -176,6 +180,7 @@ PAIRS = Words(
     "pairs", "implicit accuracy", "chosen", "`chosen` first?", ", or hold on to them: objective rpo, more sft",
     "Are chosen and rejected swapped?",
 )  # fmt: skip
+TRIPLES = replace(PAIRS, rows="triples", check="gold first, then winner and loser?")
 LISTS = Words("lists", "pair concordance", "best", "best first, and high scores good?", swapped="Are the lists in reverse order?")
 SINGLES = Words("samples", "AUC", "wanted", "1 for wanted?", ", or weigh them more: desirable", "Are the labels 0 and 1 swapped?")
 SPANS = Words("clips", "accuracy of spans", "better", "1 where index 0 is the better one?")
@@ -183,6 +188,8 @@ SPANS = Words("clips", "accuracy of spans", "better", "1 where index 0 is the be
 
 def _words(metrics: dict[str, float]) -> Words:
     """By what is measured: spans and lists have more than one judgement to a group, and a list has no margin."""
+    if "error/policy_g" in metrics:
+        return TRIPLES
     if "rewards/wanted" in metrics or "rewards/unwanted" in metrics:
         return SINGLES
     if "judged" in metrics:

@@ -52,19 +52,20 @@ class CachedGroups:
     """The rows of a preference set that an objective can use, read from the latent cache.
 
     rows   what the objective's table line asks for; "positives" takes the first sample of pairs and lists, and every sample labelled 1
+    triples       whether the objective takes lists of three too: a gold sample, then winner and loser
     models_ties   whether the objective reads win_probability
     scores        candidate → its scores, in the place of what the rows were ranked by
     mismatched    whether the objective reads predictions under another prompt
-    Raises ValueError where the set has no such rows, holds ties that would be counted as wins, lists of different lengths, or latents of
-    different shapes.
+    Raises ValueError where the set has no such rows, holds ties that would be counted as wins, lists of different or of unfit lengths, or
+    latents of different shapes.
     """
 
-    def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows, *, models_ties: bool = False,
-                 mismatched: bool = False, scores: Mapping[str, Sequence[float]] | None = None):  # fmt: skip
+    def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows, *, triples: bool = False,
+                 models_ties: bool = False, mismatched: bool = False, scores: Mapping[str, Sequence[float]] | None = None):  # fmt: skip
         self.cache, self.mismatched = cache, mismatched
         self.preferences = [row for each in preferences for row in _positives(each)] if rows == "positives" else list(preferences)
         have = Counter(preference.kind for preference in preferences)
-        wanted = KINDS[rows]
+        wanted = KINDS[rows] + ("list",) * triples
         if not self.preferences or set(have) - set(wanted):
             raise ValueError(
                 f"this objective trains on {rows} ({' or '.join(wanted)} rows), the preference set has {dict(have) or 'no rows'}; "
@@ -74,6 +75,8 @@ class CachedGroups:
             raise ValueError(
                 "this objective trains on segments, and some pairs have no segment_labels; label spans of time, or choose diffusion_dpo"
             )
+        if triples and have["list"]:
+            _check_triples(self.preferences)
         ties = sum(preference.kind == "pair" and preference.win_probability == 0.5 for preference in self.preferences)
         if ties and not models_ties:
             raise ValueError(
@@ -152,3 +155,16 @@ def _positives(preference: Preference) -> list[Preference]:
     labels = preference.labels
     best = preference.samples[:1] if labels is None else [sample for sample, label in zip(preference.samples, labels) if label == 1]
     return [replace(preference, samples=(sample,), kind="labelled", labels=(1,), scores=None, segment_labels=None) for sample in best]
+
+
+def _check_triples(preferences: Sequence[Preference]) -> None:
+    """ValueError for lists of another length than three, and for a loser whose score is its winner's."""
+    lengths = sorted({len(preference.samples) for preference in preferences})
+    if lengths != [3]:
+        raise ValueError(f"this objective trains on pairs, or on lists of 3 (gold, winner, loser), not of {lengths}; set pair.length: 3")
+    ties = sum(preference.scores is not None and preference.scores[1] == preference.scores[2] for preference in preferences)
+    if ties:
+        raise ValueError(
+            f"{ties} of {len(preferences)} triples have one score for winner and loser, and this objective would count each as a win of "
+            f"the first; drop them with pair.ties: drop"
+        )

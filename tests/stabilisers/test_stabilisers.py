@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from objective_checks import BETA, arguments, close, outputs_of_errors, random_outputs
+from objective_checks import BETA, arguments, close, outputs_of_errors, permuted, random_outputs
 from torch import Tensor
 
 from diffalign.objectives import OBJECTIVES, build_objective
@@ -51,6 +51,22 @@ def test_the_safeguard_scales_the_loser_s_gradient_alone() -> None:
         share = float(min(0.4 * winner @ winner / (winner @ loser), 1.0))
         assert 0 < share < 1
         close(safe[index, 1], share * plain[index, 1])
+
+
+def test_the_safeguard_of_a_triple_is_that_of_its_pair() -> None:
+    """Gold before winner and loser: it keeps its gradient, and has no part in λ."""
+    outputs = overlapping()
+    triple = permuted(outputs, [0, 0, 1])
+    triple = replace(triple, policy=(triple.policy + 3 * (torch.arange(3) == 0).view(1, 3, 1, 1, 1)).requires_grad_())
+    pair = outputs.policy.clone().requires_grad_()
+    weight = random_outputs("diffusion_dpo", seed=1).target
+    found = winner_safeguard(triple, mu=0.6).policy * torch.cat([weight[:, :1], weight], 1)
+    expected = winner_safeguard(replace(outputs, policy=pair), mu=0.6).policy * weight
+    found.sum().backward()
+    expected.sum().backward()
+    assert triple.policy.grad is not None and pair.grad is not None
+    close(triple.policy.grad[:, 1:], pair.grad)
+    close(triple.policy.grad[:, 0], weight[:, 0])
 
 
 def test_a_loser_that_points_away_is_left_alone() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffalign.objectives.aot import aot
+from diffalign.objectives.cpo import cpo
 from diffalign.objectives.densedpo import densedpo
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
 from diffalign.objectives.diffusion_kto import diffusion_kto
@@ -91,6 +92,16 @@ def test_lists_show_concordance_the_first_and_the_last() -> None:
     assert measured["error/policy_w"].tolist() == pytest.approx([1, 1]) and measured["error/reference_l"].tolist() == pytest.approx([2, 1])
     assert measured["largest_logit"].tolist() == pytest.approx([3, 0])
     assert not {"rewards/margins", "gradient_factor", "negative_margins"} & set(measured)
+
+
+def test_a_triple_is_judged_by_its_pair() -> None:
+    """Errors (gold, winner, loser): margin ½·4·(e_l − e_w), right where it is above 0, whatever the gold's error is."""
+    found = of_errors([[9, 1, 2], [1, 5, 4]], scores=torch.tensor([[[3.0], [2], [1]]] * 2))
+    measured = numbers(found, cpo(found, beta=4.0))
+    assert measured["rewards/margins"].tolist() == pytest.approx([2, -2]) and measured["rewards/accuracies"].tolist() == [1, 0]
+    for side, errors in (("g", [9, 1]), ("w", [1, 5]), ("l", [2, 4])):
+        assert measured[f"error/policy_{side}"].tolist() == pytest.approx(errors), side
+    assert not {"win_adv", "gold_adv", "lose_adv", "judged"} & set(measured)
 
 
 def test_pairs_of_a_list_with_equal_scores_are_not_judged() -> None:

@@ -99,6 +99,25 @@ def test_lists_of_one_length_make_a_batch_of_groups_of_any_size(cache: LatentCac
         CachedGroups(cache, pair_groups(GROUPS, PairingSettings("ranked_list", "r.d")).preferences, "lists")
 
 
+def test_triples_are_lists_of_three_with_a_winner(cache: LatentCache, tiny_road: Path) -> None:
+    """For an objective that takes them; their winner has a higher score than their loser, or people ranked."""
+    triples = pair_groups(GROUPS, PairingSettings("ranked_list", "r.d", length=3)).preferences
+    batch = CachedGroups(cache, triples, "pairs", triples=True).fetch([1], dropped=[False], flipped=[False])
+    assert torch.equal(batch.latents[0], cache.latents(["g2-0", "g2-1", "g3-1"]))
+    pairs = read_preferences(tiny_road / "preferences")
+    assert len(CachedGroups(cache, pairs, "pairs", triples=True)) == 12
+    assert len(CachedGroups(cache, [replace(row, scores=None) for row in triples], "pairs", triples=True)) == 2
+    assert len(CachedGroups(cache, [replace(row, scores=(2.0, 2.0, 1.0)) for row in triples], "pairs", triples=True)) == 2
+    with pytest.raises(ValueError, match="1 of 2 triples have one score for winner and loser.*pair.ties: drop"):
+        CachedGroups(cache, [triples[0], replace(triples[1], scores=(2.0, 1.0, 1.0))], "pairs", triples=True)
+    with pytest.raises(ValueError, match=r"trains on pairs \(pair rows\), the preference set has {'list': 2}"):
+        CachedGroups(cache, triples, "pairs")
+    lists = pair_groups(GROUPS, PairingSettings("ranked_list", "r.d")).preferences
+    for rows, lengths in ((lists, r"\[2, 3, 4\]"), (lists[1:2], r"\[4\]"), ([*pairs, *triples], r"\[2, 3\]")):
+        with pytest.raises(ValueError, match=rf"lists of 3 \(gold, winner, loser\), not of {lengths}; set pair.length: 3"):
+            CachedGroups(cache, rows, "pairs", triples=True)
+
+
 def test_labelled_rows_make_a_batch_of_groups_of_any_size(cache: LatentCache) -> None:
     scored = pair_groups(GROUPS, PairingSettings("labelled", "r.d", threshold=2.5)).preferences
     people = Preference("b", "a red circle", ("g2-1", "g2-0", "g3-0"), "labelled", labels=(1, 0, 0))
