@@ -140,8 +140,8 @@ def test_the_pairs_of_a_method_are_the_rows_of_its_objective(path: Path) -> None
     needs = OBJECTIVES[config.train.objective["name"]]
     triple = needs.triples and config.pair.length == 3
     assert RULES[config.pair.rule].kind in (("list",) if triple else KINDS[needs.rows])
-    if needs.rows == "lists":  # batches are of lists of one length
-        assert config.pair.ties == "keep" and not config.pair.deduplicate
+    if needs.rows == "lists":  # of one length, for they are batched, and the same for every method
+        assert config.pair == load_config("methods/rankdpo").pair and config.pair.length == 4
     made = {f"{name}.{each}" for name, settings in config.score.rewards.items() for each in declared_dimensions(name, settings)}
     assert config.train.scores and set(config.train.scores) <= made
 

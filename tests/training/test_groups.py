@@ -108,7 +108,7 @@ def test_triples_are_lists_of_three_with_a_winner(cache: LatentCache, tiny_road:
     assert len(CachedGroups(cache, pairs, "pairs", triples=True)) == 12
     assert len(CachedGroups(cache, [replace(row, scores=None) for row in triples], "pairs", triples=True)) == 2
     assert len(CachedGroups(cache, [replace(row, scores=(2.0, 2.0, 1.0)) for row in triples], "pairs", triples=True)) == 2
-    with pytest.raises(ValueError, match="1 of 2 triples have one score for winner and loser.*pair.ties: drop"):
+    with pytest.raises(ValueError, match=r"1 of 2 triples have one score for winner and loser.*pair\.ties: drop"):
         CachedGroups(cache, [triples[0], replace(triples[1], scores=(2.0, 1.0, 1.0))], "pairs", triples=True)
     with pytest.raises(ValueError, match=r"trains on pairs \(pair rows\), the preference set has {'list': 2}"):
         CachedGroups(cache, triples, "pairs")
