@@ -60,6 +60,9 @@ class Pair(Section):
     maximum_gap: float | None = PairingSettings.maximum_gap
     minimum_winner: float | None = PairingSettings.minimum_winner
     agreement: tuple[str, ...] = PairingSettings.agreement
+    spans: tuple[str, ...] = PairingSettings.spans
+    span_margin: float = PairingSettings.span_margin
+    minimum_judged: float = PairingSettings.minimum_judged
     length: int | None = PairingSettings.length
     ties: Literal["drop", "keep"] = PairingSettings.ties
     deduplicate: bool = PairingSettings.deduplicate
@@ -94,8 +97,8 @@ class Pair(Section):
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """The names "reward.dimension" of the scores that choose the pairs: those that rank, and those that must agree."""
-        return tuple(dict.fromkeys((*self.pairing(0).weights, *self.agreement)))
+        """The names "reward.dimension" of the scores that choose the pairs: those that rank, that must agree, and that judge spans."""
+        return tuple(dict.fromkeys((*self.pairing(0).weights, *self.agreement, *self.spans)))
 
     @property
     def rewards(self) -> tuple[str, ...]:

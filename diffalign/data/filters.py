@@ -17,8 +17,9 @@ class Judged:
     gap        best − worst, ≥ 0 (labelled: distance from the threshold); None where the data came with an order and no scores
     winner     score of the best, or None likewise
     agreement  per score of `settings.agreement`: value of the best − value of the worst
-    is_tie     the judge does not prefer either
+    is_tie     the judge does not prefer either, in no span where it judged spans
     samples    how many samples it has, before a list is cut to `settings.length`
+    spans      1, −1 or 0 for each span of `settings.spans`
     """
 
     gap: float | None
@@ -26,6 +27,7 @@ class Judged:
     agreement: tuple[float, ...]
     is_tie: bool
     samples: int
+    spans: tuple[int, ...] = ()
 
 
 PAIR_FILTERS: dict[str, Callable[[Judged, PairingSettings], bool]] = {  # True: drop
@@ -36,6 +38,7 @@ PAIR_FILTERS: dict[str, Callable[[Judged, PairingSettings], bool]] = {  # True: 
     "minimum_winner": lambda pair, settings: (
         settings.minimum_winner is not None and _known(pair.winner, "minimum_winner") < settings.minimum_winner
     ),
+    "minimum_judged": lambda pair, settings: sum(map(abs, pair.spans)) < settings.minimum_judged * len(pair.spans),
     "agreement": lambda pair, settings: any(difference < 0 for difference in pair.agreement),
 }
 
@@ -61,7 +64,7 @@ def split_group(group: Group, values: Sequence[float], settings: PairingSettings
     """
     dropped: dict[str, int] = {}
     order = sorted(range(len(group.ids)), key=lambda index: group.ids[index])
-    read = [values, *(group.scores[name] for name in settings.agreement)]
+    read = [values, *(group.scores[name] for name in (*settings.agreement, *settings.spans))]
     scored = [index for index in order if all(column[index] is not None and math.isfinite(column[index]) for column in read)]
     _count(dropped, "unscored", len(order) - len(scored))
     distinct = _distinct(group, scored) if settings.deduplicate else scored

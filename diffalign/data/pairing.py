@@ -150,7 +150,7 @@ def pair_groups(groups: Iterable[Group], settings: PairingSettings) -> PairingRe
 
 def _ruled(group: Group, settings: PairingSettings, set_aside: Counter[str]) -> Iterator[_Proposal]:
     """Proposals of a rule that ranks by scores."""
-    for name in (*settings.weights, *settings.agreement):
+    for name in (*settings.weights, *settings.agreement, *settings.spans):
         _check_score(group, name)
     values = [
         sum(weight * _number(group.scores[name][index]) for name, weight in settings.weights.items()) for index in range(len(group.ids))
@@ -172,7 +172,7 @@ def _ruled(group: Group, settings: PairingSettings, set_aside: Counter[str]) -> 
                 preference=_preference(group, members, values, judged, settings),
                 is_across_sources=_is_across_sources(group, members),
                 judged=judged,
-                tied_samples=len(tied) if rule.kind != "labelled" else 0,
+                tied_samples=len(tied) if rule.kind == "list" else int(judged.is_tie),
                 objection=objection(judged, settings),
             )
 
@@ -208,8 +208,11 @@ def _judge(group: Group, members: Sequence[int], values: Sequence[float], settin
     if settings.threshold is not None:
         winner = values[best] if values[best] >= settings.threshold else inf  # an unwanted sample wins nothing: no minimum applies
         return Judged(abs(values[best] - settings.threshold), winner, (), False, len(members))
-    agreement = tuple(group.scores[name][best] - group.scores[name][worst] for name in settings.agreement)
-    return Judged(values[best] - values[worst], values[best], agreement, values[best] == values[worst], len(members))
+    ahead = {name: group.scores[name][best] - group.scores[name][worst] for name in (*settings.agreement, *settings.spans)}
+    spans = tuple(int(ahead[name] > settings.span_margin) - int(ahead[name] < -settings.span_margin) for name in settings.spans)
+    is_tie = not any(spans) if spans else values[best] == values[worst]
+    agreement = tuple(ahead[name] for name in settings.agreement)
+    return Judged(values[best] - values[worst], values[best], agreement, is_tie, len(members), spans)
 
 
 def _spread(members: Sequence[int], length: int) -> tuple[int, ...]:
@@ -242,6 +245,7 @@ def _preference(group: Group, members: Sequence[int], values: Sequence[float], j
         labels=tuple(int(values[index] >= (settings.threshold or 0.0)) for index in members) if kind == "labelled" else None,
         scores=tuple(float(values[index]) for index in members),
         win_probability=0.5 if judged.is_tie and kind == "pair" else None,
+        segment_labels=judged.spans or None,
         source=settings.source,
     )
 
@@ -313,5 +317,6 @@ FIXES = {
     "minimum_gap": "Lower minimum_gap below the largest gap observed",
     "maximum_gap": "Raise maximum_gap above the least gap observed",
     "minimum_winner": "Lower minimum_winner",
+    "minimum_judged": "Lower minimum_judged or span_margin",
     "agreement": "Remove scores from agreement",
 }

@@ -21,6 +21,10 @@ class PairingSettings:
     maximum_gap     a pair whose gap is larger is dropped (too easy: accuracy 1.0 soon, outputs no better; pain 14), or None
     minimum_winner  a pair whose best score is smaller is dropped (a bad sample is not to be learnt because another is worse), or None
     agreement       scores that must not disagree with the order (equal is no disagreement)
+    spans           a "reward.dimension" for each span of time, in order: a pair gets segment_labels, 1 where its first sample is better by
+                    more than span_margin, −1 where its second is, else 0. Then it is a tie only where all spans are
+    span_margin     in the units of `spans`
+    minimum_judged  a pair with a smaller share of spans that are not 0 is dropped (DenseDPO: 0.2)
     length          ranked_list: samples of every list, the best, the worst and evenly spread ranks between; a group that has fewer, after
                     `ties` and `deduplicate`, is dropped. None: all there are, so that lists may differ in length, and training needs one
     ties            gap exactly 0: "drop", or "keep" as a pair with win_probability 0.5. A ranked list loses or keeps its tied samples.
@@ -41,6 +45,9 @@ class PairingSettings:
     maximum_gap: float | None = None
     minimum_winner: float | None = None
     agreement: tuple[str, ...] = ()
+    spans: tuple[str, ...] = ()
+    span_margin: float = 0.0
+    minimum_judged: float = 0.0
     length: int | None = None
     ties: Literal["drop", "keep"] = "drop"
     deduplicate: bool = True
@@ -57,9 +64,11 @@ class PairingSettings:
         rules = get_args(RuleName)
         if self.rule not in rules:
             raise ValueError(f"unknown pairing rule {self.rule!r}; choose one of: {', '.join(rules)}")
-        if isinstance(self.agreement, str):
-            raise ValueError(f"agreement is a list of score names, got the text {self.agreement!r}; write agreement: [{self.agreement}]")
-        object.__setattr__(self, "agreement", tuple(self.agreement))
+        for name in ("agreement", "spans"):
+            names = getattr(self, name)
+            if isinstance(names, str):
+                raise ValueError(f"{name} is a list of score names, got the text {names!r}; write {name}: [{names}]")
+            object.__setattr__(self, name, tuple(names))
         if self.rule == "imported":
             if self.by is not None:
                 raise ValueError(f"rule 'imported' takes the order that came with the data; remove by={self.by!r}, or choose another rule")
@@ -87,6 +96,14 @@ class PairingSettings:
                 raise ValueError(f"rule 'labelled' judges samples singly; agreement {list(self.agreement)} compares two: remove it")
         elif self.threshold is not None:
             raise ValueError(f"threshold {self.threshold} belongs to rule 'labelled', not {self.rule!r}; remove it, or set minimum_winner")
+        if self.spans and self.rule in ("ranked_list", "labelled", "imported"):
+            raise ValueError(f"spans {list(self.spans)} label pairs, and rule {self.rule!r} makes none; choose such as best_vs_worst")
+        if not self.spans and (self.span_margin or self.minimum_judged):
+            raise ValueError("span_margin and minimum_judged are of spans, and there are none; remove them, or name a score for each span")
+        if not (math.isfinite(self.span_margin) and self.span_margin >= 0):
+            raise ValueError(f"span_margin is {self.span_margin}; it is finite and ≥ 0")
+        if not 0 <= self.minimum_judged <= 1:
+            raise ValueError(f"minimum_judged is {self.minimum_judged}; a share of the spans lies in 0 … 1")
         if self.length is not None and self.rule != "ranked_list":
             raise ValueError(f"length {self.length} belongs to rule 'ranked_list', not {self.rule!r}; remove it, or choose that rule")
         if self.length is not None and self.length < 2:

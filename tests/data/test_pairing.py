@@ -583,3 +583,64 @@ def test_swapping_turns_every_judgement_around(groups, chosen):
         else:
             assert after.samples == before.samples[::-1]
     assert swapped.summary == straight.summary
+
+
+# Spans of time --------------------------------------------------------------------------------------------------------------------------
+
+
+def clip_pair(whole, *spans, group_id="g") -> Group:
+    """Candidates a and b with a score of the whole and one of each span."""
+    columns = {"r.d": whole} | {f"r.{index}": scores for index, scores in enumerate(spans)}
+    return replace(group(whole, group_id), scores=columns)
+
+
+def spans(count):
+    return tuple(f"r.{index}" for index in range(count))
+
+
+def test_spans_are_judged_one_by_one():
+    """The whole orders the pair; in a span the difference must be above the margin."""
+    clip = clip_pair([0.25, 0.5], [0.5, 1.0], [1.0, 0.5], [0.5, 0.75], [0.5, 0.5])
+    [row] = pair_groups([clip], PairingSettings(by="r.d", spans=spans(4), span_margin=0.25)).preferences
+    assert row.samples == ("gb", "ga") and row.segment_labels == (1, -1, 0, 0) and row.win_probability is None
+    [row] = pair_groups([clip], PairingSettings(by="r.d", spans=spans(4), swap_labels=True)).preferences
+    assert row.samples == ("ga", "gb") and row.segment_labels == (1, -1, 1, 0)  # the verdict stays, the samples change their places
+    assert pair_groups([clip], PairingSettings(by="r.d")).preferences[0].segment_labels is None
+
+
+def test_a_clip_is_a_tie_where_every_span_is():
+    """Whatever the whole says."""
+    level = clip_pair([0.5, 0.5], [1.0, 0.0], [0.0, 1.0])
+    tied = clip_pair([1.0, 0.0], [0.5, 0.5], [0.5, 0.5], group_id="h")
+    found = summary([level, tied], spans=spans(2))
+    assert (found.pairs_kept, found.ties, found.pairs_dropped) == (1, 1, {"ties": 1})
+    [row] = pair_groups([level], PairingSettings(by="r.d", spans=spans(2))).preferences
+    assert row.segment_labels == (1, -1) and row.win_probability is None
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, 2), (0.25, 2), (0.3, 1), (0.5, 1)])
+def test_minimum_judged_is_a_share_of_the_spans(share, kept):
+    quarter = clip_pair([1.0, 0.0], [1.0, 0.0], *[[0.5, 0.5]] * 3)
+    half = clip_pair([1.0, 0.0], [1.0, 0.0], [0.0, 1.0], *[[0.5, 0.5]] * 2, group_id="h")
+    found = summary([quarter, half], spans=spans(4), minimum_judged=share)
+    assert (found.pairs_kept, found.pairs_dropped) == (kept, {"minimum_judged": 2 - kept} if kept < 2 else {})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"spans": "r.0"}, r"spans is a list of score names, got the text 'r\.0'"),
+        ({"spans": ("r.0",), "rule": "ranked_list"}, "rule 'ranked_list' makes none; choose such as best_vs_worst"),
+        ({"span_margin": 0.1}, "there are none; remove them"),
+        ({"spans": ("r.0",), "span_margin": -0.1}, "span_margin is -0.1; it is finite and ≥ 0"),
+        ({"spans": ("r.0",), "minimum_judged": 2.0}, "minimum_judged is 2.0; a share of the spans lies in 0 … 1"),
+    ],
+)
+def test_settings_of_spans_are_checked(values, message):
+    with pytest.raises(ValueError, match=message):
+        PairingSettings(**{"by": "r.d", **values})
+
+
+def test_a_missing_score_of_a_span_is_named():
+    with pytest.raises(ValueError, match=r"no score 'r\.1' for group 'g'"):
+        pair_groups([clip_pair([1.0, 0.0], [1.0, 0.0])], PairingSettings(by="r.d", spans=spans(2)))
