@@ -30,9 +30,22 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction.to(dtype) - target.to(dtype)).square()
 
 
-def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Error of each sample, (B, K): the mean of the squared error over every axis after the second."""
-    return squared_error(prediction, target).flatten(2).mean(2)
+def by_step(values: Tensor) -> Tensor:
+    """Means over all but the first axis after the channels, along which time runs: (B, K, C, F, …) → (B, K, F)."""
+    return values.mean((2, *range(4, values.ndim)))
+
+
+def within(lengths: Tensor, count: int) -> Tensor:
+    """Whether a step is one of a sample's own: (B, K) lengths → (B, K, count)."""
+    return torch.arange(count, device=lengths.device) < lengths[..., None]
+
+
+def mean_squared_error(prediction: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Error of each sample, (B, K): the mean of the squared error over every axis after the second, of a sample's own steps alone."""
+    error = squared_error(prediction, target)
+    if lengths is None:
+        return error.flatten(2).mean(2)
+    return by_step(error).where(within(lengths, error.shape[3]), 0).sum(2) / lengths
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class Outputs:
     labels      (B, K) in {0, 1}, for unpaired rows, or None
     win_probability  (B,) P(index 0 preferred over index 1) where votes gave one, or None
     segment_labels   (B, F) per time span: 1 index 0 is better, −1 index 1, 0 neither; or None
-    lengths     (B, K) valid length of each sample along the first axis of S, or None where all are full
+    lengths     (B, K) how many steps of the first axis of S are a sample's own, the rest is padding; or None where all are full
     correction  (B, K) what a stabiliser takes off the error, or None
     running     means over the batches so far of what objectives track, scalars or vectors by name
     """
@@ -79,7 +92,7 @@ class Outputs:
     @cached_property
     def error(self) -> Tensor:
         """Error of the policy, (B, K), with gradient."""
-        error = mean_squared_error(self.policy, self.target)
+        error = mean_squared_error(self.policy, self.target, self.lengths)
         return error if self.correction is None else error - self.correction
 
     @cached_property
@@ -89,7 +102,7 @@ class Outputs:
             return self.known_reference_error
         if self.reference is None:
             raise ValueError("the objective reads the reference's error; its OBJECTIVES line says reference=None; write reference='error'")
-        return mean_squared_error(self.reference, self.target)
+        return mean_squared_error(self.reference, self.target, self.lengths)
 
     @cached_property
     def drift(self) -> Tensor:
@@ -99,7 +112,7 @@ class Outputs:
     @cached_property
     def displacement(self) -> Tensor:
         """d = mean (policy − reference)², (B, K), with gradient. Raises ValueError without the reference's prediction."""
-        return mean_squared_error(self.policy, self.required("reference", "the reference's prediction"))
+        return mean_squared_error(self.policy, self.required("reference", "the reference's prediction"), self.lengths)
 
     @property
     def bucket(self) -> Tensor:

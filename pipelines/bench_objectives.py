@@ -103,7 +103,7 @@ def random_outputs(needs: Needs, shape: tuple[int, ...], pairs: int, device: str
         mask=normal(count, 1, *shape[1:]).abs(), fraction=place / groups, snr=normal().abs() + 0.1,
         scores=normal(count, 2).sort(1, descending=True).values, labels=((place[:, None] + index) % 2 == 0).long(),
         win_probability=normal().sigmoid(), segment_labels=(place[:, None] + torch.arange(spans, device=device)) % 3 - 1,
-        lengths=torch.full((groups, count), shape[1], device=device),
+        lengths=torch.full((groups, count), shape[1], device=device) if needs.lengths else None,
     )  # fmt: skip
 
 

@@ -17,10 +17,11 @@ ROWS = {
     "pairs": "a preferred and a dispreferred sample; pair.rule: best_vs_worst, best_vs_rest, all_pairs or imported",
     "lists": "samples in their order, best first; pair.rule: ranked_list",
     "labelled": "samples judged one by one, 1 or 0; pair.rule: labelled",
-    "segments": "pairs with a label for each span of time; pair.rule: imported, of a preference set with segment_labels",
+    "segments": "pairs with a label for each span of time; pair.rule: best_vs_worst, best_vs_rest or all_pairs, with pair.spans",
     "positives": "the preferred sample alone; any pair.rule: it takes the first of a pair or list, and every sample labelled 1",
 }
 TRIPLES = "triples: a gold sample, then winner and loser; pair.rule: ranked_list with pair.length: 3"
+LENGTHS = "may differ between samples along the first axis after the channels, which is time; pair.same_size: false, encode.size: null"
 REFERENCE = {
     None: "none: no forward of a reference",
     "error": "its error alone, of the frozen base",
@@ -30,7 +31,7 @@ READS = {
     "scores": "a score of each sample; train.scores: [reward.dimension, …], by default what the rows were ranked by (pair.by)",
     "labels": "1 wanted, 0 unwanted; pair.rule: labelled",
     "win_probability": "P(first preferred); votes of an imported set, and ½ where pair.ties: keep",
-    "segment_labels": "1, −1 or 0 for each span; a column of the imported preference set",
+    "segment_labels": "1, −1 or 0 for each span; pair.spans: [reward.dimension of each span, …]",
     "teacher": "the prediction of a checkpoint further along than the reference",
     "mask": "weights of positions",
     "mismatched": "predictions of both networks under another group's prompt",
@@ -79,6 +80,7 @@ def describe(name: str) -> str:
         ("paper", paper(formula)),
         ("rows", f"{needs.rows}: {ROWS[needs.rows]}"),
         *([("or", TRIPLES)] if needs.triples else []),
+        *([("lengths", LENGTHS)] if needs.lengths else []),
         ("reference", REFERENCE[needs.reference]),
         *(("reads" if index == 0 else "or" if len(fields) > len(needs.reads) else "", f"{field}: {READS[field]}")
           for index, field in enumerate(fields)),

@@ -25,6 +25,7 @@ class Needs:
            how far is far; "surrogate", errors become log-ratios or probabilities by κ first
     value_at_reference  None: it depends on the errors or on the scores
     winners_fall  whether it raises the winners' error by design, so that this is no sign of displacement
+    lengths  samples of a set may differ in length, along the first axis after the channels
     triples  besides pairs it takes lists of three: a gold sample before winner and loser
     """
 
@@ -34,6 +35,7 @@ class Needs:
     reads: tuple[str, ...] = ()
     scale: Literal["difference", "absolute", "surrogate"] = "difference"
     winners_fall: bool = False
+    lengths: bool = False
     triples: bool = False
 
 
@@ -63,7 +65,7 @@ OBJECTIVES: dict[str, Needs] = {
     "orpo": Needs("pairs", None, None, scale="surrogate"),  # Hong et al. 2024, arXiv:2403.07691
     "tgdpo": Needs("pairs", "prediction", LN2, ("teacher",)),  # Zhu et al. 2025, arXiv:2506.14574
     "sparsepo": Needs("pairs", "prediction", LN2, ("mask",)),  # Christopoulou et al. 2024, arXiv:2410.05102
-    "ldpo": Needs("pairs", "prediction", LN2),  # Liu et al. 2024, arXiv:2409.06411
+    "ldpo": Needs("pairs", "prediction", LN2, lengths=True),  # Liu et al. 2024, arXiv:2409.06411
     "rlength": Needs("pairs", "error", None, ("scores",)),  # Park et al. 2024, arXiv:2403.19159
     "modpo": Needs("pairs", "error", None, ("scores",)),  # Zhou et al. 2023, arXiv:2310.03708
     "madpo": Needs("pairs", "error", None, ("scores",)),  # Rho 2025, arXiv:2510.05342

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from diffalign.tensors import Loss, Outputs, pair, squared_error
+from diffalign.tensors import Loss, Outputs, by_step, pair, squared_error
 
 
 def densedpo(outputs: Outputs, *, beta: float = 1000.0, aggregate: Literal["inside", "sum", "outside"] = "inside") -> Loss:
@@ -37,7 +37,7 @@ def densedpo(outputs: Outputs, *, beta: float = 1000.0, aggregate: Literal["insi
 
 def _spans(values: Tensor, count: int) -> Tensor:
     """Means over spans of the first axis after the channels: (B, K, C, N, …) → (B, K, count)."""
-    rows = values.mean(2).flatten(3).mean(3) if values.ndim > 4 else values.mean(2)
+    rows = by_step(values)
     length = rows.shape[2]
     if length < count:
         raise ValueError(f"{count} segment labels for {length} latent positions in time; label longer spans")

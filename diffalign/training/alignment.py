@@ -63,11 +63,12 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
     """One forward of the policy, and of each other network that the objective needs, over all B·K samples at once."""
     count = batch.latents.shape[1]
     flat, every = noised.sample.flatten(0, 1), timestep.repeat_interleave(count)
+    lengths = None if batch.lengths is None else batch.lengths.flatten()
 
     def predict(denoiser: nn.Module, prompts: dict[str, Tensor], cache: ReferenceCache | None = None) -> Tensor:
         embeds = {name: value.repeat_interleave(count, 0) for name, value in prompts.items()}
-        made = partial(backbone.predict, denoiser, flat, every, embeds)
-        return (made() if cache is None else cache.recall(made, flat, every, prompts)).view_as(noised.sample)
+        made = partial(predict_own, backbone, denoiser, flat, every, embeds, lengths)
+        return (made() if cache is None else cache.recall(made, flat, every, prompts, lengths)).view_as(noised.sample)
 
     frozen = teacher = mask = mismatched = None
     if needs.reference is not None:
@@ -88,8 +89,21 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
     return Outputs(
         predict(policy, batch.embeds), noised.target, timestep, reference=frozen, teacher=teacher, mismatched=mismatched, mask=mask,
         fraction=timestep / backbone.timestep_count, snr=backbone.signal_to_noise(timestep).to(flat.device), scores=batch.scores,
-        labels=batch.labels, win_probability=batch.win_probability, segment_labels=batch.segment_labels,
+        labels=batch.labels, win_probability=batch.win_probability, segment_labels=batch.segment_labels, lengths=batch.lengths,
     )  # fmt: skip
+
+
+def predict_own(backbone: Backbone, denoiser: nn.Module, x: Tensor, timestep: Tensor, embeds: dict[str, Tensor],
+                lengths: Tensor | None) -> Tensor:  # fmt: skip
+    """The prediction (N, C, *S) at x_t, of each sample without its padding as if it were alone, and zeros there; lengths (N,) or None."""
+    if lengths is None:
+        return backbone.predict(denoiser, x, timestep, embeds)
+    found = torch.zeros_like(x)
+    for length in lengths.unique().tolist():
+        rows = lengths == length
+        own = {name: value[rows] for name, value in embeds.items()}
+        found[rows, :, :length] = backbone.predict(denoiser, x[rows, :, :length], timestep[rows], own).to(found)
+    return found
 
 
 def columns(value: Tensor) -> list[tuple[str, Tensor]]:
@@ -153,9 +167,10 @@ class AlignmentTask:
         def run(use: Callable[[], AbstractContextManager[nn.Module]], cache: ReferenceCache | None = None) -> Callable[..., Tensor]:
             def predict(x: Tensor, timestep: Tensor, rows: Tensor) -> Tensor:
                 embeds = {name: value[rows // count] for name, value in batch.embeds.items()}
+                lengths = None if batch.lengths is None else batch.lengths.flatten()[rows]
                 with use() as denoiser, torch.no_grad():
-                    made = partial(self.backbone.predict, denoiser, x, timestep, embeds)
-                    return made() if cache is None else cache.recall(made, x, timestep, embeds)
+                    made = partial(predict_own, self.backbone, denoiser, x, timestep, embeds, lengths)
+                    return made() if cache is None else cache.recall(made, x, timestep, embeds, lengths)
 
             return predict
 

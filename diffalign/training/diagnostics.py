@@ -69,7 +69,7 @@ def numbers(outputs: Outputs, loss: Loss) -> dict[str, Tensor]:
             for index in range(reward.shape[1]):
                 found |= {f"{SINGLE}reward/{index}": reward[:, index], f"{SINGLE}label/{index}": outputs.labels[:, index].float()}
     if outputs.reference is not None:
-        found["distance"] = mean_squared_error(outputs.policy.detach(), outputs.reference).mean(1)
+        found["distance"] = mean_squared_error(outputs.policy.detach(), outputs.reference, outputs.lengths).mean(1)
     return found
 
 

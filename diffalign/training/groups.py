@@ -23,7 +23,8 @@ KINDS: dict[Rows, tuple[str, ...]] = {
 class GroupBatch:
     """B groups: latents (B, K, C, *S), embeds (B, …) one row per group, weight (B,), and what the rows say, or None.
 
-    scores (B, K, R), labels (B, K), win_probability (B,), segment_labels (B, F); mismatched, as embeds, of another group's prompt
+    lengths (B, K) of samples that differ in it, padded with zeros; scores (B, K, R), labels (B, K), win_probability (B,),
+    segment_labels (B, F); mismatched, as embeds, of another group's prompt
     """
 
     latents: Tensor
@@ -33,6 +34,7 @@ class GroupBatch:
     labels: Tensor | None = None
     win_probability: Tensor | None = None
     segment_labels: Tensor | None = None
+    lengths: Tensor | None = None
     mismatched: dict[str, Tensor] | None = None
 
     def to(self, device: torch.device) -> GroupBatch:
@@ -55,13 +57,15 @@ class CachedGroups:
     triples       whether the objective takes lists of three too: a gold sample, then winner and loser
     models_ties   whether the objective reads win_probability
     scores        candidate → its scores, in the place of what the rows were ranked by
+    lengths       whether the objective takes samples of unequal length, along the first axis after the channels
     mismatched    whether the objective reads predictions under another prompt
     Raises ValueError where the set has no such rows, holds ties that would be counted as wins, lists of different or of unfit lengths, or
     latents of different shapes.
     """
 
     def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows, *, triples: bool = False,
-                 models_ties: bool = False, mismatched: bool = False, scores: Mapping[str, Sequence[float]] | None = None):  # fmt: skip
+                 models_ties: bool = False, mismatched: bool = False, lengths: bool = False,
+                 scores: Mapping[str, Sequence[float]] | None = None):  # fmt: skip
         self.cache, self.mismatched = cache, mismatched
         self.preferences = [row for each in preferences for row in _positives(each)] if rows == "positives" else list(preferences)
         have = Counter(preference.kind for preference in preferences)
@@ -73,7 +77,7 @@ class CachedGroups:
             )
         if rows == "segments" and any(preference.segment_labels is None for preference in self.preferences):
             raise ValueError(
-                "this objective trains on segments, and some pairs have no segment_labels; label spans of time, or choose diffusion_dpo"
+                "this objective trains on segments, and some pairs have no segment_labels; give pair.spans, or choose diffusion_dpo"
             )
         if triples and have["list"]:
             _check_triples(self.preferences)
@@ -83,12 +87,16 @@ class CachedGroups:
                 f"{ties} of {len(self.preferences)} pairs are ties (win_probability 0.5), and this objective would count each as a win of "
                 f"its first sample; drop them with pair.ties: drop, or choose an objective that reads the probability: smpo"
             )
-        lengths = Counter(len(preference.samples) for preference in self.preferences)
-        if len(lengths) > 1:
-            raise ValueError(f"groups of different sizes in one set: {dict(lengths)} (samples: groups); set pair.length to one size")
+        sizes = Counter(len(preference.samples) for preference in self.preferences)
+        if len(sizes) > 1:
+            raise ValueError(f"groups of different sizes in one set: {dict(sizes)} (samples: groups); set pair.length to one size")
         shapes = {cache.shape(sample) for preference in self.preferences for sample in preference.samples}
-        if len(shapes) > 1:
-            raise ValueError(f"latents of different shapes in one set: {sorted(shapes)}; encode with one `size`")
+        if len(shapes) > 1 and not (lengths and len({shape[:1] + shape[2:] for shape in shapes}) == 1):
+            raise ValueError(
+                f"latents of different shapes in one set: {sorted(shapes)}; encode with one `size`"
+                + (", or let them differ in their first axis after the channels alone" if lengths else "")
+            )
+        self.longest = max(shapes, key=lambda shape: shape[1]) if len(shapes) > 1 else None
         if mismatched and len({preference.prompt for preference in self.preferences}) < 2:
             raise ValueError("this objective compares prompts with each other's samples, and the set has one prompt; give more")
         self.dropout_embeds = cache.dropout_embeds()
@@ -112,7 +120,7 @@ class CachedGroups:
         rows = [self.preferences[group] for group in groups]
         ids = [sample for row in rows for sample in row.samples]
         flips = [flip for row, flip in zip(rows, flipped) for _ in row.samples]
-        latents = self.cache.latents(ids, flips)
+        latents = self.cache.latents(ids, flips) if self.longest is None else self._padded(ids, flips, self.longest)
         embeds = self.cache.embeds([row.prompt for row in rows])
         if any(dropped):
             mask = torch.tensor(list(dropped))
@@ -127,9 +135,18 @@ class CachedGroups:
             scores=self._scores(rows),
             labels=torch.tensor([row.labels for row in rows]) if rows[0].labels is not None else None,
             win_probability=_column([row.win_probability for row in rows]),
+            lengths=torch.tensor([[self.cache.shape(sample)[1] for sample in row.samples] for row in rows]) if self.longest else None,
             segment_labels=_column([row.segment_labels for row in rows]),
             mismatched=self.cache.embeds([self._other_prompt(group) for group in groups]) if self.mismatched else None,
         )
+
+    def _padded(self, ids: Sequence[str], flips: Sequence[bool], shape: tuple[int, ...]) -> Tensor:
+        """(n, C, *S) of the shape of the set's longest, so that a group is the same in every batch; zeros after what is shorter."""
+        padded = torch.zeros(len(ids), *shape, dtype=self.cache.dtype)
+        for place, (sample, flip) in enumerate(zip(ids, flips, strict=True)):
+            [own] = self.cache.latents([sample], [flip])
+            padded[place, :, : own.shape[1]] = own
+        return padded
 
     def _other_prompt(self, group: int) -> str:
         """The prompt of the nearest group after this one that has another: the same in every batch that the group comes in."""

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+Input = Tensor | Mapping[str, Tensor] | None
 SECONDS = "seconds"  # in a file's metadata: what the prediction took
 
 
@@ -30,13 +31,14 @@ class ReferenceCache:
     def __init__(self, folder: Path, identity: str):
         self.folder, self.identity, self.saved = folder, identity, 0.0
 
-    def recall(self, predict: Callable[[], Tensor], *inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+    def recall(self, predict: Callable[[], Tensor], first: Tensor, *others: Input) -> Tensor:
         """What `predict()` gives for these inputs, read where it was made before; on the device of the first."""
+        inputs = (first, *others)
         file = self.folder / f"{self._key(inputs)}.safetensors"
         try:
             with safe_open(file, "pt") as stored:
                 self.saved += float(stored.metadata()[SECONDS])
-                return stored.get_tensor("prediction").to(_tensors(inputs[:1])[0].device)
+                return stored.get_tensor("prediction").to(first.device)
         except (FileNotFoundError, SafetensorError):  # not made yet, or cut short by a lost machine
             began = time.perf_counter()
             made = predict()
@@ -48,7 +50,7 @@ class ReferenceCache:
         partial.replace(file)
         return made
 
-    def _key(self, inputs: tuple[Tensor | Mapping[str, Tensor], ...]) -> str:
+    def _key(self, inputs: tuple[Input, ...]) -> str:
         digest = blake2b(self.identity.encode(), digest_size=16)
         for tensor in _tensors(inputs):
             digest.update(f"|{tensor.device.type} {tensor.dtype} {tuple(tensor.shape)}|".encode())
@@ -56,6 +58,7 @@ class ReferenceCache:
         return digest.hexdigest()
 
 
-def _tensors(inputs: tuple[Tensor | Mapping[str, Tensor], ...]) -> list[Tensor]:
+def _tensors(inputs: tuple[Input, ...]) -> list[Tensor]:
     """All tensors in order, those of a mapping by name."""
-    return [tensor for each in inputs for tensor in ([each] if isinstance(each, Tensor) else [each[name] for name in sorted(each)])]
+    named = [{"": each} if isinstance(each, Tensor) else each or {} for each in inputs]
+    return [each[name] for each in named for name in sorted(each)]

@@ -144,7 +144,7 @@ def everything(name: str, groups: int, samples: int, shape: tuple[int, ...], see
         "labels": (torch.arange(samples) % 2 == 0).long().expand(groups, samples),
         "win_probability": 0.5 + 0.5 * uniform(groups),
         "segment_labels": (torch.arange(spans).expand(groups, spans) + torch.arange(groups)[:, None]) % 3 - 1,
-        "lengths": length,
+        "lengths": length if OBJECTIVES[name].lengths else None,
         "running": {key: torch.tensor(value, dtype=torch.float64) for key, value in getattr(method(name), "RUNNING", {}).items()},
     }
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from objective_checks import close
 
-from diffalign.tensors import Outputs, mean_squared_error
+from diffalign.tensors import Outputs, by_step, mean_squared_error
 
 
 def test_error_by_hand() -> None:
@@ -15,6 +15,21 @@ def test_error_by_hand() -> None:
     for shape in ((4,), (1, 4), (2, 2), (1, 2, 2), (2, 1, 2, 1)):
         shaped = prediction.view(1, 2, *shape)
         close(mean_squared_error(shaped, torch.zeros_like(shaped)), [[7.5, 1.0]])
+
+
+def test_padding_has_no_part_in_an_error() -> None:
+    """Of (1, 2, 9, 9) the two first count, (1 + 4)/2, and of (0, 0, 3, 9) three, 9/3, in any dims."""
+    prediction = torch.tensor([[[1.0, 2.0, 9.0, 9.0], [0.0, 0.0, 3.0, 9.0]]], dtype=torch.float64)
+    lengths = torch.tensor([[2, 3]])
+    for shape in ((1, 4), (1, 4, 1), (2, 4), (2, 4, 3, 5)):
+        shaped = prediction.view(1, 2, 1, 4, *[1] * (len(shape) - 2)).expand(1, 2, *shape)
+        zeros = torch.zeros_like(shaped)
+        close(mean_squared_error(shaped, zeros, lengths), [[2.5, 3.0]])
+        outputs = Outputs(shaped, zeros, torch.zeros(1), reference=shaped + 1, lengths=lengths)
+        close(outputs.error, [[2.5, 3.0]])
+        close(outputs.reference_error, [[(4 + 9) / 2, (1 + 1 + 16) / 3]])
+        close(outputs.displacement, [[1.0, 1.0]])
+        close(by_step(shaped), prediction)
 
 
 @pytest.mark.parametrize("shape", [(1, 640), (8, 16, 5), (4, 3, 6, 5), (4, 8, 8)], ids=["waveform", "mel", "video", "image"])

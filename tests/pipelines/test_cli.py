@@ -216,7 +216,7 @@ def test_each_method_in_full(name: str) -> None:
     assert told.startswith(f"{name}: ") and re.search(r"^paper +https://\S+", told, re.MULTILINE)
     assert inspect.getdoc(objective_function(name)) in told
     assert re.search(rf"^rows +{needs.rows}: .*pair\.rule", told, re.MULTILINE)
-    assert needs.triples == ("pair.length: 3" in told)
+    assert needs.triples == ("pair.length: 3" in told) and needs.lengths == ("\nlengths " in told)
     assert needs.value_at_reference is None or f"loss {needs.value_at_reference:.6g} at the defaults" in told
     assert all(f"{field}: " in told for each in needs.reads for field in each.split(" or "))
     assert all(f"{key}={value!r}" in told for key, value in defaults(name).items())

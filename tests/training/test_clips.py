@@ -1,0 +1,149 @@
+"""Methods that look along time, end to end: scores of spans → preferences → a latent cache of clips → training → where the drift fell."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_clips import PROMPT, make_task, random_clip, save_clips
+from torch import Tensor
+
+from diffalign.data.latents import LatentCache
+from diffalign.data.pairing import Group, PairingSettings, pair_groups
+from diffalign.data.records import Preference
+from diffalign.tensors import by_step
+from diffalign.training.alignment import AlignmentTask, predict_own
+from diffalign.training.loop import Visit, train
+from diffalign.training.randomness import generator
+from diffalign.training.settings import Settings
+
+GROUPS = 12
+SHORT = Settings(steps=30, batch_size=GROUPS, learning_rate=1e-3, tracker=None)
+SPANS = ("judge.first", "judge.second", "judge.third")
+SCORES = {"judge.whole": [0.6, 0.5], "judge.first": [0.9, 0.1], "judge.second": [0.5, 0.52], "judge.third": [0.2, 0.8]}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> LatentCache:
+    """Pairs of a bright clip and a dark one, six frames each."""
+    names = [f"g{index}-{side}" for index in range(GROUPS) for side in ("bright", "dark")]
+    return save_clips(
+        tmp_path_factory.mktemp("clips"), {name: random_clip(name, 1.0 if name.endswith("bright") else -1.0) for name in names}
+    )
+
+
+def judged() -> list[Preference]:
+    """Pairs by scores of three spans, two frames each: bright is better in the first, dark in the third, the second a tie."""
+    groups = [
+        Group(f"g{index}", PROMPT, [f"g{index}-bright", f"g{index}-dark"], SCORES, ["m"] * 2, [""] * 2, [(4, 4)] * 2)
+        for index in range(GROUPS)
+    ]
+    return pair_groups(groups, PairingSettings(by="judge.whole", spans=SPANS, span_margin=0.05)).preferences
+
+
+@torch.no_grad()
+def drift_by_step(task: AlignmentTask) -> Tensor:
+    """(groups, 2, F): drift of each frame of every group, the mean over four draws that training did not see."""
+    visits = [Visit(group, 10_000 + draw) for draw in range(4) for group in range(GROUPS)]
+    batch, noised, timestep = task.draw(visits)
+    assert task.reference is not None
+    errors = []
+    for denoiser in (task.modules["denoiser"], task.reference.denoiser):  # type: ignore[attr-defined]
+        embeds = {name: value.repeat_interleave(2, 0) for name, value in batch.embeds.items()}
+        lengths = None if batch.lengths is None else batch.lengths.flatten()
+        found = predict_own(task.backbone, denoiser, noised.sample.flatten(0, 1), timestep.repeat_interleave(2), embeds, lengths)
+        errors.append(by_step((found.view_as(noised.target) - noised.target).square()))
+    return (errors[0] - errors[1]).unflatten(0, (4, GROUPS)).mean(0)
+
+
+def test_densedpo_moves_each_span_towards_the_clip_that_is_better_there(clips: LatentCache, tmp_path: Path) -> None:
+    """Diffusion-DPO on the same pairs can only move whole clips, and moves the third span towards the one that is worse there."""
+    rows = judged()
+    assert {(row.samples[0].split("-")[1], row.segment_labels) for row in rows} == {("bright", (1, 0, -1))}
+    drift = {}
+    for name in ("densedpo", "diffusion_dpo"):
+        task = make_task(clips, rows, name, beta=20.0)
+        train(task, SHORT, tmp_path / name)
+        drift[name] = drift_by_step(task).unflatten(2, (3, 2)).mean(3)
+    bright, dark = drift["densedpo"].unbind(1)
+    assert bool((bright[:, 0] < 0).all()) and bool((dark[:, 0] > 0).all())
+    assert bool((bright[:, 2] > 0).all()) and bool((dark[:, 2] < 0).all())
+    tied, *others = (bright - dark).abs().mean(0)[[1, 0, 2]]
+    assert tied < min(others)  # it has no gradient of its own, but the weights of the others
+    bright, dark = drift["diffusion_dpo"].unbind(1)
+    assert bool((bright < dark).all())
+
+
+def unequal(folder: Path) -> tuple[LatentCache, list[Preference]]:
+    """Pairs of clips of six and four frames; in every second pair the shorter is preferred."""
+    rows, found = [], {}
+    for index in range(GROUPS):
+        lengths = (4, 6) if index % 2 else (6, 4)
+        rows.append(Preference(f"g{index}", PROMPT, (f"g{index}-w", f"g{index}-l")))
+        for name, length, level in zip(rows[-1].samples, lengths, (1.0, -1.0), strict=True):
+            found[name] = random_clip(name, level, length)
+    return save_clips(folder, found), rows
+
+
+def test_ldpo_on_clips_of_unequal_length_is_the_loop_over_single_clips(tmp_path: Path) -> None:
+    """Each clip alone through the denoiser at its own length, the noise of its group's first frames: no padding is seen by anything."""
+    beta, alpha = 30.0, 0.25
+    cache, rows = unequal(tmp_path)
+    task = make_task(cache, rows, "ldpo", beta=beta, alpha=alpha, nominal=5)
+    policy = task.modules["denoiser"]
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator("moved")))
+    visits = [Visit(group, group % 3) for group in (0, 1, 2, 5)]
+    measured = task.measure(visits)
+    assert task.reference is not None
+    for place, visit in enumerate(visits):
+        draw = generator(3, "group", visit.group, visit.draw)
+        timestep = task.backbone.timestep(torch.rand(3, generator=draw)[:1])
+        noise = torch.randn(2, 6, 4, 4, generator=draw)
+        clips = [cache.latents([name])[0] for name in rows[visit.group].samples]
+        shorter, rewards, means = min(clip.shape[1] for clip in clips), [], []
+        for clip in clips:
+            epsilon = noise[:, : clip.shape[1]]
+            level = float(timestep) / 1000
+            x = (1 - level) * clip + level * epsilon
+            with torch.no_grad():
+                error = [
+                    (denoiser(x[None], timestep, torch.ones(1))[0] - (epsilon - clip)).square().mean((0, 2, 3))
+                    for denoiser in (policy, task.reference.denoiser)  # type: ignore[attr-defined]
+                ]
+            drift = error[0] - error[1]
+            rewards.append(-beta / 2 / 5 * sum((1.0 if f < shorter else alpha) * float(drift[f]) for f in range(len(drift))))
+            means.append(float(error[0].mean()))
+        margin = rewards[0] - rewards[1]
+        assert abs(margin) > 1e-3
+        assert measured.value[place].item() == pytest.approx(math.log1p(math.exp(-margin)), rel=1e-4)
+        shown = (measured.numbers["error/policy_w"][place], measured.numbers["error/policy_l"][place])
+        assert [float(each) for each in shown] == pytest.approx(means, rel=1e-4)
+
+
+def test_ldpo_trains_on_clips_of_unequal_length(tmp_path: Path) -> None:
+    cache, rows = unequal(tmp_path / "cache")
+    task = make_task(cache, rows, "ldpo", beta=20.0)
+    train(task, SHORT, tmp_path / "run")
+    drift = drift_by_step(task)
+    assert bool((drift[:, 0, :4] < drift[:, 1, :4]).all())  # frames that both have
+    shorter = 1 - torch.arange(GROUPS) % 2
+    assert not bool(drift[torch.arange(GROUPS), shorter, 4:].any())  # padding
+
+
+def test_a_draw_of_unequal_clips_does_not_depend_on_its_batch(tmp_path: Path) -> None:
+    cache, rows = unequal(tmp_path)
+    task = make_task(cache, rows, "ldpo")
+    batch, noised, _ = task.draw([Visit(0, 0), Visit(1, 0)])
+    alone = task.draw([Visit(1, 0)])[1]
+    assert batch.lengths is not None and batch.lengths.tolist() == [[6, 4], [4, 6]]
+    assert torch.equal(noised.sample[1:], alone.sample)
+
+
+def test_unequal_lengths_are_for_objectives_that_read_them(tmp_path: Path) -> None:
+    cache, rows = unequal(tmp_path)
+    with pytest.raises(ValueError, match="latents of different shapes in one set"):
+        make_task(cache, rows, "diffusion_dpo")
