@@ -71,6 +71,7 @@ def run(
     with clear_errors(traceback):
         from pipelines.config import load_config
         from pipelines.run_folder import full_disk_is_clear, lock_run
+        from pipelines.train import teacher_folder
 
         settings = load_config(config, overrides or ())
         stages = _stages_from(settings, start)
@@ -78,6 +79,8 @@ def run(
             raise ValueError(
                 "accelerate launch is for one stage: accelerate launch -m pipelines.cli train CONFIG; run the others without it"
             )
+        if "train" in stages and settings.train is not None and settings.train.teacher is not None:
+            teacher_folder(settings.train.teacher)  # now, and not after the samples are made
         progress = _progress()
         with full_disk_is_clear(settings.run), lock_run(settings.run):
             for stage in stages:

@@ -11,7 +11,7 @@ from diffalign.training.lora import Lora
 from diffalign.training.settings import FREE, Settings
 from pipelines.config import Config, Section, files_fingerprint
 from pipelines.progress import Progress
-from pipelines.stage import StageFolder, open_stage, require_stage
+from pipelines.stage import StageFolder, open_stage, require_stage, stage_path
 
 if TYPE_CHECKING:
     from diffalign.training.alignment import AlignmentTask
@@ -113,7 +113,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     progress = progress if is_main else Progress(silent=True)
     settings = {"train": section.model_dump(mode="json", exclude=FREE), "model": config.model.fingerprint()}
     if section.teacher is not None:
-        settings["teacher"] = files_fingerprint(_teacher_folder(section.teacher))
+        settings["teacher"] = files_fingerprint(teacher_folder(section.teacher))
     with open_stage(config, "train", settings=settings, inputs=("pair", "encode"), outputs=RESULT, redo=redo, is_main=is_main) as stage:
         # The others wait here until the first process has opened the stage, and do what it found.
         [is_done] = broadcast_object_list([stage.is_complete])
@@ -140,10 +140,23 @@ def _train(config: Config, section: Train, stage: StageFolder, *, is_main: bool,
         stage.finish({"groups": len(task.groups), **saved, **_last_metrics(stage.path / "metrics.jsonl")})
 
 
-def _teacher_folder(path: Path) -> Path:
-    if not path.expanduser().is_dir():
-        raise FileNotFoundError(f"train.teacher is {str(path)!r}, which is no folder; give RUN/train/final of an earlier run")
-    return path.expanduser()
+def teacher_folder(path: Path) -> Path:
+    """The folder of train.teacher; FileNotFoundError where there is none, with the command that makes it where it is a method's own."""
+    from pipelines.config import load_config
+    from pipelines.config_file import bundled_configs
+
+    if path.expanduser().is_dir():
+        return path.expanduser()
+    fix = "give RUN/train/final of an earlier run"
+    method = bundled_configs() / "methods" / f"{path.parent.parent.name}.yaml"
+    if method.is_file() and weights_path(load_config(method)) == path:
+        fix = f"make it first: diffalign run configs/methods/{method.name}"
+    raise FileNotFoundError(f"train.teacher is {str(path)!r}, which is no folder; {fix}")
+
+
+def weights_path(config: Config) -> Path:
+    """Where a config's training leaves its weights."""
+    return stage_path(config, "train") / "final"
 
 
 def section_of(config: Config) -> Train:
@@ -183,7 +196,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         scores = score_columns(config.run / "scores", section.scores, samples, standardise=section.standardise_scores)
     groups = CachedGroups(
         LatentCache(latents), rows, needs.rows, triples=needs.triples, models_ties=models_ties,
-        mismatched="mismatched" in needs.reads, scores=scores,
+        mismatched="mismatched" in needs.reads, lengths=needs.lengths, scores=scores,
     )  # fmt: skip
     if section.lora is None and config.model.dtype != "float32":
         raise ValueError(
@@ -209,7 +222,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         backbone.denoiser.enable_gradient_checkpointing()
     teacher = mask = None
     if section.teacher is not None:
-        checkpoint = load_aligned(config, _teacher_folder(section.teacher), base)
+        checkpoint = load_aligned(config, teacher_folder(section.teacher), base)
         teacher = FrozenCopy(checkpoint.denoiser, getattr(torch, section.reference_dtype))
     if section.mask is not None:
         device = next(backbone.denoiser.parameters()).device

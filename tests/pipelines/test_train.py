@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.model import load_model
 from pipelines.progress import Progress
-from pipelines.train import Train, run
+from pipelines.train import Train, run, teacher_folder
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
 
@@ -252,6 +254,18 @@ def test_a_teacher_is_an_earlier_run_and_another_one_is_another_training(road: C
         run(taught, progress=QUIET)
     with pytest.raises(FileNotFoundError, match=r"train\.teacher is '.*nowhere', which is no folder; give RUN/train/final"):
         run(road("lost", objective=objective, teacher=str(earlier.run / "nowhere")), progress=QUIET)
+
+
+def test_a_teacher_that_is_not_made_yet_is_named_with_the_command_that_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything else of the road is made."""
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(app, ["run", "methods/tgdpo"])
+    assert told.exit_code == 1 and not list(tmp_path.iterdir())
+    assert "make it first: diffalign run configs/methods/diffusion_dpo.yaml" in " ".join(told.stderr.split())
+    with pytest.raises(FileNotFoundError, match="give RUN/train/final of an earlier run"):
+        teacher_folder(Path("elsewhere/diffusion_dpo/train/final"))
+    Path("runs/methods/diffusion_dpo/train/final").mkdir(parents=True)
+    assert teacher_folder(Path("runs/methods/diffusion_dpo/train/final")).is_dir()
 
 
 @pytest.mark.parametrize("kind", ["activation", "learned"])
