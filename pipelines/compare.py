@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from itertools import product
 from math import prod
@@ -35,6 +36,7 @@ from pipelines.prompts import Prompt, Prompts, load_prompts
 from pipelines.report import read_report
 from pipelines.run_folder import full_disk, full_disk_is_clear, lock_run
 from pipelines.stage import stage_path, write_atomically
+from pipelines.train import weights_path
 
 EACH = "each"  # the first part of the key of a word that makes variants
 SHARED = ("seed", "model", "generate", "score", "encode", "evaluate")  # what all configs must agree on
@@ -72,6 +74,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
     training succeeds.
     """
     check_agreement(roads)
+    order = rounds(roads)
     first = roads[0].config
     heldout, validation = roads[0].evaluate.prompts, validation_prompts(settings, roads[0])
     prompts = load_prompts(heldout, first.seed)
@@ -83,30 +86,41 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
         prepared, unprepared = prepare(settings.run, roads, progress)
 
         def job_of(road: Road, point: Point, seed: int) -> Job:
-            return make_job(settings.run, road, prepared[road.name], point, seed)
+            return make_job(settings.run, taught(road, seed, roads, found), prepared[road.name], point, seed)
 
         def judged(name: str, prompts: Prompts, models: Mapping[str, Path]) -> Path:
             return judge_models(roads[0], settings.run / name, prompts, models, trained_on, progress)
 
-        ready = [road for road in roads if road.name in prepared]
-        grids = {
-            road.name: [job_of(road, point, road.seed) for point in points_for(road.train.objective, settings.points)] for road in ready
-        }
-        tried = [job for grid in grids.values() for job in grid]
-        train_jobs(tried, workers=settings.workers, retry=settings.retry, progress=progress)
-        report = read_report(judged("validation", validation, weights_of(tried)))
-        overall, select = headline_of(settings.select, trained_on, report)
-        means = {name: model["scores"][select]["aligned"] for name, model in report["models"].items() if select in model["scores"]}
-        contests = []
-        for road in roads:
-            grid = grids.get(road.name, [])
-            chosen = choose(grid, means)
-            seeds = range(road.seed + 1, road.seed + 1 + settings.seeds) if chosen else ()
-            final = [job_of(road, chosen.point, seed) for seed in seeds if chosen]
-            objective = road.train.objective["name"]
-            contests.append(Contest(road.name, road.variant, objective, grid, means, chosen, final, unprepared.get(road.name)))
-        final = [job for contest in contests for job in contest.final]
-        train_jobs(final, workers=settings.workers, retry=settings.retry, progress=progress)
+        found: dict[str, Contest] = {}
+        tried: list[Job] = []
+        final: list[Job] = []
+        for due in order:
+            for road in due:
+                teacher = teacher_of(road, roads)
+                if teacher is not None and teacher.name in unprepared:
+                    unprepared[road.name] = f"its teacher {teacher.name} is left out: {unprepared[teacher.name]}"
+            grids = {
+                road.name: [job_of(road, point, road.seed) for point in points_for(road.train.objective, settings.points)]
+                for road in due
+                if road.name not in unprepared
+            }
+            new = [job for grid in grids.values() for job in grid]
+            tried += new
+            train_jobs(new, workers=settings.workers, retry=settings.retry, progress=progress)
+            report = read_report(judged("validation", validation, weights_of(tried)))
+            overall, select = headline_of(settings.select, trained_on, report)
+            means = {name: model["scores"][select]["aligned"] for name, model in report["models"].items() if select in model["scores"]}
+            for road in due:
+                grid = grids.get(road.name, [])
+                chosen = choose(grid, means)
+                seeds = range(road.seed + 1, road.seed + 1 + settings.seeds) if chosen else ()
+                seeded = [job_of(road, chosen.point, seed) for seed in seeds if chosen]
+                objective = road.train.objective["name"]
+                found[road.name] = Contest(road.name, road.variant, objective, grid, means, chosen, seeded, unprepared.get(road.name))
+            new = [job for road in due for job in found[road.name].final]
+            final += new
+            train_jobs(new, workers=settings.workers, retry=settings.retry, progress=progress)
+        contests = [found[road.name] for road in roads]
         models = weights_of(final)
         if settings.curve:
             models |= {contest.checkpoint_name(step): path for contest in contests for step, path in contest.checkpoints.items()}
@@ -259,6 +273,40 @@ def _make(config: Config, run: Path, stages: Sequence[str], progress: Progress) 
     for stage in stages:
         if getattr(config, stage) is not None:
             import_module(f"pipelines.{stage}").run(config, redo=False, progress=progress)
+
+
+def teacher_of(road: Road, roads: Iterable[Road]) -> Road | None:
+    """The road whose own run leaves the weights that another one names as its teacher, or None."""
+    return next((other for other in roads if road.train.teacher == weights_path(other.config)), None)
+
+
+def rounds(roads: Sequence[Road]) -> list[list[Road]]:
+    """The roads in rounds, a method after the one that teaches it; ValueError where some wait for each other, or one for itself."""
+    made: list[list[Road]] = []
+    left = list(roads)
+    while left:
+        due = [road for road in left if teacher_of(road, left) is None]
+        if not due:
+            raise ValueError(f"{', '.join(road.name for road in left)} have each other as teachers; change train.teacher of one of them")
+        made.append(due)
+        left = [road for road in left if teacher_of(road, left) is not None]
+    return made
+
+
+def taught(road: Road, seed: int, roads: Sequence[Road], found: Mapping[str, Contest]) -> Road:
+    """The road with the teacher of this comparison, where that is one of its methods: its chosen training of the same seed.
+
+    Where the teacher's trainings failed there are no weights, and so the pupil's fails with that sentence.
+    """
+    teacher = teacher_of(road, roads)
+    if teacher is None:
+        return road
+    contest = found[teacher.name]
+    trained = (each for each in (contest.chosen, *contest.final, *contest.grid) if each is not None and each.seed == seed)
+    job = next(trained, None)
+    if job is None:
+        raise ValueError(f"{road.name} has the seed {seed}, and its teacher {teacher.name} was not trained with it; make train.seed equal")
+    return replace(road, train=road.train.model_copy(update={"teacher": job.weights}))
 
 
 def judge_models(

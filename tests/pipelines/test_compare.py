@@ -19,7 +19,17 @@ from typer.testing import CliRunner
 
 from pipelines import compare_jobs
 from pipelines.cli import app
-from pipelines.compare import check_agreement, check_disjoint, choose, headline_of, read_words, validation_prompts
+from pipelines.compare import (
+    check_agreement,
+    check_disjoint,
+    choose,
+    headline_of,
+    read_words,
+    rounds,
+    taught,
+    teacher_of,
+    validation_prompts,
+)
 from pipelines.compare_jobs import Job, Point, make_job, points_for, train_jobs
 from pipelines.compare_page import command_of, rows
 from pipelines.compare_result import Contest, rivals_of
@@ -363,6 +373,49 @@ def test_failures_are_kept_and_kills_tried_again(files: list[str], tmp_path: Pat
     assert started[3:] == [jobs[1].name]
     train_jobs(jobs, workers=2, retry=True, progress=QUIET)
     assert sorted(started[4:]) == sorted(job.name for job in jobs)
+
+
+def with_teacher(folder: Path, model: Path, teacher: str = "diffusion_dpo") -> list[str]:
+    """tgdpo, taught by another method's own run, before it in the order of the command."""
+    [file] = write_configs(folder, model, ["diffusion_dpo"], run=str(folder / "diffusion_dpo"))
+    values = yaml.safe_load(Path(file).read_text())
+    values["train"] |= {"objective": {"name": "tgdpo", "beta": 100.0}, "teacher": str(folder / teacher / "train/final")}
+    pupil = folder / "tgdpo.yaml"
+    pupil.write_text(yaml.safe_dump(values | {"run": str(folder / "tgdpo")}))
+    return [str(pupil), file]
+
+
+def test_a_pupil_comes_after_its_teacher_and_takes_its_chosen_training_of_the_seed(tmp_path: Path, model: Path) -> None:
+    pupil, teacher = roads = read_words(with_teacher(tmp_path, model))[0]
+    assert teacher_of(pupil, roads) is teacher and teacher_of(teacher, roads) is None
+    assert rounds(roads) == [[teacher], [pupil]] and rounds([pupil]) == [[pupil]]
+    grid = [make_job(tmp_path, teacher, tmp_path / "pairs/same", point, 3) for point in (Point(), Point(3.0))]
+    final = [make_job(tmp_path, teacher, tmp_path / "pairs/same", Point(3.0), seed) for seed in (4, 5)]
+    found = {"diffusion_dpo": Contest("diffusion_dpo", "", "diffusion_dpo", grid, {}, grid[1], final)}
+    for seed, job in ((3, grid[1]), (4, final[0]), (5, final[1])):
+        assert taught(pupil, seed, roads, found).train.teacher == job.weights
+    assert taught(teacher, 4, roads, found) is teacher and taught(pupil, 4, [pupil], {}) is pupil
+    found = {"diffusion_dpo": Contest("diffusion_dpo", "", "diffusion_dpo", grid, {}, None, [])}  # all failed: there are no weights, and none of another seed
+    assert taught(pupil, 3, roads, found).train.teacher == grid[0].weights
+    with pytest.raises(ValueError, match="tgdpo has the seed 4, and its teacher diffusion_dpo was not trained with it"):
+        taught(pupil, 4, roads, found)
+
+
+def test_a_method_that_teaches_itself_is_refused(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(ValueError, match=r"tgdpo have each other as teachers; change train\.teacher"):
+        rounds(read_words(with_teacher(tmp_path, model, "tgdpo"))[0])
+
+
+@pytest.mark.integration
+def test_a_pupil_in_a_comparison(tmp_path: Path, model: Path) -> None:
+    files = with_teacher(tmp_path / "methods", model)
+    settings = ["seeds=1", "grid=[[1, 1]]", "validation.texts=[a blue circle, a green]"]
+    call(*files, f"run={tmp_path / 'run'}", *settings)
+    result = json.loads((tmp_path / "run/compare.json").read_text())["methods"]
+    assert list(result) == ["tgdpo", "diffusion_dpo"] and all(list(each["seeds"]) == ["4"] for each in result.values())
+    for seed in (3, 4):
+        [pupil], [teacher] = (list((tmp_path / "run/jobs").glob(f"{name}-*-seed{seed}-*")) for name in ("tgdpo", "diffusion_dpo"))
+        assert yaml.safe_load((pupil / "config.yaml").read_text())["train"]["teacher"] == str(teacher / "train/final")
 
 
 def test_headline_scores() -> None:
