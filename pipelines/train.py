@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from diffalign.training.lora import Lora
-from diffalign.training.settings import FREE, Settings
+from diffalign.training.reference import ReferenceSettings
+from diffalign.training.settings import FREE, Curriculum, Settings
 from pipelines.config import Config, Section, files_fingerprint
 from pipelines.progress import Progress
 from pipelines.stage import StageFolder, open_stage, require_stage, stage_path
@@ -37,11 +38,14 @@ class Train(Settings):
         default=(), description="reward.dimension of each score the objective reads, of this run; none: what the rows were ranked by"
     )
     standardise_scores: bool = Field(default=False, description="each score less its mean over all samples, over its deviation")
+    reference: ReferenceSettings = Field(
+        default=ReferenceSettings(), description="what drift is measured from: initial, on_policy, previous_stage, or {name: ema, decay: …}"
+    )
     teacher: Path | None = Field(
         default=None, description="a checkpoint further on than the base (RUN/train/final of an earlier run), for objectives that read one"
     )
     mask: MaskSettings | None = Field(default=None, description="weights of positions, for objectives that read them")
-    lora: Lora | None = Field(default=None, description="train an adapter, with the base under it as the reference; None: full fine-tuning")
+    lora: Lora | None = Field(default=None, description="train an adapter, the base under it being the initial reference; None: all of it")
     reference_dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the frozen copy in full fine-tuning"
     )
@@ -53,7 +57,7 @@ class Train(Settings):
     seed: int | None = Field(default=None, ge=0, description="of order, noise, timesteps and LoRA; None: the run's seed")  # type: ignore[assignment]  # resolved before it is used
     timesteps: tuple[float, float] = Field(default=(0.0, 1.0), description="range of the scheduler's timesteps to train on, in [0, 1]")
 
-    @field_validator("objective", "noising", mode="before")
+    @field_validator("objective", "noising", "reference", mode="before")
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
@@ -75,6 +79,8 @@ class Train(Settings):
                 f"reference_dtype {self.reference_dtype!r} with precision 'fp32': a half-precision copy cannot take float32 inputs; "
                 f"set precision to bf16 or fp16, or reference_dtype to float32"
             )
+        if self.reference.name != "initial":
+            self._check_reference(OBJECTIVES[name].reference is not None)
         if name == "dro":
             raise ValueError("objective 'dro' reads the policy's own samples, which this stage does not make yet; choose another objective")
         for field, example in GIVEN.items():
@@ -93,6 +99,24 @@ class Train(Settings):
         if not 0 <= low < high <= 1:
             raise ValueError(f"timesteps {list(self.timesteps)} is no range in [0, 1]; write [low, high] with low < high")
         return self
+
+    def _check_reference(self, has_reference: bool) -> None:
+        name = self.reference.name
+        if not has_reference:
+            raise ValueError(
+                f"reference {name!r} is for objectives that measure drift, and {self.objective['name']!r} has no reference; "
+                f"remove train.reference, or choose another objective"
+            )
+        if name == "previous_stage" and not isinstance(self.order, Curriculum):
+            raise ValueError(
+                "reference 'previous_stage' changes when a stage begins, and order is 'shuffle', which has none; "
+                "set train.order={name: curriculum, stages: 3, cumulative: false}, or train.reference=initial"
+            )
+        if self.reference_dtype != "float32":
+            raise ValueError(
+                f"reference_dtype {self.reference_dtype!r} is of the frozen copy, and reference {name!r} has the policy's own type; "
+                f"remove train.reference_dtype, or set train.reference=initial"
+            )
 
 
 GIVEN = {"teacher": "runs/earlier/train/final", "mask": "{kind: activation}"}  # what some objectives read, each a setting
@@ -181,7 +205,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from diffalign.training.lora import add_lora
     from diffalign.training.masks import Mask
     from diffalign.training.randomness import seed_of
-    from diffalign.training.reference import AdapterOff, FrozenCopy
+    from diffalign.training.reference import FrozenCopy, build_reference
     from diffalign.training.reference_cache import ReferenceCache
     from pipelines.evaluate import load_aligned
     from pipelines.model import load_model
@@ -211,13 +235,13 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     backbone = load_model(config.model)
     base = backbone.identity()
     _check_encoder(read_cache_description(latents).encoder, backbone.encoder_identity(), latents, config.model.source)
-    reference = None
     if section.lora is not None:
         add_lora(backbone.denoiser, section.lora, seed_of(seed, "lora"))
-        reference = AdapterOff(backbone.denoiser) if needs.reference else None
     else:
-        reference = FrozenCopy(backbone.denoiser, getattr(torch, section.reference_dtype)) if needs.reference else None
         backbone.denoiser.requires_grad_(True)
+    reference = None
+    if needs.reference is not None:
+        reference = build_reference(backbone.denoiser, section.reference, section, getattr(torch, section.reference_dtype))
     if section.gradient_checkpointing:
         backbone.denoiser.enable_gradient_checkpointing()
     teacher = mask = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from diffalign.training.groups import CachedGroups, GroupBatch
 from diffalign.training.loop import Measured, Visit
 from diffalign.training.masks import features_of
 from diffalign.training.randomness import generator
-from diffalign.training.reference import Reference
+from diffalign.training.reference import Moving, OnPolicy, Reference
 from diffalign.training.reference_cache import ReferenceCache
 
 RUNNING = "running/"  # of metrics that objectives track
@@ -168,25 +168,14 @@ class AlignmentTask:
             def predict(x: Tensor, timestep: Tensor, rows: Tensor) -> Tensor:
                 embeds = {name: value[rows // count] for name, value in batch.embeds.items()}
                 lengths = None if batch.lengths is None else batch.lengths.flatten()[rows]
-                with use() as denoiser, torch.no_grad():
+                with use() as denoiser:
                     made = partial(predict_own, self.backbone, denoiser, x, timestep, embeds, lengths)
                     return made() if cache is None else cache.recall(made, x, timestep, embeds, lengths)
 
             return predict
 
-        networks = {"policy": run(self._evaluating)}
+        networks = {"policy": run(OnPolicy(self.backbone.denoiser).use)}
         return networks if self.reference is None else networks | {"reference": run(self.reference.use, self.cache)}
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[nn.Module]:
-        """The policy without dropout."""
-        policy = self.modules["denoiser"]
-        was_training = policy.training
-        policy.eval()
-        try:
-            yield policy
-        finally:
-            policy.train(was_training)
 
     def measure(self, visits: list[Visit]) -> Measured:
         batch, noised, timestep = self.draw(visits)
@@ -220,6 +209,15 @@ class AlignmentTask:
             diagnostics.check_start(metrics["loss"], metrics.get("rewards/margins"), start["loss"], start.get("margin"))
         return metrics
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        own = self.reference.weights if isinstance(self.reference, Moving) else {}
+        return {f"reference.{name}": value for name, value in own.items()}
+
+    def update(self, step: int) -> None:
+        if isinstance(self.reference, Moving):
+            self.reference.follow(step)
+
     def follow(self, step: int, metrics: dict[str, float]) -> None:
         """What was tracked becomes what the next step reads: from the metrics alone, so a resumed run has the same."""
         self.has_started = True
@@ -234,7 +232,9 @@ class AlignmentTask:
         }
 
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
-        return diagnostics.warnings(history, winners_fall=self.needs.winners_fall)
+        said = diagnostics.warnings(history, winners_fall=self.needs.winners_fall)
+        moves = isinstance(self.reference, OnPolicy | Moving)
+        return {kind: sentence for kind, sentence in said.items() if not (moves and kind in diagnostics.OF_A_FIXED_REFERENCE)}
 
     def describe(self, visit: Visit) -> str:
         return self.groups.describe(visit.group)

@@ -24,6 +24,7 @@ class AutoencoderTask:
         self.modules: dict[str, nn.Module] = {"vae": autoencoder.to(memory_format=torch.channels_last)}
         self.pictures, self.kl_weight, self.seed = pictures, kl_weight, seed
         self.group_count, self.difficulty = len(pictures), None
+        self.state: dict[str, Tensor] = {}
         self.config = dict(autoencoder.config)
         self.identity: dict[str, Any] = {"task": "autoencoder", "pictures": len(pictures), "kl_weight": kl_weight, "seed": seed}
 
@@ -43,6 +44,9 @@ class AutoencoderTask:
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         return {name: float(values.mean()) for name, values in numbers.items()}
+
+    def update(self, step: int) -> None:
+        """There is no state."""
 
     def follow(self, step: int, metrics: dict[str, float]) -> None:
         """The next step depends on the weights alone."""

@@ -50,7 +50,7 @@ def write(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.op
     """Writes one checkpoint; it appears whole or not at all.
 
     folder/            the weights as users load them (`write_weights` puts them there, in the diffusers layout)
-    folder/resume/     trained parameters, optimiser state, moving averages, facts.json
+    folder/resume/     trained parameters, optimiser state, averages (and what else follows the parameters), facts.json
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

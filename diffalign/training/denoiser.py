@@ -34,6 +34,7 @@ class DenoiserTask:
         self.backbone, self.latents, self.tokens, self.empty, self.embed = backbone, latents, tokens, empty, embed
         self.prompt_dropout, self.min_snr, self.seed, self.write_weights = prompt_dropout, min_snr, seed, write_weights
         self.group_count, self.difficulty = len(latents), None
+        self.state: dict[str, Tensor] = {}
         self.identity: dict[str, Any] = {
             "task": "denoiser",
             "pictures": len(latents),
@@ -60,6 +61,9 @@ class DenoiserTask:
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         return summarise(numbers, self.backbone.timestep_count)
+
+    def update(self, step: int) -> None:
+        """There is no state."""
 
     def follow(self, step: int, metrics: dict[str, float]) -> None:
         """The next step depends on the weights alone."""

@@ -19,6 +19,7 @@ BUCKETS = 4
 GROUPS_TO_JUDGE = 2500  # two standard errors of an accuracy of one half are 0.02 from here on
 FORGOTTEN = 0.2  # winners lose this share of what losers lose: displacement. Below it, an objective that holds on is doing its work
 BUCKETED = ("win_adv", "lose_adv", "rewards/margins")
+OF_A_FIXED_REFERENCE = {"accuracy at chance", "reference moves", "running away"}  # warnings that mean nothing where it moves by design
 SINGLE = "single/"  # of numbers of each sample that `summarise` compares over the batch
 
 

@@ -51,6 +51,7 @@ class Task(Protocol):
     """What a run trains. `modules` maps a name to a module whose parameters with requires_grad are trained.
 
     difficulty   of each group, larger is harder; None where nothing says so, and then no curriculum is possible
+    state        tensors beside the parameters that updates change: a checkpoint keeps them, and a resume fills them in place
     """
 
     modules: dict[str, nn.Module]
@@ -60,6 +61,9 @@ class Task(Protocol):
     @property
     def difficulty(self) -> Sequence[float] | None: ...
 
+    @property
+    def state(self) -> dict[str, Tensor]: ...
+
     def measure(self, visits: list[Visit]) -> Measured: ...
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
@@ -67,6 +71,10 @@ class Task(Protocol):
 
         Raises ValueError where the first step does not show what its maths says.
         """
+        ...
+
+    def update(self, step: int) -> None:
+        """Called after each update of the parameters, and not on resume: changes `state` as that asks."""
         ...
 
     def follow(self, step: int, metrics: dict[str, float]) -> None:
@@ -112,7 +120,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
     history: list[dict[str, float]] = []
     facts: dict[str, Any] = {}
     if newest is not None:
-        facts = checkpoint.read(newest, parameters, optimizer, averages, identity)
+        facts = checkpoint.read(newest, parameters, optimizer, averages | task.state, identity)
         start = facts["step"]
         task.follow(start, facts["metrics"])
         log.info(f"resuming from step {start}")
@@ -173,6 +181,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
         optimizer.zero_grad(set_to_none=True)
         for name, average in averages.items():
             average.lerp_(parameters[name].detach(), 1 - min(settings.ema_decay or 0, (1 + step) / (10 + step)))
+        task.update(step + 1)
         task.follow(step + 1, metrics)
         history.append(metrics)
 
@@ -195,8 +204,9 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
                 target = checkpoints / f"step_{step + 1:06d}"
                 scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
                 facts = {"step": step + 1, "metrics": metrics, "identity": identity, "scaler": scaler}
+                kept = averages | task.state
                 checkpoint.write(
-                    target, parameters, _inner(optimizer), averages, facts, lambda path: _write_weights(task, parameters, averages, path)
+                    target, parameters, _inner(optimizer), kept, facts, lambda path: _write_weights(task, parameters, averages, path)
                 )
                 checkpoint.forget_resume_state(checkpoints, keep=target)
             accelerator.wait_for_everyone()

@@ -1,20 +1,59 @@
-"""The frozen reference that a policy is measured against."""
+"""What a policy is measured against: the frozen base, or weights that move with the policy."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
+from pydantic import Field, model_validator
 from torch import nn
+
+from diffalign.section import Section
+from diffalign.training.settings import Curriculum, Settings
+
+
+class ReferenceSettings(Section):
+    """Which weights drift is measured from."""
+
+    name: Literal["initial", "ema", "on_policy", "previous_stage"] = Field(
+        default="initial",
+        description="the base, frozen; a moving average of the policy; the policy as it is, without gradient; "
+        "or the policy as it was when the stage of `order` began",
+    )
+    decay: float | None = Field(default=None, ge=0, le=1, description="of ema, for each optimiser step; 1: initial, 0: on_policy")
+
+    @model_validator(mode="after")
+    def _decay_is_of_ema(self) -> ReferenceSettings:
+        if self.name == "ema" and self.decay is None:
+            raise ValueError("reference 'ema' needs a decay; write {name: ema, decay: 0.99}")
+        if self.name != "ema" and self.decay is not None:
+            raise ValueError(f"reference {self.name!r} takes no decay; remove it, or write {{name: ema, decay: {self.decay:g}}}")
+        return self
 
 
 class Reference(Protocol):
-    """`with reference.use() as denoiser:` gives the frozen denoiser, in evaluation mode and without gradient."""
+    """`with reference.use() as denoiser:` gives the reference's denoiser, in evaluation mode and without gradient."""
 
     def use(self) -> AbstractContextManager[nn.Module]: ...
+
+
+@contextmanager
+def _without_gradient(denoiser: nn.Module) -> Iterator[nn.Module]:
+    """The denoiser in evaluation mode; afterwards in the mode that it was in."""
+    was_training = denoiser.training
+    denoiser.eval()
+    try:
+        with torch.no_grad():
+            yield denoiser
+    finally:
+        denoiser.train(was_training)
+
+
+def has_adapter(denoiser: nn.Module) -> bool:
+    return any("lora_" in name for name, _ in denoiser.named_parameters())
 
 
 class AdapterOff:
@@ -22,20 +61,17 @@ class AdapterOff:
 
     def __init__(self, denoiser: nn.Module):
         self.denoiser = denoiser
-        if not any("lora_" in name for name, _ in denoiser.named_parameters()):
+        if not has_adapter(denoiser):
             raise ValueError("the denoiser has no LoRA adapter to switch off; add one, or use a frozen copy as the reference")
 
     @contextmanager
     def use(self) -> Iterator[nn.Module]:
-        was_training = self.denoiser.training
-        self.denoiser.eval()
-        self.denoiser.disable_adapters()  # type: ignore[operator]  # of diffusers' PeftAdapterMixin; nn.Module is all the type says
-        try:
-            with torch.no_grad():
+        with _without_gradient(self.denoiser):
+            self.denoiser.disable_adapters()  # type: ignore[operator]  # of diffusers' PeftAdapterMixin; nn.Module is all the type says
+            try:
                 yield self.denoiser
-        finally:
-            self.denoiser.enable_adapters()  # type: ignore[operator]  # as above
-            self.denoiser.train(was_training)
+            finally:
+                self.denoiser.enable_adapters()  # type: ignore[operator]  # as above
 
 
 class FrozenCopy:
@@ -46,7 +82,68 @@ class FrozenCopy:
         if dtype is not None:
             self.denoiser.to(dtype)
 
+    def use(self) -> AbstractContextManager[nn.Module]:
+        return _without_gradient(self.denoiser)
+
+
+class OnPolicy:
+    """The policy itself: its drift is 0, and the gradient of its drift that of its error."""
+
+    def __init__(self, denoiser: nn.Module):
+        self.denoiser = denoiser
+
+    def use(self) -> AbstractContextManager[nn.Module]:
+        return _without_gradient(self.denoiser)
+
+
+class Moving:
+    """Weights that follow the policy's, and take their place while the reference is used: a second copy of what is trained alone.
+
+    weights      by parameter of the denoiser; at first the policy's
+    share(step)  of the way to the policy that they go after so many updates: 0 to stay, 1 to become the policy
+    """
+
+    def __init__(self, denoiser: nn.Module, share: Callable[[int], float]):
+        self.denoiser, self.share = denoiser, share
+        self.policy = {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
+        self.weights = {name: parameter.detach().clone() for name, parameter in self.policy.items()}
+
     @contextmanager
     def use(self) -> Iterator[nn.Module]:
-        with torch.no_grad():
-            yield self.denoiser
+        """Not between a forward of the policy and its backward, which would read these weights."""
+        with _without_gradient(self.denoiser):
+            self._exchange()
+            try:
+                yield self.denoiser
+            finally:
+                self._exchange()
+
+    def _exchange(self) -> None:
+        for name, own in self.weights.items():
+            parameter = self.policy[name]
+            parameter.data, own.data = own.data, parameter.data
+        torch.clear_autocast_cache()  # it holds rounded weights by parameter, whatever the parameter has become
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        share = self.share(step)
+        for name, own in self.weights.items():
+            own.lerp_(self.policy[name], share)
+
+
+def build_reference(denoiser: nn.Module, kind: ReferenceSettings, settings: Settings, dtype: torch.dtype | None = None) -> Reference:
+    """The reference of a run that begins; what is trained of the denoiser, an adapter or all, has requires_grad by now.
+
+    ADPO's anchors: Zixian 2025, arXiv:2510.18913. previous_stage: Curry-DPO, Pattnaik et al. 2024, arXiv:2403.07230.
+    settings   of the run, for when its stages begin; dtype  of a frozen copy
+    """
+    match kind:
+        case ReferenceSettings(name="on_policy"):
+            return OnPolicy(denoiser)
+        case ReferenceSettings(name="ema", decay=float(decay)):
+            return Moving(denoiser, lambda step: 1 - decay)
+        case ReferenceSettings(name="previous_stage"):
+            order = settings.order
+            begins = {order.first_step(stage, settings.steps) for stage in range(order.stages)} if isinstance(order, Curriculum) else ()
+            return Moving(denoiser, lambda step: float(step in begins))
+    return AdapterOff(denoiser) if has_adapter(denoiser) else FrozenCopy(denoiser, dtype)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from diffalign.objectives import OBJECTIVES
 from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.model import load_model
@@ -182,6 +183,31 @@ def test_supervised_fine_tuning_takes_the_winners_of_pairs(road: Callable[..., C
     run(config, progress=QUIET)
     line = json.loads((config.run / "train/metrics.jsonl").read_text().splitlines()[-1])
     assert line["loss"] == pytest.approx(line["error/policy_w"]) and "rewards/margins" not in line
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["full", "lora"])
+def test_the_reference_is_a_setting(lora: dict | None, road: Callable[..., Config]) -> None:
+    """Three stages of two steps: measured from the policy that a stage found, drift begins at 0 again."""
+    order = {"name": "curriculum", "stages": 3, "cumulative": False}
+    config = road(lora=lora, order=order, reference="previous_stage")
+    run(config, progress=QUIET)
+    lines = [json.loads(line) for line in (config.run / "train/metrics.jsonl").read_text().splitlines()]
+    assert [line["distance"] == 0 for line in lines] == [True, False] * 3
+    with pytest.raises(ValueError, match=r"train\.reference\.name: was 'previous_stage', is now 'ema'"):
+        run(road(lora=lora, order=order, reference={"name": "ema", "decay": 0.9}), progress=QUIET)
+
+
+def test_a_reference_that_makes_no_sense_is_refused() -> None:
+    for objective in (name for name, needs in OBJECTIVES.items() if needs.reference is None):
+        with pytest.raises(ValueError, match=rf"objectives that measure drift, and '{objective}' has no reference; remove train.reference"):
+            Train(objective={"name": objective}, reference={"name": "on_policy"})
+    with pytest.raises(ValueError, match=r"order is 'shuffle', which has none; set train.order=\{name: curriculum, stages: 3"):
+        Train(reference={"name": "previous_stage"})
+    with pytest.raises(ValueError, match=r"reference 'on_policy' has the policy's own type; remove train.reference_dtype"):
+        Train(reference={"name": "on_policy"}, reference_dtype="bfloat16", precision="bf16")
+    assert Train(reference="on_policy").reference.name == "on_policy"
+    with pytest.raises(ValueError, match=r"train\.reference.*reference 'ema' needs a decay"):
+        load_config("quickstart", ["train.reference=ema"])
 
 
 def test_a_reference_in_half_precision_is_no_false_alarm(road: Callable[..., Config]) -> None:

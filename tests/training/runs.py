@@ -22,17 +22,21 @@ from diffalign.training.groups import CachedGroups
 from diffalign.training.loop import train
 from diffalign.training.lora import Lora, add_lora
 from diffalign.training.masks import Mask
-from diffalign.training.reference import AdapterOff, FrozenCopy
+from diffalign.training.reference import FrozenCopy, ReferenceSettings, build_reference
 from diffalign.training.settings import Settings
 
-FAST = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, "tracker": None}
+FAST: dict[str, Any] = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, "tracker": None}
+SETTINGS = Settings(**FAST)
 
 
 NOTHING_DROPPED = Sampling()
+INITIAL = ReferenceSettings()
 
 
 def make_task(pipeline: Path, road: Path, *, objective: str = "diffusion_dpo", lora: Lora | None = None, noising: str = "shared",
-              sampling: Sampling = NOTHING_DROPPED, beta: float | None = 100.0) -> AlignmentTask:  # fmt: skip
+              sampling: Sampling = NOTHING_DROPPED, beta: float | None = 100.0, reference: ReferenceSettings = INITIAL,
+              settings: Settings = SETTINGS) -> AlignmentTask:  # fmt: skip
+    """settings: of the run, for a reference that changes with its stages."""
     needs = OBJECTIVES[objective]
     backbone = load_backbone("stable_diffusion", str(pipeline))
     preferences = rows_of(read_preferences(road / "preferences"), needs)
@@ -42,16 +46,14 @@ def make_task(pipeline: Path, road: Path, *, objective: str = "diffusion_dpo", l
         scores=scores if any("scores" in field for field in needs.reads) else None,
     )  # fmt: skip
     identity = {"kind": "full" if lora is None else "lora", "base": backbone.identity()}
-    reference: Any = None
     if lora is not None:
         add_lora(backbone.denoiser, lora, 3)
-        reference = AdapterOff(backbone.denoiser) if needs.reference else None
     else:
-        reference = FrozenCopy(backbone.denoiser) if needs.reference else None
         backbone.denoiser.requires_grad_(True)
+    measured_from = build_reference(backbone.denoiser, reference, settings) if needs.reference else None
     arguments = {"beta": beta} if beta is not None and needs.reference is not None and "beta" in defaults(objective) else {}
     return AlignmentTask(
-        backbone, groups, build_objective(objective, **arguments), needs, load_noising(noising), reference,
+        backbone, groups, build_objective(objective, **arguments), needs, load_noising(noising), measured_from,
         teacher=_teacher(backbone) if "teacher" in needs.reads else None, mask=Mask() if "mask" in needs.reads else None,
         sampling=sampling, seed=7, identity=identity, write_weights=lambda denoiser, folder: backbone.save_trained(folder),
     )  # fmt: skip
@@ -106,16 +108,19 @@ def assert_same_run(one: Path, two: Path) -> None:
 
 
 if __name__ == "__main__":
-    # python runs.py PIPELINE ROAD FOLDER '{"objective": …, "settings": …, "lora": …, "slow": seconds a step}'
+    # python runs.py PIPELINE ROAD FOLDER '{"objective": …, "settings": …, "lora": …, "reference": …, "slow": seconds a step}'
     import time
 
     torch.set_num_threads(1)
     options = json.loads(sys.argv[4])
+    settings = Settings(**{**FAST, **options.get("settings", {})})
     lora = Lora(**options["lora"]) if options.get("lora") else None
-    task = make_task(Path(sys.argv[1]), Path(sys.argv[2]), objective=options.get("objective", "diffusion_dpo"), lora=lora)
+    reference = ReferenceSettings(**options.get("reference", {}))
+    objective = options.get("objective", "diffusion_dpo")
+    task = make_task(Path(sys.argv[1]), Path(sys.argv[2]), objective=objective, lora=lora, reference=reference, settings=settings)
 
     def advance(steps: int) -> None:
         print("step", flush=True)
         time.sleep(options.get("slow", 0))
 
-    train(task, Settings(**{**FAST, **options.get("settings", {})}), Path(sys.argv[3]), advance=advance)
+    train(task, settings, Path(sys.argv[3]), advance=advance)

@@ -187,6 +187,7 @@ class Recorder:
         self.modules: dict[str, nn.Module] = {"linear": nn.Linear(2, 1)}
         self.group_count, self.difficulty = len(GAPS), difficulty
         self.identity: dict[str, Any] = {}
+        self.state: dict[str, Tensor] = {}
         self.visits: list[Visit] = []
 
     def measure(self, visits: list[Visit]) -> Measured:
@@ -196,6 +197,8 @@ class Recorder:
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         return {"loss": float(numbers["loss"].double().mean())}
+
+    def update(self, step: int) -> None: ...
 
     def follow(self, step: int, metrics: dict[str, float]) -> None: ...
 

@@ -21,6 +21,7 @@ from diffalign.tensors import Loss, Outputs
 from diffalign.training import checkpoint
 from diffalign.training.loop import DivergedError, _split, train
 from diffalign.training.lora import Lora
+from diffalign.training.reference import ReferenceSettings
 from diffalign.training.settings import Settings
 
 # Adam divides by √v: a large ε keeps gradients near 0 from turning their rounding into whole steps.
@@ -43,10 +44,17 @@ def assert_close_runs(one: Path, two: Path, tolerance: float = 1e-5) -> None:
             assert (a[name] - b[name]).abs().max() < tolerance, name
 
 
+INITIAL, AVERAGE, POLICY = ReferenceSettings(), ReferenceSettings(name="ema", decay=0.5), ReferenceSettings(name="on_policy")
+
+
+@pytest.mark.parametrize("reference", [INITIAL, AVERAGE, POLICY], ids=lambda reference: reference.name)
 @pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["full", "lora"])
-def test_eight_at_once_are_two_four_times(lora: Lora | None, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+def test_eight_at_once_are_two_four_times(
+    lora: Lora | None, reference: ReferenceSettings, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path
+) -> None:
     for micro in (None, 2):
-        train(make_task(tiny_pipeline, tiny_road, lora=lora), Settings(**SMOOTH, micro_batch_size=micro), tmp_path / str(micro))
+        task = make_task(tiny_pipeline, tiny_road, lora=lora, reference=reference)
+        train(task, Settings(**SMOOTH, micro_batch_size=micro), tmp_path / str(micro))
     assert_close_runs(tmp_path / "None", tmp_path / "2")
 
 
@@ -75,11 +83,12 @@ def launch(processes: int, pipeline: Path, road: Path, folder: Path, **options: 
 
 
 @pytest.mark.integration
-def test_two_processes_are_one(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reference", [INITIAL, AVERAGE], ids=lambda reference: reference.name)
+def test_two_processes_are_one(reference: ReferenceSettings, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
     """On gloo, with a tracker, which must not end the process group before the run has ended."""
     settings = SMOOTH | {"tracker": "tensorboard", "micro_batch_size": 2}
-    launch(2, tiny_pipeline, tiny_road, tmp_path / "two", settings=settings, lora={"rank": 2})
-    train(make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2)), Settings(**settings), tmp_path / "one")
+    launch(2, tiny_pipeline, tiny_road, tmp_path / "two", settings=settings, lora={"rank": 2}, reference=reference.model_dump())
+    train(make_task(tiny_pipeline, tiny_road, lora=Lora(rank=2), reference=reference), Settings(**settings), tmp_path / "one")
     assert_close_runs(tmp_path / "one", tmp_path / "two")
 
 

@@ -19,24 +19,33 @@ from diffalign.training import checkpoint
 from diffalign.training.alignment import Sampling
 from diffalign.training.loop import train
 from diffalign.training.lora import Lora
+from diffalign.training.reference import ReferenceSettings
 from diffalign.training.settings import Settings
 
+INITIAL, AVERAGE, STAGE = ReferenceSettings(), ReferenceSettings(name="ema", decay=0.5), ReferenceSettings(name="previous_stage")
+STAGES = {"order": {"name": "curriculum", "stages": 3, "cumulative": False}}
 VARIANTS = {
-    "full": ({"ema_decay": 0.9, "schedule": "cosine", "warmup_steps": 2}, None),
-    "lora": ({"ema_decay": 0.9, "schedule": "linear"}, Lora(rank=2, dropout=0.3)),
-    "adafactor": ({"optimizer": "adafactor"}, None),
-    "bf16": ({"precision": "bf16", "gradient_checkpointing": True}, Lora(rank=2)),
+    "full": ({"ema_decay": 0.9, "schedule": "cosine", "warmup_steps": 2}, None, INITIAL),
+    "lora": ({"ema_decay": 0.9, "schedule": "linear"}, Lora(rank=2, dropout=0.3), INITIAL),
+    "adafactor": ({"optimizer": "adafactor"}, None, INITIAL),
+    "bf16": ({"precision": "bf16", "gradient_checkpointing": True}, Lora(rank=2), INITIAL),
+    "average": ({"ema_decay": 0.9}, None, AVERAGE),
+    "average, lora": ({"precision": "bf16"}, Lora(rank=2, dropout=0.3), AVERAGE),
+    "on policy": ({}, Lora(rank=2, dropout=0.3), ReferenceSettings(name="on_policy")),
+    "previous stage": (STAGES, None, STAGE),
+    "previous stage, lora": (STAGES, Lora(rank=2), STAGE),
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_stopped_run_resumes_to_the_same_bits(variant: str, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
-    changes, lora = VARIANTS[variant]
+    changes, lora, reference = VARIANTS[variant]
     settings = Settings(**{**FAST, **changes})
     sampling = Sampling(prompt_dropout=0.3, flip=0.5)
 
     def run(folder: Path, stop_after: int | None = None) -> None:
-        train(make_task(tiny_pipeline, tiny_road, lora=lora, sampling=sampling), settings, folder, stop_after=stop_after)
+        task = make_task(tiny_pipeline, tiny_road, lora=lora, sampling=sampling, reference=reference, settings=settings)
+        train(task, settings, folder, stop_after=stop_after)
 
     run(tmp_path / "whole")
     for stop in (1, 3, None):
@@ -69,9 +78,10 @@ def _start(pipeline: Path, road: Path, folder: Path, **options: object) -> subpr
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def test_a_killed_run_resumes_to_the_same_bits(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reference", [INITIAL, AVERAGE], ids=lambda reference: reference.name)
+def test_a_killed_run_resumes_to_the_same_bits(reference: ReferenceSettings, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
     """SIGKILL in another process after its third step; resumed in this one."""
-    process = _start(tiny_pipeline, tiny_road, tmp_path / "killed", slow=0.2)
+    process = _start(tiny_pipeline, tiny_road, tmp_path / "killed", slow=0.2, reference=reference.model_dump())
     assert process.stdout is not None
     with process.stdout:
         for _ in range(4):  # one line for where it starts, then one a step
@@ -85,8 +95,8 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny_pipeline: Path, tiny_road: P
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train(make_task(tiny_pipeline, tiny_road), Settings(**FAST), tmp_path / "killed")
-        train(make_task(tiny_pipeline, tiny_road), Settings(**FAST), tmp_path / "whole")
+        for name in ("killed", "whole"):
+            train(make_task(tiny_pipeline, tiny_road, reference=reference), Settings(**FAST), tmp_path / name)
     finally:
         torch.set_num_threads(threads)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
