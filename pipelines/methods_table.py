@@ -24,8 +24,8 @@ TRIPLES = "triples: a gold sample, then winner and loser; pair.rule: ranked_list
 LENGTHS = "may differ between samples along the first axis after the channels, which is time; pair.same_size: false, encode.size: null"
 REFERENCE = {
     None: "none: no forward of a reference",
-    "error": "its error alone, of the frozen base",
-    "prediction": "its whole prediction, of the frozen base",
+    "error": "its error alone; of the frozen base, or what train.reference says",
+    "prediction": "its whole prediction; of the frozen base, or what train.reference says",
 }
 READS = {
     "scores": "a score of each sample; train.scores: [reward.dimension, …], by default what the rows were ranked by (pair.by)",
