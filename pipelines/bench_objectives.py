@@ -26,7 +26,10 @@ class Bare:
     forward: float
 
     def of(self, needs: Needs) -> float:
-        """What an objective of such needs cannot do without. Mismatched prompts take a forward of the policy and one of the reference."""
+        """What an objective of such needs cannot do without. Mismatched prompts take a forward of the policy and one of the reference.
+
+        Not what the policy's own samples cost: that is as train.own_samples says.
+        """
         forwards = (needs.reference is not None) + ("teacher" in needs.reads) + 2 * ("mismatched" in needs.reads)
         return self.step + forwards * self.forward
 
@@ -82,7 +85,7 @@ def random_outputs(needs: Needs, shape: tuple[int, ...], pairs: int, device: str
 
     from diffalign.tensors import Outputs
 
-    count = SAMPLES[needs.rows]
+    count = SAMPLES[needs.rows] + needs.own_samples
     groups = max(1, 2 * pairs // count)
     generator = torch.Generator().manual_seed(0)
 

@@ -22,6 +22,7 @@ ROWS = {
 }
 TRIPLES = "triples: a gold sample, then winner and loser; pair.rule: ranked_list with pair.length: 3"
 LENGTHS = "may differ between samples along the first axis after the channels, which is time; pair.same_size: false, encode.size: null"
+OWN_SAMPLES = "beside it the policy's own sample, made while training: train.noising: trajectory, train.own_samples: {size, refresh, steps}"
 REFERENCE = {
     None: "none: no forward of a reference",
     "error": "its error alone; of the frozen base, or what train.reference says",
@@ -76,16 +77,18 @@ def describe(name: str) -> str:
     at_reference = (
         "depends on the errors or scores" if needs.value_at_reference is None else f"{needs.value_at_reference:.6g} at the defaults"
     )
+    noising = ", noising: trajectory" if needs.own_samples else ""
     lines = [
         ("paper", paper(formula)),
         ("rows", f"{needs.rows}: {ROWS[needs.rows]}"),
         *([("or", TRIPLES)] if needs.triples else []),
         *([("lengths", LENGTHS)] if needs.lengths else []),
+        *([("", OWN_SAMPLES)] if needs.own_samples else []),
         ("reference", REFERENCE[needs.reference]),
         *(("reads" if index == 0 else "or" if len(fields) > len(needs.reads) else "", f"{field}: {READS[field]}")
           for index, field in enumerate(fields)),
         ("defaults", ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "none"),
-        ("in a config", f"train: {{objective: {{{', '.join(['name: ' + name, *_yaml_arguments(arguments)])}}}}}"),
+        ("in a config", f"train: {{objective: {{{', '.join(['name: ' + name, *_yaml_arguments(arguments)])}}}{noising}}}"),
         ("policy = reference", f"loss {at_reference}"),
         ("β", NO_BETA[name] if "beta" not in arguments else SCALE[needs.scale]),
         *(("config" if index == 0 else "", path) for index, path in enumerate(configs_of(name))),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from diffalign.training.lora import Lora
+from diffalign.training.own_samples import OwnSamples
 from diffalign.training.reference import ReferenceSettings
 from diffalign.training.settings import FREE, Curriculum, Settings
 from pipelines.config import Config, Section, files_fingerprint
@@ -45,6 +47,9 @@ class Train(Settings):
         default=None, description="a checkpoint further on than the base (RUN/train/final of an earlier run), for objectives that read one"
     )
     mask: MaskSettings | None = Field(default=None, description="weights of positions, for objectives that read them")
+    own_samples: OwnSamples | None = Field(
+        default=None, description="what the policy samples for its training; None: the defaults where the objective reads own samples"
+    )
     lora: Lora | None = Field(default=None, description="train an adapter, the base under it being the initial reference; None: all of it")
     reference_dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the frozen copy in full fine-tuning"
@@ -81,8 +86,6 @@ class Train(Settings):
             )
         if self.reference.name != "initial":
             self._check_reference(OBJECTIVES[name].reference is not None)
-        if name == "dro":
-            raise ValueError("objective 'dro' reads the policy's own samples, which this stage does not make yet; choose another objective")
         for field, example in GIVEN.items():
             if field in OBJECTIVES[name].reads and getattr(self, field) is None:
                 raise ValueError(f"objective {name!r} reads a {field}; add one, for example train: {{{field}: {example}}}")
@@ -91,13 +94,14 @@ class Train(Settings):
         load_noising(**self.noising)
         for stabiliser, arguments in self.stabilisers.items():
             build_stabiliser(stabiliser, **arguments)
-        if self.stabilisers and OBJECTIVES[name].rows != "pairs":
+        if self.stabilisers and not OBJECTIVES[name].is_pairwise:
             raise ValueError(f"stabilisers {list(self.stabilisers)} act on pairs, and objective {name!r} trains on {OBJECTIVES[name].rows}")
         if "kl_correction" in self.stabilisers and OBJECTIVES[name].reference != "error":
             raise ValueError(f"stabiliser 'kl_correction' acts on errors, and objective {name!r} reads predictions; remove one of them")
         low, high = self.timesteps
         if not 0 <= low < high <= 1:
             raise ValueError(f"timesteps {list(self.timesteps)} is no range in [0, 1]; write [low, high] with low < high")
+        self._check_own_samples(name, OBJECTIVES[name].own_samples)
         return self
 
     def _check_reference(self, has_reference: bool) -> None:
@@ -116,6 +120,26 @@ class Train(Settings):
             raise ValueError(
                 f"reference_dtype {self.reference_dtype!r} is of the frozen copy, and reference {name!r} has the policy's own type; "
                 f"remove train.reference_dtype, or set train.reference=initial"
+            )
+
+    def _check_own_samples(self, name: str, reads: bool) -> None:
+        """Own samples, their noising and an objective that reads them go together; every path has a point in the range of timesteps."""
+        is_trajectory = self.noising["name"] == "trajectory"
+        for key, is_given in (("noising: trajectory", is_trajectory), ("own_samples", self.own_samples is not None)):
+            if is_given and not reads:
+                raise ValueError(f"objective {name!r} reads no own samples; remove train.{key}, or choose an objective that does: dro")
+        if not reads:
+            return
+        if not is_trajectory:
+            raise ValueError(
+                f"objective {name!r} reads own samples, noising {self.noising['name']!r} has none; set train.noising: trajectory"
+            )
+        own, (low, high) = self.own_samples or OwnSamples(), self.timesteps
+        object.__setattr__(self, "own_samples", own)
+        if own.steps * (high - low) < 1:
+            raise ValueError(
+                f"own_samples.steps {own.steps}: of a path in so few, some have no point in train.timesteps {[low, high]}; "
+                f"set own_samples.steps to {ceil(1 / (high - low))} or more"
             )
 
 
@@ -204,6 +228,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from diffalign.training.groups import CachedGroups
     from diffalign.training.lora import add_lora
     from diffalign.training.masks import Mask
+    from diffalign.training.own_samples import Buffer
     from diffalign.training.randomness import seed_of
     from diffalign.training.reference import FrozenCopy, build_reference
     from diffalign.training.reference_cache import ReferenceCache
@@ -252,9 +277,14 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         device = next(backbone.denoiser.parameters()).device
         mask = Mask(**section.mask.model_dump(), channels=backbone.last_layer(backbone.denoiser).in_channels).to(device)
     cache = None
-    if section.reference_cache is not None and reference is not None:
+    if section.reference_cache is not None and needs.reference is not None and section.reference.name == "initial":
         dtype = section.reference_dtype if section.lora is None else config.model.dtype
         cache = ReferenceCache(section.reference_cache.expanduser(), f"{config.model.fingerprint()} {base} {dtype} {section.precision}")
+    own_samples = None
+    if section.own_samples is not None:
+        own_samples = Buffer(
+            section.own_samples, backbone, groups, prompt_dropout=section.prompt_dropout, timesteps=section.timesteps, seed=seed
+        )  # fmt: skip
     identity = {
         "kind": "full" if section.lora is None else "lora",
         "base": base,
@@ -263,7 +293,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     }
     return AlignmentTask(
         backbone, groups, build_objective(**section.objective), needs, load_noising(**section.noising), reference,
-        teacher=teacher, mask=mask, cache=cache,
+        teacher=teacher, mask=mask, cache=cache, own_samples=own_samples,
         stabilisers=[build_stabiliser(name, **arguments) for name, arguments in section.stabilisers.items()],
         sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), seed=seed, identity=identity,
         write_weights=lambda denoiser, folder: backbone.save_trained(folder),

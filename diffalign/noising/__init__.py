@@ -17,6 +17,7 @@ NOISINGS = {
     "independent": "an ε of its own for each sample of a group (as papers write it; RankDPO, arXiv:2410.18013)",
     "ddim_inversion": "x_t on the sampling path that leads to the sample, with a little noise (InPO, arXiv:2503.18454)",
     "renoise_inversion": "the same path with each step averaged over both of its ends (SmPO, arXiv:2506.02698)",
+    "trajectory": "an expert's sample under an ε of its own, and where the policy was on its way to its own sample (arXiv:2510.18353)",
 }
 
 
@@ -52,6 +53,7 @@ class Draw:
     generators  one CPU generator for each group
     networks    "policy", "reference" → (x (n, C, *S), timesteps (n,), rows (n,) of the B·K samples) → prediction, without gradient, under
                 the prompts of those samples
+    own         (B, 1, C, *S) x_t that the policy visited at the timestep while it sampled, its prediction there as the target; or None
     """
 
     process: Process
@@ -59,6 +61,7 @@ class Draw:
     timestep: Tensor
     generators: list[Generator]
     networks: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = field(default_factory=dict)
+    own: Noised | None = None
 
     def normal(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
         """Standard normal numbers (B, *shape), each group's from its own generator."""

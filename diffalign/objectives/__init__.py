@@ -27,6 +27,7 @@ class Needs:
     winners_fall  whether it raises the winners' error by design, so that this is no sign of displacement
     lengths  samples of a set may differ in length, along the first axis after the channels
     triples  besides pairs it takes lists of three: a gold sample before winner and loser
+    own_samples  whether index 1 of a group is the policy's own sample; the rows give index 0 alone
     """
 
     rows: Rows
@@ -37,6 +38,12 @@ class Needs:
     winners_fall: bool = False
     lengths: bool = False
     triples: bool = False
+    own_samples: bool = False
+
+    @property
+    def is_pairwise(self) -> bool:
+        """Whether a group is one preferred and one dispreferred sample, judged as wholes."""
+        return self.rows == "pairs" or self.own_samples
 
 
 LN2 = log(2)
@@ -45,7 +52,7 @@ OBJECTIVES: dict[str, Needs] = {
     "diffusion_dpo": Needs("pairs", "error", LN2),  # Wallace et al. 2023, arXiv:2311.12908
     "smpo": Needs("pairs", "error", LN2, ("scores or win_probability",)),  # Lu et al. 2025, arXiv:2506.02698
     "rankdpo": Needs("lists", "error", None, ("scores",)),  # Karthik et al. 2024, arXiv:2410.18013
-    "dro": Needs("pairs", "error", 0.001, scale="absolute"),  # Wu et al. 2025, arXiv:2510.18353
+    "dro": Needs("positives", "error", 0.001, scale="absolute", own_samples=True),  # Wu et al. 2025, arXiv:2510.18353
     "densedpo": Needs("segments", "prediction", LN2, ("segment_labels",)),  # Wu et al. 2025, arXiv:2506.03517
     "mapo": Needs("pairs", None, None, scale="surrogate"),  # Hong et al. 2024, arXiv:2406.06424
     "diffusion_kto": Needs("labelled", "error", 0.5, ("labels",), "absolute"),  # Li et al. 2024, arXiv:2404.04465

@@ -21,6 +21,7 @@ from diffalign.training import diagnostics
 from diffalign.training.groups import CachedGroups, GroupBatch
 from diffalign.training.loop import Measured, Visit
 from diffalign.training.masks import features_of
+from diffalign.training.own_samples import Buffer, Records
 from diffalign.training.randomness import generator
 from diffalign.training.reference import Moving, OnPolicy, Reference
 from diffalign.training.reference_cache import ReferenceCache
@@ -61,7 +62,7 @@ class Networks:
 def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: GroupBatch, noised: Noised, timestep: Tensor,
             needs: Needs) -> Outputs:  # fmt: skip
     """One forward of the policy, and of each other network that the objective needs, over all B·K samples at once."""
-    count = batch.latents.shape[1]
+    count = noised.sample.shape[1]
     flat, every = noised.sample.flatten(0, 1), timestep.repeat_interleave(count)
     lengths = None if batch.lengths is None else batch.lengths.flatten()
 
@@ -77,7 +78,7 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
         with networks.reference.use() as denoiser, features_of(backbone, denoiser, wanted=networks.mask is not None) as features:
             frozen = predict(denoiser, batch.embeds, networks.cache if networks.mask is None else None)  # a mask needs the forward itself
         if networks.mask is not None:
-            mask = networks.mask(features[0]).unflatten(0, batch.latents.shape[:2])
+            mask = networks.mask(features[0]).unflatten(0, noised.sample.shape[:2])
     if networks.teacher is not None:
         with networks.teacher.use() as denoiser:
             teacher = predict(denoiser, batch.embeds)
@@ -117,48 +118,61 @@ class AlignmentTask:
     groups      the rows the objective needs, over the latent cache
     reference   None for objectives without one; teacher, mask  for objectives that read them; cache  of a reference that stays as it is
                 (see `Networks`)
+    own_samples the policy's own, for objectives whose groups have one at index 1
     write_weights(denoiser, folder)  saves the policy as users load it
     """
 
     def __init__(self, backbone: Backbone, groups: CachedGroups, objective: Callable[[Outputs], Loss], needs: Needs,
                  noising: Callable[[Draw], Noised], reference: Reference | None, *,
                  teacher: Reference | None = None, mask: nn.Module | None = None, cache: ReferenceCache | None = None,
+                 own_samples: Buffer | None = None,
                  stabilisers: Sequence[Callable[[Outputs], Outputs]] = (),
                  sampling: Sampling, seed: int, identity: dict[str, Any], write_weights: Callable[[nn.Module, Path], None],
                  starts_at_reference: bool = True):  # fmt: skip
         self.modules: dict[str, nn.Module] = {"denoiser": backbone.denoiser}
         self.backbone, self.groups, self.objective, self.needs = backbone, groups, objective, needs
         self.noising, self.reference, self.sampling, self.seed = noising, reference, sampling, seed
-        self.teacher, self.mask, self.cache, self.stabilisers = teacher, mask, cache, stabilisers
+        self.teacher, self.mask, self.cache, self.own_samples, self.stabilisers = teacher, mask, cache, own_samples, stabilisers
         if mask is not None and any(parameter.requires_grad for parameter in mask.parameters()):
             self.modules["mask"] = mask
         self.identity, self.write_weights, self.starts_at_reference = identity, write_weights, starts_at_reference
         self.group_count, self.difficulty = len(groups), groups.difficulty
-        self.has_started = False
+        self.has_started, self.step = False, 0
         self.running: dict[str, Tensor] = {}
 
     def draw(self, visits: Sequence[Visit]) -> tuple[GroupBatch, Noised, Tensor]:
         """The batch, x_t with its target, and the timesteps of some visits: a function of (seed, group, draw), one draw per group.
 
+        With own samples a visit draws one of their records, and with it group, prompt and timestep.
         All on the denoiser's device: an inversion runs a network.
         """
         to = next(self.backbone.denoiser.parameters()).device
-        generators = [generator(self.seed, "group", visit.group, visit.draw) for visit in visits]
-        uniform = torch.stack([torch.rand(3, generator=one) for one in generators])
-        low, high = self.sampling.timesteps
-        timestep = self.backbone.timestep(low + (high - low) * uniform[:, 0])
-        batch = self.groups.fetch(
-            [visit.group for visit in visits],
-            dropped=(uniform[:, 1] < self.sampling.prompt_dropout).tolist(),
-            flipped=(uniform[:, 2] < self.sampling.flip).tolist(),
-        ).to(to)
-        timestep = timestep.to(to)
-        noised = self.noising(Draw(self.backbone, batch.latents.float(), timestep, generators, self._networks(batch)))
-        if noised.sample.shape != batch.latents.shape or len(timestep) != len(batch.latents):
+        generators, uniform = self._numbers(visits)
+        own = self._own(uniform)
+        if own is None:
+            low, high = self.sampling.timesteps
+            timestep = self.backbone.timestep(low + (high - low) * uniform[:, 0]).to(to)
+            groups, dropped = [visit.group for visit in visits], (uniform[:, 1] < self.sampling.prompt_dropout).tolist()
+        else:
+            timestep, groups, dropped = own.timestep, own.group.tolist(), own.is_dropped.tolist()
+        batch = self.groups.fetch(groups, dropped=dropped, flipped=(uniform[:, 2] < self.sampling.flip).tolist()).to(to)
+        draw = Draw(self.backbone, batch.latents.float(), timestep, generators, self._networks(batch), None if own is None else own.noised)
+        noised = self.noising(draw)
+        count, *shape = batch.latents.shape[1:]
+        if noised.sample.shape != (len(timestep), count + (own is not None), *shape):
             raise ValueError(
                 f"noising returned {tuple(noised.sample.shape)} for latents {tuple(batch.latents.shape)}; one x_t per sample, one t each"
             )
-        return batch, noised, timestep
+        return batch if own is None else replace(batch, scores=None, labels=None), noised, timestep  # those are of index 0 alone
+
+    def _numbers(self, visits: Sequence[Visit]) -> tuple[list[torch.Generator], Tensor]:
+        """A generator for each visit, and the first numbers in [0, 1) of each, (B, 3): for timestep, prompt dropout and flip."""
+        generators = [generator(self.seed, "group", visit.group, visit.draw) for visit in visits]
+        return generators, torch.stack([torch.rand(3, generator=one) for one in generators])
+
+    def _own(self, uniform: Tensor) -> Records | None:
+        """What the number that would draw a visit's timestep draws of this step's own samples."""
+        return None if self.own_samples is None else self.own_samples.at(self.step, self._evaluating).drawn(uniform[:, 0])
 
     def _networks(self, batch: GroupBatch) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
         """Policy and reference as a noising may run them: evaluation mode, no gradient, each sample under its group's prompt."""
@@ -220,7 +234,7 @@ class AlignmentTask:
 
     def follow(self, step: int, metrics: dict[str, float]) -> None:
         """What was tracked becomes what the next step reads: from the metrics alone, so a resumed run has the same."""
-        self.has_started = True
+        self.has_started, self.step = True, step
         to = next(self.backbone.denoiser.parameters()).device
         found: dict[str, dict[str, float]] = {}
         for key, value in metrics.items():
@@ -237,7 +251,15 @@ class AlignmentTask:
         return {kind: sentence for kind, sentence in said.items() if not (moves and kind in diagnostics.OF_A_FIXED_REFERENCE)}
 
     def describe(self, visit: Visit) -> str:
-        return self.groups.describe(visit.group)
+        own = self._own(self._numbers([visit])[1])
+        return self.groups.describe(visit.group if own is None else int(own.group))
+
+    def buffer(self) -> dict[str, Tensor]:
+        return {} if self.own_samples is None else self.own_samples.kept(self.step)
+
+    def refill(self, buffer: dict[str, Tensor]) -> None:
+        if self.own_samples is not None:
+            self.own_samples.refill(self.step, buffer)
 
     def write(self, folder: Path) -> None:
         self.write_weights(self.backbone.denoiser, folder)

@@ -51,6 +51,12 @@ class AutoencoderTask:
     def follow(self, step: int, metrics: dict[str, float]) -> None:
         """The next step depends on the weights alone."""
 
+    def buffer(self) -> dict[str, Tensor]:
+        return {}
+
+    def refill(self, buffer: dict[str, Tensor]) -> None:
+        """There is none."""
+
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
         return {}
 

@@ -46,11 +46,11 @@ def _unflatten(tensors: dict[str, Tensor], rest: dict[str, Any], groups: list[di
 
 
 def write(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, averages: dict[str, Tensor],
-          facts: dict[str, Any], write_weights: Callable[[Path], None]) -> None:  # fmt: skip
+          facts: dict[str, Any], buffer: dict[str, Tensor], write_weights: Callable[[Path], None]) -> None:  # fmt: skip
     """Writes one checkpoint; it appears whole or not at all.
 
     folder/            the weights as users load them (`write_weights` puts them there, in the diffusers layout)
-    folder/resume/     trained parameters, optimiser state, averages (and what else follows the parameters), facts.json
+    folder/resume/     trained parameters, optimiser state, averages (and what else follows the parameters), the task's buffer, facts.json
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -63,6 +63,8 @@ def write(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.op
     save_file(tensors, partial / "resume/optimizer.safetensors")
     if averages:
         save_file({name: average.cpu().contiguous() for name, average in averages.items()}, partial / "resume/averages.safetensors")
+    if buffer:
+        save_file({name: value.cpu().contiguous() for name, value in buffer.items()}, partial / "resume/buffer.safetensors")
     (partial / "resume/facts.json").write_text(json.dumps({**facts, "optimizer": rest}, indent=1))
     # On disk before it has its name: the older checkpoint's state is deleted next, and a power cut must not take both.
     for path in [*partial.rglob("*"), partial]:
@@ -139,3 +141,10 @@ def read(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.opt
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(_unflatten(state, facts["optimizer"], groups))
     return facts
+
+
+def read_buffer(folder: Path) -> dict[str, Tensor]:
+    """The task's buffer as `write` got it; nothing where it was empty. ValueError where it is damaged."""
+    path = folder / "resume/buffer.safetensors"
+    with _damage_is_clear(path):
+        return load_file(path) if path.exists() else {}

@@ -68,6 +68,12 @@ class DenoiserTask:
     def follow(self, step: int, metrics: dict[str, float]) -> None:
         """The next step depends on the weights alone."""
 
+    def buffer(self) -> dict[str, Tensor]:
+        return {}
+
+    def refill(self, buffer: dict[str, Tensor]) -> None:
+        """There is none."""
+
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
         return {}
 

@@ -81,6 +81,14 @@ class Task(Protocol):
         """Called after each update, and on resume with the step and metrics of the checkpoint: what the next step depends on."""
         ...
 
+    def buffer(self) -> dict[str, Tensor]:
+        """Data made while training that the next step reads and that could not be made again: checkpoints keep it."""
+        ...
+
+    def refill(self, buffer: dict[str, Tensor]) -> None:
+        """Called on resume, after `follow`, with the buffer of the checkpoint. ValueError where something is missing."""
+        ...
+
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
         """Sentences to say, by kind; each kind is said once and then counted."""
         ...
@@ -123,6 +131,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
         facts = checkpoint.read(newest, parameters, optimizer, averages | task.state, identity)
         start = facts["step"]
         task.follow(start, facts["metrics"])
+        task.refill(checkpoint.read_buffer(newest))
         log.info(f"resuming from step {start}")
     if accelerator.is_main_process:  # also from step 0: a run killed before its first checkpoint left lines
         history = _truncate(folder / "metrics.jsonl", start)
@@ -206,8 +215,9 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
                 facts = {"step": step + 1, "metrics": metrics, "identity": identity, "scaler": scaler}
                 kept = averages | task.state
                 checkpoint.write(
-                    target, parameters, _inner(optimizer), kept, facts, lambda path: _write_weights(task, parameters, averages, path)
-                )
+                    target, parameters, _inner(optimizer), kept, facts, task.buffer(),
+                    lambda path: _write_weights(task, parameters, averages, path),
+                )  # fmt: skip
                 checkpoint.forget_resume_state(checkpoints, keep=target)
             accelerator.wait_for_everyone()
     for kind, count in said.items():

@@ -10,7 +10,7 @@ from objective_checks import CHECKS, arguments, close, method, random_outputs
 from diffalign.objectives import OBJECTIVES, build_objective, defaults, objective_function
 from diffalign.tensors import implicit_margin
 
-PAIRWISE = [name for name, needs in OBJECTIVES.items() if needs.rows == "pairs"]
+PAIRWISE = [name for name, needs in OBJECTIVES.items() if needs.is_pairwise]
 # "reference constant" asserts the contrary where a method is exempt from it.
 HELD = [
     (name, check)

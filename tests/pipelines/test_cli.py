@@ -222,8 +222,9 @@ def test_each_method_in_full(name: str) -> None:
     assert all(f"{key}={value!r}" in told for key, value in defaults(name).items())
     assert ("β_LM = β / (2κ)" in told) == ("beta" in defaults(name))
     [config] = re.findall(r"^in a config +(.*)$", told, re.MULTILINE)
+    noising = {"noising": "trajectory"} if needs.own_samples else {}
     assert yaml.safe_load(config) == {
-        "train": {"objective": {"name": name, **{key: _plain(value) for key, value in defaults(name).items()}}}
+        "train": {"objective": {"name": name, **{key: _plain(value) for key, value in defaults(name).items()}}, **noising}
     }
 
 

@@ -16,7 +16,7 @@ from diffalign.stabilisers.kl_correction import kl_correction
 from diffalign.stabilisers.winner_safeguard import winner_safeguard
 from diffalign.tensors import Outputs
 
-PAIRWISE = [name for name, needs in OBJECTIVES.items() if needs.rows == "pairs" and needs.reference]
+PAIRWISE = [name for name, needs in OBJECTIVES.items() if needs.is_pairwise and needs.reference]
 
 
 def gradient(outputs: Outputs, stabiliser=lambda outputs: outputs) -> Tensor:

@@ -22,6 +22,7 @@ from diffalign.training.groups import CachedGroups
 from diffalign.training.loop import train
 from diffalign.training.lora import Lora, add_lora
 from diffalign.training.masks import Mask
+from diffalign.training.own_samples import Buffer, OwnSamples
 from diffalign.training.reference import FrozenCopy, ReferenceSettings, build_reference
 from diffalign.training.settings import Settings
 
@@ -31,13 +32,15 @@ SETTINGS = Settings(**FAST)
 
 NOTHING_DROPPED = Sampling()
 INITIAL = ReferenceSettings()
+FEW = OwnSamples(size=6, refresh=2, steps=4)
 
 
 def make_task(pipeline: Path, road: Path, *, objective: str = "diffusion_dpo", lora: Lora | None = None, noising: str = "shared",
               sampling: Sampling = NOTHING_DROPPED, beta: float | None = 100.0, reference: ReferenceSettings = INITIAL,
-              settings: Settings = SETTINGS) -> AlignmentTask:  # fmt: skip
+              settings: Settings = SETTINGS, own: OwnSamples = FEW) -> AlignmentTask:  # fmt: skip
     """settings: of the run, for a reference that changes with its stages."""
     needs = OBJECTIVES[objective]
+    noising = "trajectory" if needs.own_samples else noising
     backbone = load_backbone("stable_diffusion", str(pipeline))
     preferences = rows_of(read_preferences(road / "preferences"), needs)
     scores = {sample: (1.0 - place, 0.5 - 0.3 * place) for row in preferences for place, sample in enumerate(row.samples)}
@@ -51,10 +54,14 @@ def make_task(pipeline: Path, road: Path, *, objective: str = "diffusion_dpo", l
     else:
         backbone.denoiser.requires_grad_(True)
     measured_from = build_reference(backbone.denoiser, reference, settings) if needs.reference else None
+    buffer = None
+    if needs.own_samples:
+        buffer = Buffer(own, backbone, groups, prompt_dropout=sampling.prompt_dropout, timesteps=sampling.timesteps, seed=7)
     arguments = {"beta": beta} if beta is not None and needs.reference is not None and "beta" in defaults(objective) else {}
     return AlignmentTask(
         backbone, groups, build_objective(objective, **arguments), needs, load_noising(noising), measured_from,
         teacher=_teacher(backbone) if "teacher" in needs.reads else None, mask=Mask() if "mask" in needs.reads else None,
+        own_samples=buffer,
         sampling=sampling, seed=7, identity=identity, write_weights=lambda denoiser, folder: backbone.save_trained(folder),
     )  # fmt: skip
 

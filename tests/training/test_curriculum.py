@@ -202,6 +202,11 @@ class Recorder:
 
     def follow(self, step: int, metrics: dict[str, float]) -> None: ...
 
+    def buffer(self) -> dict[str, Tensor]:
+        return {}
+
+    def refill(self, buffer: dict[str, Tensor]) -> None: ...
+
     def warnings(self, history: list[dict[str, float]]) -> dict[str, str]:
         return {}
 

@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_named(name: str, tmp_path: Path) -> None:
     parameters["linear.weight"].grad = torch.ones(2, 2)
     optimizer.step()
     averages = {key: value.detach().clone() for key, value in parameters.items()}
-    checkpoint.write(tmp_path / "step_1", parameters, optimizer, averages, {"step": 1, "identity": {}}, lambda folder: None)
+    checkpoint.write(tmp_path / "step_1", parameters, optimizer, averages, {"step": 1, "identity": {}}, {}, lambda folder: None)
     assert checkpoint.read(tmp_path / "step_1", parameters, optimizer, averages, {})["step"] == 1
     path = tmp_path / "step_1/resume" / name
     path.write_bytes(path.read_bytes()[:-1])
