@@ -19,8 +19,8 @@ from pipelines.score import declared_dimensions
 
 CONFIGS = sorted(bundled_configs().rglob("*.yaml"))
 METHODS = [path for path in CONFIGS if path.parent.name == "methods"]
-# What has no bundled source: segment labels, the policy's own samples.
-WITHOUT_DATA = {"densedpo", "dro"}
+# What has no bundled source: segment labels.
+WITHOUT_DATA = {"densedpo"}
 HEADER = ("Paper", "Command", "Hardware", "Time", "Expected")
 
 

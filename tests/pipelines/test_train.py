@@ -315,6 +315,17 @@ def test_train_before_its_input_says_what_to_run(tiny_pipeline: Path, tmp_path: 
         run(load_config(config_file(tmp_path / "run", tiny_pipeline)), progress=QUIET)
 
 
+DRO = {"objective": "dro", "noising": "trajectory"}
+
+
+def test_own_samples_have_defaults_where_they_are_read() -> None:
+    """The release's of Diffusion-DRO; a pairwise stabiliser may act on expert and own sample."""
+    section = Train.model_validate(DRO | {"stabilisers": {"winner_safeguard": {}}})
+    assert section.own_samples is not None and section.own_samples.model_dump() == {"size": 16, "refresh": 1, "steps": 20}
+    assert Train.model_validate({}).own_samples is None
+    Train.model_validate(DRO | {"own_samples": {"steps": 10}, "timesteps": [0.4, 0.5]})
+
+
 @pytest.mark.parametrize("values, message", [
     ({"objective": "diffusion_dop"}, r"unknown objective 'diffusion_dop' \(did you mean 'diffusion_dpo'\?\)"),
     ({"objective": {"name": "ipo", "betta": 3}}, r"objective 'ipo' has no argument 'betta' \(did you mean 'beta'\?\); it takes: beta"),
@@ -323,7 +334,13 @@ def test_train_before_its_input_says_what_to_run(tiny_pipeline: Path, tmp_path: 
     ({"objective": "tgdpo"}, r"'tgdpo' reads a teacher; add one, for example train: \{teacher: runs/earlier/train/final\}"),
     ({"objective": "sparsepo"}, r"'sparsepo' reads a mask; add one, for example train: \{mask: \{kind: activation\}\}"),
     ({"teacher": "runs/x"}, "'diffusion_dpo' reads no teacher; remove train.teacher"),
-    ({"objective": "dro"}, "'dro' reads the policy's own samples, which this stage does not make yet"),
+    ({"objective": "dro"}, "'dro' reads own samples, noising 'shared' has none; set train.noising: trajectory"),
+    ({"noising": "trajectory"}, "'diffusion_dpo' reads no own samples; remove train.noising: trajectory, or choose .*: dro"),
+    ({"own_samples": {"size": 4}}, "'diffusion_dpo' reads no own samples; remove train.own_samples, or choose"),
+    (DRO | {"own_samples": {"steps": 5}, "timesteps": [0.4, 0.5]}, r"some have no point in train\.timesteps \[0\.4, 0\.5\]; set .* to 10 or"),
+    (DRO | {"own_samples": {"size": 0}}, "own_samples.size"),
+    (DRO | {"own_samples": {"guidance": 3}}, "own_samples.guidance"),
+    (DRO | {"objective": "fsft", "stabilisers": {"winner_safeguard": {}}, "noising": "shared"}, "'fsft' trains on positives"),
     ({"stabilisers": {"safeguard": {}}}, "unknown stabiliser 'safeguard'"),
     ({"objective": "capo", "stabilisers": {"winner_safeguard": {}}}, "act on pairs, and objective 'capo' trains on lists"),
     ({"objective": "tgdpo", "teacher": "x", "stabilisers": {"kl_correction": {}}}, "and objective 'tgdpo' reads predictions"),
