@@ -20,8 +20,8 @@ def ldpo(outputs: Outputs, *, beta: float = 5000.0, alpha: float = 0.5, nominal:
     steps = by_step(drift)
     count = steps.shape[2]
     lengths = torch.full(steps.shape[:2], count, device=steps.device) if outputs.lengths is None else outputs.lengths
-    own, common = within(lengths, count), within(lengths.min(1, keepdim=True).values, count)
-    weight = common.to(steps) + alpha * (own & ~common)
+    own, common = (within(each, count).to(steps) for each in (lengths, lengths.min(1, keepdim=True).values))
+    weight = alpha * own + (1 - alpha) * common
     winner, loser = pair(-0.5 * beta / (nominal or count) * (weight * steps).sum(2))
     margin = winner - loser
     return Loss(softplus(-margin), margin)
