@@ -60,9 +60,9 @@ class Pair(Section):
     maximum_gap: float | None = PairingSettings.maximum_gap
     minimum_winner: float | None = PairingSettings.minimum_winner
     agreement: tuple[str, ...] = PairingSettings.agreement
-    spans: tuple[str, ...] = PairingSettings.spans
-    span_margin: float = PairingSettings.span_margin
-    minimum_judged: float = PairingSettings.minimum_judged
+    spans: tuple[str, ...] = Field(default=PairingSettings.spans, exclude_if=lambda spans: not spans)
+    span_margin: float = Field(default=PairingSettings.span_margin, exclude_if=lambda margin: margin == PairingSettings.span_margin)
+    minimum_judged: float = Field(default=PairingSettings.minimum_judged, exclude_if=lambda share: share == PairingSettings.minimum_judged)
     length: int | None = PairingSettings.length
     ties: Literal["drop", "keep"] = PairingSettings.ties
     deduplicate: bool = PairingSettings.deduplicate

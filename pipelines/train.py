@@ -41,14 +41,18 @@ class Train(Settings):
     )
     standardise_scores: bool = Field(default=False, description="each score less its mean over all samples, over its deviation")
     reference: ReferenceSettings = Field(
-        default=ReferenceSettings(), description="what drift is measured from: initial, on_policy, previous_stage, or {name: ema, decay: …}"
+        default=ReferenceSettings(),
+        exclude_if=lambda reference: reference == ReferenceSettings(),
+        description="what drift is measured from: initial, on_policy, previous_stage, or {name: ema, decay: …}",
     )
     teacher: Path | None = Field(
         default=None, description="a checkpoint further on than the base (RUN/train/final of an earlier run), for objectives that read one"
     )
     mask: MaskSettings | None = Field(default=None, description="weights of positions, for objectives that read them")
     own_samples: OwnSamples | None = Field(
-        default=None, description="what the policy samples for its training; None: the defaults where the objective reads own samples"
+        default=None,
+        exclude_if=lambda own: own is None,
+        description="what the policy samples for its training; None: the defaults where the objective reads own samples",
     )
     lora: Lora | None = Field(default=None, description="train an adapter, the base under it being the initial reference; None: all of it")
     reference_dtype: Literal["float32", "bfloat16", "float16"] = Field(

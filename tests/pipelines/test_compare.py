@@ -395,7 +395,7 @@ def test_a_pupil_comes_after_its_teacher_and_takes_its_chosen_training_of_the_se
     for seed, job in ((3, grid[1]), (4, final[0]), (5, final[1])):
         assert taught(pupil, seed, roads, found).train.teacher == job.weights
     assert taught(teacher, 4, roads, found) is teacher and taught(pupil, 4, [pupil], {}) is pupil
-    found = {"diffusion_dpo": Contest("diffusion_dpo", "", "diffusion_dpo", grid, {}, None, [])}  # all failed: there are no weights, and none of another seed
+    found = {"diffusion_dpo": Contest("diffusion_dpo", "", "diffusion_dpo", grid, {}, None, [])}  # all failed: there are no weights
     assert taught(pupil, 3, roads, found).train.teacher == grid[0].weights
     with pytest.raises(ValueError, match="tgdpo has the seed 4, and its teacher diffusion_dpo was not trained with it"):
         taught(pupil, 4, roads, found)
