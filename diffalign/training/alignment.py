@@ -172,7 +172,9 @@ class AlignmentTask:
 
     def _own(self, uniform: Tensor) -> Records | None:
         """What the number that would draw a visit's timestep draws of this step's own samples."""
-        return None if self.own_samples is None else self.own_samples.at(self.step, self._evaluating).drawn(uniform[:, 0])
+        if self.own_samples is None:
+            return None
+        return self.own_samples.at(self.step, OnPolicy(self.backbone.denoiser).use).drawn(uniform[:, 0])
 
     def _networks(self, batch: GroupBatch) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
         """Policy and reference as a noising may run them: evaluation mode, no gradient, each sample under its group's prompt."""

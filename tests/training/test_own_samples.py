@@ -25,6 +25,7 @@ from diffalign.training.loop import Visit, train
 from diffalign.training.lora import Lora
 from diffalign.training.own_samples import OwnSamples, Records, follow_path
 from diffalign.training.randomness import generator
+from diffalign.training.reference import OnPolicy
 from diffalign.training.settings import Settings
 
 VISITS = [Visit(group, draw) for draw in range(4) for group in range(12)]
@@ -119,7 +120,7 @@ def test_a_path_is_diffusers_own(kind: str, tiny_pipeline: Path, tmp_path: Path)
 
 def records_of(task: AlignmentTask, step: int = 0) -> Records:
     assert task.own_samples is not None
-    return task.own_samples.at(step, task._evaluating)
+    return task.own_samples.at(step, OnPolicy(task.backbone.denoiser).use)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=2, dropout=0.5)], ids=["full", "lora"])
@@ -244,7 +245,7 @@ def test_a_policy_on_the_way_is_sampled_in_evaluation_mode(tiny_pipeline: Path, 
 
     @contextmanager
     def noted() -> Iterator[nn.Module]:
-        with task._evaluating() as policy:
+        with OnPolicy(task.backbone.denoiser).use() as policy:
             modes.append(policy.training)
             yield policy
 
