@@ -143,7 +143,7 @@ class Config(Section):
 def _resolved(section: BaseModel) -> dict[str, Any]:
     """Plain values of a section, without what is null by default. Another null stays: `clip_norm: null` is not the default."""
     values = section.model_dump(mode="json")
-    for name, field in type(section).model_fields.items():
+    for name, field in [each for each in type(section).model_fields.items() if each[0] in values]:
         value = getattr(section, name)
         if value is None and field.default is None:
             del values[name]

@@ -140,10 +140,11 @@ class Train(Settings):
             )
         own, (low, high) = self.own_samples or OwnSamples(), self.timesteps
         object.__setattr__(self, "own_samples", own)
-        if own.steps * (high - low) < 1:
+        least = ceil(round(1 / (high - low), 6))  # rounded: 0.5 − 0.4 is a little under a tenth
+        if own.steps < least:
             raise ValueError(
                 f"own_samples.steps {own.steps}: of a path in so few, some have no point in train.timesteps {[low, high]}; "
-                f"set own_samples.steps to {ceil(1 / (high - low))} or more"
+                f"set own_samples.steps to {least} or more"
             )
 
 
