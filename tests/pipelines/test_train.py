@@ -193,7 +193,7 @@ def test_the_reference_is_a_setting(lora: dict | None, road: Callable[..., Confi
     run(config, progress=QUIET)
     lines = [json.loads(line) for line in (config.run / "train/metrics.jsonl").read_text().splitlines()]
     assert [line["distance"] == 0 for line in lines] == [True, False] * 3
-    with pytest.raises(ValueError, match=r"train\.reference\.name: was 'previous_stage', is now 'ema'"):
+    with pytest.raises(ValueError, match=r'train\.reference\.name: was "previous_stage", is now "ema"'):
         run(road(lora=lora, order=order, reference={"name": "ema", "decay": 0.9}), progress=QUIET)
 
 
