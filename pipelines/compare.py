@@ -56,7 +56,7 @@ class Compare(Section):
     validation_count: int = Field(default=200, ge=1)  # of the default's prompts
     select: str | None = None  # the score that chooses the points; default: the continuous REWARD.score of the reward trained on
     against: str = "diffusion_dpo"  # the method that the others are compared with, where it is one of them
-    curve: bool = False  # evaluate the checkpoints of the first seed too, for the steps to base + target
+    curve: bool = False  # keep and evaluate the checkpoints of the first seed too, for the steps to base + target
     target: float = Field(default=0.05, gt=0)  # of the first headline score: overall, where the reward has one
     workers: int = Field(default=1, ge=1)  # trainings at a time
     retry: bool = False  # train again what failed
@@ -119,7 +119,8 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
                 found[road.name] = Contest(road.name, road.variant, objective, grid, means, chosen, seeded, unprepared.get(road.name))
             new = [job for road in due for job in found[road.name].final]
             final += new
-            train_jobs(new, workers=settings.workers, retry=settings.retry, progress=progress)
+            curves = [found[road.name].final[0].name for road in due if settings.curve and found[road.name].final]
+            train_jobs(new, workers=settings.workers, retry=settings.retry, progress=progress, keep=curves)
         contests = [found[road.name] for road in roads]
         models = weights_of(final)
         if settings.curve:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -156,9 +157,10 @@ def link_stages(source: Path, run: Path, stages: Iterable[str]) -> None:
             link.symlink_to(os.path.relpath(target.resolve(), run.resolve()), target_is_directory=True)
 
 
-def train_jobs(jobs: Sequence[Job], *, workers: int, retry: bool, progress: Progress) -> None:
+def train_jobs(jobs: Sequence[Job], *, workers: int, retry: bool, progress: Progress, keep: Collection[str] = ()) -> None:
     """Trains the jobs that are not done, each in a process of its own, `workers` at a time; one that is half done goes on.
 
+    keep   names of jobs whose checkpoints stay; others' go when they are done: hundreds of jobs would fill a disk with them
     A job that fails leaves failure.txt, the others go on; it is tried again with `retry` alone. ValueError where another process trains
     one of them; those of a comparison that was killed end by themselves (compare_child).
     """
@@ -178,6 +180,8 @@ def train_jobs(jobs: Sequence[Job], *, workers: int, retry: bool, progress: Prog
                     running.remove((job, process))
                     process.communicate()  # closes its standard input
                     _settle(job, process.returncode)
+                    if process.returncode == 0 and job.name not in keep:
+                        shutil.rmtree(stage_path(job.config, "train") / "checkpoints", ignore_errors=True)
                     progress.say(f"compare: {job.name}: {job.failure or 'done'}")
                     advance(1)
         finally:

@@ -134,6 +134,12 @@ def test_the_data_are_made_once_and_are_the_same_for_all(made: Made) -> None:
 
 
 @pytest.mark.integration
+def test_checkpoints_stay_for_the_curve_alone(made: Made) -> None:
+    kept = [job.name for job in (made.run / "jobs").iterdir() if (job / "train/checkpoints").is_dir() and (job / "train/final").is_dir()]
+    assert len(kept) == 2 and all("-seed4-" in name for name in kept)
+
+
+@pytest.mark.integration
 def test_a_method_that_fails_leaves_the_others(made: Made) -> None:
     methods = made.result["methods"]
     assert set(methods) == set(METHODS) and "scores" not in methods["broken"] and "learning_rate" not in methods["broken"]
