@@ -218,14 +218,16 @@ def _templates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _unit_area(shape: str) -> float:
     """The area of a shape of radius 1."""
     steps = (np.arange(400) + 0.5) / 100 - 2
-    return float(coverage(shape, *np.meshgrid(steps * 100, steps * 100), 100).sum()) / 100**2
+    x, y = np.meshgrid(steps * 100, steps * 100)
+    return float(coverage(shape, x, y, 100).sum()) / 100**2
 
 
 @cache
 def _perimeter(shape: str) -> float:
     """The length of the outline of a shape, in equivalent radii."""
     steps = (np.arange(400) + 0.5) / 100 - 2
-    drawn = coverage(shape, *np.meshgrid(steps * 100, steps * 100), 100)
+    x, y = np.meshgrid(steps * 100, steps * 100)
+    drawn = coverage(shape, x, y, 100)
     down, across = np.gradient(ndimage.gaussian_filter(drawn, 2))
     slope = np.hypot(down, across)
     return float(slope.sum()) / 100 / math.sqrt(_unit_area(shape) / math.pi)
