@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pipelines.config import Config, Section, settings_of
+from pipelines.model import MediaSize, check_size, load_model, shown_size
 from pipelines.progress import Progress
 from pipelines.prompts import refuse_long_prompts
 from pipelines.stage import StageFolder, open_stage, require_stage, stage_path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from diffalign.data.records import Candidate, Preference
 
 PROMPTS_PER_SHARD = 512
-Sizes = dict[str, tuple[int, int]]  # candidate_id → (height, width) at which it is encoded
+Sizes = dict[str, tuple[int, ...]]  # candidate_id → shape of the media at which it is encoded
 
 
 class Encode(Section):
@@ -34,7 +35,7 @@ class Encode(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     posterior: Literal["sample", "mean"] = "sample"
     batch_size: int = Field(default=64, ge=1)
-    size: tuple[int, int] | None = None  # (height, width): resize to cover it, crop the centre; None: each image's own size
+    size: MediaSize | None = None  # resize to cover it, crop the centre, cut what is longer; None: each medium's own
     candidates_per_shard: int = Field(default=512, ge=1)
     flip: bool = False  # keep the latents of the mirrored images too, for flips shared by a group
     long_prompts: Literal["refuse", "truncate"] = "refuse"
@@ -43,13 +44,6 @@ class Encode(Section):
     @classmethod
     def _square(cls, value: Any) -> Any:
         return (value, value) if isinstance(value, int) else value
-
-    @field_validator("size")
-    @classmethod
-    def _size_in_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
-        if value is not None and not all(8 <= side <= 8192 for side in value):
-            raise ValueError(f"got {value}; each side is 8 to 8192 pixels, for example 512 or [512, 768]")
-        return value
 
 
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
@@ -69,7 +63,6 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
 def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progress) -> None:
     from diffalign.data.latents import CacheDescription, write_cache_description
     from diffalign.data.records import read_preferences
-    from pipelines.model import load_model
 
     preferences = read_preferences(stage_path(config, "pair"))
     backbone = load_model(config.model)
@@ -80,9 +73,8 @@ def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progr
     if truncated:
         over = f"{truncated} of {len(prompts)} prompts are over {backbone.token_limit} tokens and are cut there"
         progress.say(f"encode: {over}", style="yellow")
-    factor = downsampling(backbone)
     folder = require_stage(config, "encode", "generate")
-    sizes = sizes_of(folder, preferences, section.size, factor)
+    sizes = sizes_of(folder, preferences, section.size, backbone)
     plan = plan_shards(sizes, section.candidates_per_shard)
     encode_prompts(stage.path, prompts, backbone, section, progress)
     encode_candidates(stage.path, folder, plan, sizes, backbone, section, config.seed, progress)
@@ -96,51 +88,50 @@ def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progr
     stage.finish({**counts, "dtype": section.dtype, "shapes": shapes, "sizes": sorted(set(sizes.values()))})
 
 
-def downsampling(backbone: Backbone) -> int:
-    """Pixels per latent, along each side: images are brought to a multiple of it."""
-    import torch
+def sizes_of(folder: Path, preferences: Sequence[Preference], size: tuple[int, ...] | None, backbone: Backbone) -> Sizes:
+    """The shape of the media at which each candidate that the preferences name will be encoded, in the order of the files.
 
-    return 64 // backbone.encode(torch.zeros(1, 3, 64, 64), seeds=None).shape[-1]
-
-
-def sizes_of(folder: Path, preferences: Sequence[Preference], size: tuple[int, int] | None, factor: int) -> Sizes:
-    """(height, width) at which each candidate that the preferences name will be encoded, in the order of the files.
-
-    ValueError for candidates that are not there, an image smaller than one latent, or a group that joins several sizes.
+    ValueError for candidates that are not there, a medium smaller than one latent, or a group whose sizes differ in more than their time.
     """
+    from diffalign.data.modalities import media_class
+    from diffalign.data.records import modality_of_candidates
     from diffalign.data.shards import read_rows
 
-    if size is not None and any(side % factor for side in size):
-        near = [side // factor * factor for side in size]
-        raise ValueError(f"encode.size is {list(size)}; this model's latents need multiples of {factor} pixels, for example {near}")
+    check_size(backbone, size, "encode.size")
+    modality = modality_of_candidates(folder)
+    if modality != backbone.modality:
+        raise ValueError(f"the candidates in {folder} are {modality}, {backbone.source!r} takes {backbone.modality}; choose another model")
+    media = media_class(modality)
     wanted = {sample for preference in preferences for sample in preference.samples}
-    sizes = {}
-    for row in read_rows(folder, ["candidate_id", "height", "width"]):
+    sizes: Sizes = {}
+    for row in read_rows(folder, ["candidate_id", *media.COLUMNS]):
         if row["candidate_id"] in wanted:
-            height, width = size or (row["height"] // factor * factor, row["width"] // factor * factor)
-            if not height or not width:
-                small = f"candidate {row['candidate_id']!r} is {row['width']} × {row['height']} pixels"
-                raise ValueError(f"{small}, smaller than one latent ({factor}); drop it or set encode.size")
-            sizes[row["candidate_id"]] = (height, width)
+            own = media.shape_of(row, backbone.rate)
+            whole = size or backbone.whole(own)
+            if not all(whole):
+                small = f"candidate {row['candidate_id']!r} is {shown_size(own)}, smaller than one latent"
+                raise ValueError(f"{small}; drop it or set encode.size")
+            sizes[row["candidate_id"]] = whole
     missing = sorted(wanted - sizes.keys())
     if missing:
         raise ValueError(
             f"{len(missing)} of the {len(wanted)} candidates that preferences name are not in {folder}, the first: {missing[0]!r}; "
             "make both again: diffalign pair CONFIG --redo"
         )
-    mixed = [preference for preference in preferences if len({sizes[sample] for sample in preference.samples}) > 1]
+    in_space = {name: shape if backbone.rate is None else shape[1:] for name, shape in sizes.items()}  # lengths are the objective's affair
+    mixed = [preference for preference in preferences if len({in_space[sample] for sample in preference.samples}) > 1]
     if mixed:
-        found = ", ".join(f"{width} × {height}" for height, width in sorted({sizes[sample] for sample in mixed[0].samples}))
+        found = ", ".join(map(shown_size, sorted({sizes[sample] for sample in mixed[0].samples})))
         raise ValueError(
-            f"{len(mixed)} of {len(preferences)} preferences join images of different sizes, the first: group {mixed[0].group_id!r} "
-            f"with {found}; set encode.size (for example encode.size=512) to bring all to one"
+            f"{len(mixed)} of {len(preferences)} preferences join {modality}s of different sizes, the first: group {mixed[0].group_id!r} "
+            f"with {found}; set encode.size (for example encode.size={list(backbone.size)}) to bring all to one"
         )
     return sizes
 
 
 def plan_shards(sizes: Sizes, candidates_per_shard: int) -> list[list[str]]:
     """Candidate ids per shard: of one size each, in the order of the files, so that one pass over the files fills them."""
-    by_size: dict[tuple[int, int], list[str]] = {}
+    by_size: dict[tuple[int, ...], list[str]] = {}
     for candidate, size in sizes.items():
         by_size.setdefault(size, []).append(candidate)
     return [ids[start : start + candidates_per_shard] for ids in by_size.values() for start in range(0, len(ids), candidates_per_shard)]
@@ -194,20 +185,20 @@ def encode_candidates(cache: Path, folder: Path, plan: Sequence[Sequence[str]], 
             candidates = waiting.pop(index)
             latents, flipped = [], []
             for batch in _batches(candidates, section.batch_size):
-                pixels = pixel_batch(batch, sizes[batch[0].candidate_id])
-                latents.append(_encode_batch(backbone, pixels, batch, section, seed, ""))
+                media = media_batch(batch, sizes[batch[0].candidate_id], backbone.rate)
+                latents.append(_encode_batch(backbone, media, batch, section, seed, ""))
                 if section.flip:
-                    flipped.append(_encode_batch(backbone, pixels.flip(-1), batch, section, seed, ":flipped"))
+                    flipped.append(_encode_batch(backbone, media.flip(-1), batch, section, seed, ":flipped"))
                 advance(len(batch))
             ids = [candidate.candidate_id for candidate in candidates]
             write_latents_shard(cache, index, ids, _join(latents), _join(flipped) if section.flip else None)
 
 
-def _encode_batch(backbone: Backbone, pixels: Tensor, batch: Sequence[Candidate], section: Encode, seed: int, suffix: str) -> Tensor:
+def _encode_batch(backbone: Backbone, media: Tensor, batch: Sequence[Candidate], section: Encode, seed: int, suffix: str) -> Tensor:
     from diffalign.data.latents import DTYPES
 
     seeds = [posterior_seed(seed, candidate.candidate_id + suffix) for candidate in batch] if section.posterior == "sample" else None
-    latents = backbone.encode(pixels, seeds=seeds).to("cpu", DTYPES[section.dtype])
+    latents = backbone.encode(media, seeds=seeds).to("cpu", DTYPES[section.dtype])
     finite = latents.flatten(1).isfinite().all(dim=1)
     if not finite.all():
         first = batch[int((~finite).nonzero()[0, 0])].candidate_id
@@ -223,27 +214,11 @@ def posterior_seed(seed: int, candidate_id: str) -> int:
     return int.from_bytes(sha256(f"posterior:{seed}:{candidate_id}".encode()).digest()[:8], "big") >> 1
 
 
-def pixel_batch(batch: Sequence[Candidate], size: tuple[int, int]) -> Tensor:
-    """The candidates' pixels (N, 3, H, W), float32 in [−1, 1], at `size` (height, width)."""
+def media_batch(batch: Sequence[Candidate], size: tuple[int, ...], rate: float | None) -> Tensor:
+    """The candidates' media (N, C, *size), float32 in [−1, 1]."""
     import torch
 
-    pixels = np.stack([fit(candidate.media.pixels(), size) for candidate in batch])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
-
-
-def fit(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) resized (Lanczos) to cover `size` (height, width), then its centre; as it is where it fits."""
-    import PIL.Image
-
-    height, width = size
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    scale = max(height / pixels.shape[0], width / pixels.shape[1])
-    if scale != 1:
-        resized = (max(width, round(pixels.shape[1] * scale)), max(height, round(pixels.shape[0] * scale)))
-        pixels = np.asarray(PIL.Image.fromarray(pixels).resize(resized, PIL.Image.Resampling.LANCZOS))
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    return pixels[top : top + height, left : left + width]
+    return torch.from_numpy(np.stack([candidate.media.tensor(size, rate) for candidate in batch]))
 
 
 def latent_shapes(folder: Path, plan: Sequence[Sequence[str]]) -> dict[tuple[int, ...], int]:

@@ -14,14 +14,14 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
 from pipelines.config import Config, Section, settings_of
 from pipelines.generate import SampleRequest, candidate_seed, sample_requests
 from pipelines.json_file import read_json
-from pipelines.model import load_model
+from pipelines.model import MediaSize, check_size, load_model, shown_size
 from pipelines.progress import Progress
 from pipelines.prompts import Prompt, Prompts, load_prompts, refuse_long_prompts
 from pipelines.report import GUARDS, Scored, curves, make_report
@@ -45,8 +45,8 @@ class Evaluate(Section):
     guidance: float = Field(default=3.0, ge=0)
     negative_prompt: str = ""
     scheduler: str | None = None  # default: the model's own
-    size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] | None = None  # height, width; default: the base's own
-    allow_other_size: bool = False  # compare although models, or training images, have another size
+    size: MediaSize | None = None  # default: the base's own
+    allow_other_size: bool = False  # compare although models, or training media, have another size
     long_prompts: Literal["refuse", "truncate"] = "refuse"
     rewards: Rewards | None = None  # default: those of the section score
     trained_on: tuple[str, ...] | None = None  # scores that the pairs were chosen by; default: pair.by and pair.agreement
@@ -176,7 +176,7 @@ def _fingerprint(config: Config, checkpoint: Path) -> str:
     return config.model.model_copy(update={"source": str(checkpoint.resolve()), "revision": None, "adapter": None}).fingerprint()
 
 
-def requests_of(prompts: Sequence[Prompt], section: Evaluate, seed: int, size: tuple[int, int], name: str) -> list[SampleRequest]:
+def requests_of(prompts: Sequence[Prompt], section: Evaluate, seed: int, size: tuple[int, ...], name: str) -> list[SampleRequest]:
     """One request per prompt and seed. Seeds are a function of (run's seed, prompt, k), equal for all models, and not those of generate."""
     return [
         SampleRequest(
@@ -197,9 +197,10 @@ def requests_of(prompts: Sequence[Prompt], section: Evaluate, seed: int, size: t
 
 
 def _sample(config: Config, section: Evaluate, stage: StageFolder, prompts: Sequence[Prompt], name: str, checkpoint: Path | None,
-            size: tuple[int, int] | None, progress: Progress) -> tuple[int, int]:  # fmt: skip
-    """Writes the shards of a model's samples that are missing; returns the size (height, width) that all models share."""
-    from diffalign.data.records import write_candidates
+            size: tuple[int, ...] | None, progress: Progress) -> tuple[int, ...]:  # fmt: skip
+    """Writes the shards of a model's samples that are missing; returns the size that all models share."""
+    from diffalign.data.modalities import media_class
+    from diffalign.data.records import modality_of_candidates, write_candidates
     from diffalign.data.shards import read_rows
 
     folder = stage.path / name
@@ -209,8 +210,8 @@ def _sample(config: Config, section: Evaluate, stage: StageFolder, prompts: Sequ
     missing = [index for index, path in enumerate(paths) if not path.is_file()]
     total = len(prompts) * section.samples_per_prompt
     if not missing:
-        first = next(read_rows(folder, ["height", "width"]))
-        return first["height"], first["width"]
+        media = media_class(modality_of_candidates(folder))
+        return media.shape_of(next(read_rows(folder, list(media.COLUMNS))), None)
     backbone = load_model(config.model) if checkpoint is None else load_aligned(config, checkpoint, _base_identity(config, stage))
     if checkpoint is None:
         stage.record["base_identity"] = backbone.identity()
@@ -234,25 +235,26 @@ def _base_identity(config: Config, stage: StageFolder) -> str:
     return stage.record["base_identity"]
 
 
-def _agreed_size(config: Config, section: Evaluate, backbone: Backbone, name: str, size: tuple[int, int] | None) -> tuple[int, int]:
-    """The size to sample at; ValueError where the base, the models or the training images differ and nobody allowed it (pain 18)."""
-    own = (int(backbone.size[0]), int(backbone.size[1]))
+def _agreed_size(config: Config, section: Evaluate, backbone: Backbone, name: str, size: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The size to sample at; ValueError where the base, the models or the training media differ and nobody allowed it (pain 18)."""
+    own = tuple(map(int, backbone.size))
+    check_size(backbone, section.size, "evaluate.size")
     wanted = size or section.size or own
     if section.allow_other_size:
         return wanted
     fix = "set evaluate.size to the size trained at, or evaluate.allow_other_size=true to compare all the same"
     if section.size is None and own != wanted:
-        raise ValueError(f"model {name!r} makes {own[1]} × {own[0]} pixels, the base {wanted[1]} × {wanted[0]}: nothing to compare; {fix}")
+        raise ValueError(f"model {name!r} makes {shown_size(own)}, the base {shown_size(wanted)}: nothing to compare; {fix}")
     trained = _trained_sizes(config) if name == ALIGNED else set()
     if trained and wanted not in trained:
-        sizes = ", ".join(f"{width} × {height}" for height, width in sorted(trained))
-        raise ValueError(f"evaluation at {wanted[1]} × {wanted[0]} pixels of a model trained on {sizes}: an unfair comparison; {fix}")
+        sizes = ", ".join(map(shown_size, sorted(trained)))
+        raise ValueError(f"evaluation at {shown_size(wanted)} of a model trained on {sizes}: an unfair comparison; {fix}")
     return wanted
 
 
-def _trained_sizes(config: Config) -> set[tuple[int, int]]:
-    """(height, width) of the images in the latent cache; empty where the run has none."""
-    return {(int(height), int(width)) for height, width in summary_of(config, "encode").get("sizes", [])}
+def _trained_sizes(config: Config) -> set[tuple[int, ...]]:
+    """The sizes of the media in the latent cache; empty where the run has none."""
+    return {tuple(map(int, size)) for size in summary_of(config, "encode").get("sizes", [])}
 
 
 def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[str, Mapping[str, Any]], progress: Progress) -> None:
@@ -275,7 +277,7 @@ def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[st
 
 
 def report_of(config: Config, section: Evaluate, folder: Path, prompts: Sequence[Prompt], models: Sequence[str], trained_on: Sequence[str],
-              size: tuple[int, int] | None) -> dict[str, Any]:  # fmt: skip
+              size: tuple[int, ...] | None) -> dict[str, Any]:  # fmt: skip
     """report.json from the samples and scores on disk."""
     scored = {name: Scored(name, read_scored(folder, name, prompts, section.samples_per_prompt)) for name in (BASE, *models)}
     unknown = [name for name in trained_on if name not in scored[BASE].scores]

@@ -122,7 +122,7 @@ def comparison_rows(evaluation: Path, names: list[str]) -> Iterator[Any]:
         base = candidates[0]
         for name, candidate in zip(names, candidates, strict=True):
             same = (candidate.group_id, candidate.prompt, candidate.seed) == (base.group_id, base.prompt, base.seed)
-            if not same or candidate.media.size != base.media.size:
+            if not same or candidate.media.columns != base.media.columns:
                 raise ValueError(
                     f"sample {candidate.candidate_id!r} of {name!r} and {base.candidate_id!r} of the base differ in prompt, seed or size: "
                     "they are no comparison; evaluate again with `diffalign evaluate CONFIG --redo`"
@@ -213,16 +213,18 @@ def gap_of(preference: Preference, sides: tuple[str, str]) -> float:
 
 def flags_of(preference: Preference, chosen: Candidate, rejected: Candidate) -> list[str]:
     """What a reader should look at first: tie, identical, size mismatch, saturation gap, different models."""
+    from diffalign.data.modalities.image import Image
     from reward_models.saturation import saturation
 
     flags = []
     if preference.win_probability == 0.5 or gap_of(preference, (chosen.candidate_id, rejected.candidate_id)) == 0:
         flags.append("tie")
-    if chosen.media.size != rejected.media.size:
+    if chosen.media.columns != rejected.media.columns:
         flags.append("size mismatch")
     elif chosen.media.identity() == rejected.media.identity():
         flags.append("identical")
-    if abs(saturation(chosen.media.pixels()) - saturation(rejected.media.pixels())) > SATURATION_GAP:
+    one, other = chosen.media, rejected.media
+    if isinstance(one, Image) and isinstance(other, Image) and abs(saturation(one.pixels()) - saturation(other.pixels())) > SATURATION_GAP:
         flags.append("saturation gap")
     if chosen.model != rejected.model:
         flags.append("different models")

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from pipelines.config import Section, settings_of
-from pipelines.model import load_model, model_name
+from pipelines.model import MediaSize, check_size, load_model, model_name
 from pipelines.progress import Progress
 from pipelines.prompts import Prompt, Prompts, load_prompts, refuse_long_prompts
 from pipelines.stage import open_stage
+from pipelines.strategies import Guided, Perturbed, vary_media
 
 if TYPE_CHECKING:
     from diffalign.backbones import Backbone
+    from diffalign.data.modalities import Media
     from diffalign.data.records import Candidate
     from pipelines.config import Config
 
@@ -37,15 +39,21 @@ class Generate(Section):
     models: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()  # sources; empty: the config's model
     negative_prompt: str = ""
     scheduler: str | None = None  # default: the model's own
-    size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] | None = None  # height, width; default: the model's own
+    size: MediaSize | None = None  # default: the model's own
     long_prompts: Literal["refuse", "truncate"] = "refuse"
     batch_size: int = Field(default=64, ge=1)  # speed and memory only
     prompts_per_shard: int = Field(default=32, ge=1)
+    guided: Guided | None = Field(default=None, exclude_if=lambda value: value is None)
+    perturbed: Perturbed | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One sample to make: everything that determines it, besides the weights."""
+    """One sample to make: everything that determines it, besides the weights.
+
+    asked     what is sampled, where that is not the group's prompt
+    strength  the share of the timesteps to which the group's real medium is noised first; None: from noise alone
+    """
 
     candidate_id: str
     group_id: str
@@ -54,9 +62,11 @@ class SampleRequest:
     steps: int
     guidance: float
     negative_prompt: str = ""
-    size: tuple[int, int] | None = None
+    size: tuple[int, ...] | None = None
     scheduler: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    asked: str | None = None
+    strength: float | None = None
 
 
 def candidate_seed(seed: int, group_id: str, k: int) -> int:
@@ -65,21 +75,28 @@ def candidate_seed(seed: int, group_id: str, k: int) -> int:
 
 
 def requests_for(prompt: Prompt, generate: Generate, seed: int) -> list[SampleRequest]:
-    """The K requests of a prompt; request k takes entry k of steps and guidance, cycled."""
+    """The K requests of a prompt, then those of slightly wrong ones; request k takes entry k of steps and guidance, cycled."""
+    from diffalign.data.records import ASKED, STRATEGY
+
+    guided, group = generate.guided, prompt.group_id
+    wrong = generate.perturbed.wrong(prompt.text, generate.prompts.world, seed, group) if generate.perturbed is not None else []
+    own: list[tuple[str, str | None]] = [("", None)] * generate.samples_per_prompt
     return [
         SampleRequest(
-            candidate_id=f"{prompt.group_id}-{k:02d}",
-            group_id=prompt.group_id,
+            candidate_id=f"{group}-{k:02d}",
+            group_id=group,
             prompt=prompt.text,
-            seed=candidate_seed(seed, prompt.group_id, k),
+            seed=candidate_seed(seed, group, k),
             steps=generate.steps[k % len(generate.steps)],
             guidance=generate.guidance[k % len(generate.guidance)],
             negative_prompt=generate.negative_prompt,
             size=generate.size,
             scheduler=generate.scheduler,
-            tags=prompt.tags,
+            tags=prompt.tags if text is None else {**prompt.tags, STRATEGY: strategy, ASKED: text},
+            asked=text,
+            strength=None if guided is None else guided.strength(seed, group, k),
         )
-        for k in range(generate.samples_per_prompt)
+        for k, (strategy, text) in enumerate([*own, *wrong])
     ]
 
 
@@ -89,42 +106,43 @@ def sample_requests(
     *,
     batch_size: int,
     model: str,
+    real: Callable[[str], Media] | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[Candidate]:
     """The candidates of the requests, in their order; batched over prompts wherever steps, guidance, size and so on are equal.
 
     model    what the records call it
+    real     prompt → the medium that requests with a strength start from
     advance  called with the number of samples after each batch
     """
-    from diffalign.data.modalities.image import Image
     from diffalign.data.records import Candidate
 
     alike: dict[tuple[Any, ...], list[int]] = {}
     for index, request in enumerate(requests):
-        key = (request.steps, request.guidance, request.negative_prompt, request.size, request.scheduler)
+        key = (request.steps, request.guidance, request.negative_prompt, request.size, request.scheduler, request.strength is None)
         alike.setdefault(key, []).append(index)
     made: dict[int, Candidate] = {}
-    for (steps, guidance, negative_prompt, size, scheduler), indices in alike.items():
+    for (steps, guidance, negative_prompt, size, scheduler, is_free), indices in alike.items():
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
-            pictures = backbone.sample(
-                [requests[index].prompt for index in batch],
-                [requests[index].seed for index in batch],
-                steps=steps,
-                guidance=guidance,
-                negative_prompt=negative_prompt,
-                size=size,
-                scheduler=scheduler,
-            )
-            if len(pictures) != len(batch):
-                raise ValueError(f"model {model!r} gave {len(pictures)} samples for {len(batch)} prompts; its backbone's sample() is wrong")
-            for index, pixels in zip(batch, pictures, strict=True):
+            asked = [requests[index].asked or requests[index].prompt for index in batch]
+            seeds = [requests[index].seed for index in batch]
+            options: dict[str, Any] = {"steps": steps, "guidance": guidance, "negative_prompt": negative_prompt, "size": size}
+            if is_free or real is None:
+                made_now = backbone.sample(asked, seeds, scheduler=scheduler, **options)
+            else:
+                starts = [real(requests[index].prompt) for index in batch]
+                strengths = [requests[index].strength or 0.0 for index in batch]
+                made_now = vary_media(backbone, starts, asked, seeds, strengths, **options)
+            if len(made_now) != len(batch):
+                raise ValueError(f"model {model!r} gave {len(made_now)} samples for {len(batch)} prompts; its backbone's sample() is wrong")
+            for index, media in zip(batch, made_now, strict=True):
                 request = requests[index]
                 made[index] = Candidate(
                     candidate_id=request.candidate_id,
                     group_id=request.group_id,
                     prompt=request.prompt,
-                    media=Image.from_pixels(pixels),
+                    media=media,
                     model=model,
                     seed=request.seed,
                     steps=request.steps,
@@ -147,22 +165,22 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         )
     prompts = load_prompts(generate.prompts, config.seed)
     sources = tuple(dict.fromkeys(generate.models)) or (config.model.source,)
-    per_prompt = [
-        generate.models[k % len(generate.models)] if generate.models else config.model.source for k in range(generate.samples_per_prompt)
-    ]
-    sources = tuple(source for source in sources if source in per_prompt)
+    models = generate.models or (config.model.source,)
+    most = generate.samples_per_prompt + (generate.perturbed.count if generate.perturbed is not None else 0)
+    sources = tuple(source for source in sources if source in models[:most])
+    real = generate.guided.source(config.seed) if generate.guided is not None else None
     blocks = [prompts[start : start + generate.prompts_per_shard] for start in range(0, len(prompts), generate.prompts_per_shard)]
 
     def requests_of(source: str, block: list[Prompt]) -> list[SampleRequest]:
         return [
             request
             for prompt in block
-            for request, made_by in zip(requests_for(prompt, generate, config.seed), per_prompt, strict=True)
-            if made_by == source
+            for k, request in enumerate(requests_for(prompt, generate, config.seed))
+            if models[k % len(models)] == source
         ]
 
     with open_stage(config, "generate", settings=_settings(config, generate, prompts, sources), redo=redo) as stage:
-        total = len(prompts) * generate.samples_per_prompt
+        total = sum(len(requests_of(source, block)) for source in sources for block in blocks)
         missing = stage.missing(len(sources) * len(blocks))
         if stage.is_complete and not missing:
             progress.say(f"generate: {total} candidates are in {stage.path}; nothing to do")
@@ -174,12 +192,13 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
                 if not shards:
                     continue
                 backbone = load_model(config.model, source=source)
+                check_size(backbone, generate.size, "generate.size")
                 if generate.long_prompts == "refuse":
                     refuse_long_prompts([prompt.text for prompt in prompts], backbone)
                 for index, block in shards:
                     requests = requests_of(source, block)
                     name = model_name(config.model, source)
-                    candidates = sample_requests(backbone, requests, batch_size=generate.batch_size, model=name, advance=advance)
+                    candidates = sample_requests(backbone, requests, batch_size=generate.batch_size, model=name, real=real, advance=advance)
                     write_candidates(stage.shard(index), candidates)
                 del backbone  # the next model must not find this one in memory
         stage.finish({"prompts": len(prompts), "candidates": total, "models": [model_name(config.model, source) for source in sources]})

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from pipelines.config import Model
 
 if TYPE_CHECKING:
     from diffalign.backbones import Backbone
+
+# (height, width) of images, (frames, height, width) of videos, (samples,) of sounds.
+MediaSize = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=3)]
+
+
+def check_size(backbone: Backbone, size: tuple[int, ...] | None, key: str) -> None:
+    """ValueError for a size of other axes than the model's media have, and for one that is no whole number of latents."""
+    if size is None:
+        return
+    if len(size) != len(backbone.size):
+        own = f"{backbone.modality} of {len(backbone.size)} axes, such as {list(backbone.size)}"
+        raise ValueError(f"{key} is {list(size)}; this model makes {own}")
+    near = backbone.whole(size)
+    if near != tuple(size):
+        nearest = list(near) if all(near) else list(backbone.size)
+        raise ValueError(f"{key} is {list(size)}, no whole number of this model's latents; for example {nearest}")
+
+
+def shown_size(size: Sequence[int]) -> str:
+    """(…, height, width) the way people write it, width first; a length in time last."""
+    return " × ".join(map(str, reversed(size)))
 
 
 def load_model(model: Model, *, source: str | None = None, **changes: Any) -> Backbone:

@@ -60,6 +60,8 @@ class Pair(Section):
     maximum_gap: float | None = PairingSettings.maximum_gap
     minimum_winner: float | None = PairingSettings.minimum_winner
     agreement: tuple[str, ...] = PairingSettings.agreement
+    thresholds: dict[str, dict[str, float]] = Field(default={}, exclude_if=lambda thresholds: not thresholds)
+    strategies: tuple[str, ...] = Field(default=PairingSettings.strategies, exclude_if=lambda strategies: not strategies)
     spans: tuple[str, ...] = Field(default=PairingSettings.spans, exclude_if=lambda spans: not spans)
     span_margin: float = Field(default=PairingSettings.span_margin, exclude_if=lambda margin: margin == PairingSettings.span_margin)
     minimum_judged: float = Field(default=PairingSettings.minimum_judged, exclude_if=lambda share: share == PairingSettings.minimum_judged)
@@ -97,8 +99,8 @@ class Pair(Section):
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """The names "reward.dimension" of the scores that choose the pairs: those that rank, that must agree, and that judge spans."""
-        return tuple(dict.fromkeys((*self.pairing(0).weights, *self.agreement, *self.spans)))
+        """The names "reward.dimension" of the scores that choose the pairs: that rank, must agree, keep thresholds, or judge spans."""
+        return tuple(dict.fromkeys((*self.pairing(0).weights, *self.agreement, *self.thresholds, *self.spans)))
 
     @property
     def rewards(self) -> tuple[str, ...]:

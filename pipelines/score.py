@@ -21,7 +21,7 @@ from pipelines.stage import StageFolder, open_stage, require_stage
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from diffalign.data.modalities.image import Image
+    from diffalign.data.modalities import Media
     from diffalign.data.records import Candidate
     from pipelines.config import Config
     from reward_models import Reward
@@ -98,7 +98,7 @@ def _load(reward: str, settings: str) -> Reward:
 def score_media(
     reward: Reward,
     prompts: Sequence[str],
-    media: Sequence[Image],
+    media: Sequence[Media],
     *,
     batch_size: int = 64,
     groups: Sequence[str] | None = None,

@@ -248,9 +248,14 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     samples, scores = [sample for row in rows for sample in row.samples], None
     if section.scores:
         scores = score_columns(config.run / "scores", section.scores, samples, standardise=section.standardise_scores)
+
+    def edges(length: int) -> list[float]:  # when batches are made, the backbone is there
+        return backbone.time_edges(length)
+
     groups = CachedGroups(
         LatentCache(latents), rows, needs.rows, triples=needs.triples, models_ties=models_ties,
         mismatched="mismatched" in needs.reads, lengths=needs.lengths, scores=scores,
+        time_edges=edges if needs.rows == "segments" else None,
     )  # fmt: skip
     if section.lora is None and config.model.dtype != "float32":
         raise ValueError(

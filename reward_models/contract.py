@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from diffalign.data.modalities import MODALITIES, Media
+from diffalign.data.modalities import Media, modality_of
 
 
 class Reward(Protocol):
@@ -32,12 +32,6 @@ class Reward(Protocol):
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """One list per dimension, one float per item, in order; higher is more of what the reward measures."""
         ...
-
-
-def modality_of(item: Media) -> str:
-    """The name in MODALITIES of a media handle's class (Image -> image), or the class's own name where it is none of them."""
-    class_name = type(item).__name__
-    return next((name for name, known in MODALITIES.items() if known == class_name), class_name)
 
 
 def check_call(reward: Reward, prompts: Sequence[str], media: Sequence[Media]) -> None:

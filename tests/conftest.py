@@ -19,7 +19,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from diffalign.backbones import quiet_loading
-    from diffalign.backbones.miniature import Architecture, build_autoencoder, build_pipeline, build_tokenizer
+    from diffalign.backbones.miniature.stable_diffusion import Architecture, build_autoencoder, build_pipeline
 
     quiet_loading()
     folder = tmp_path_factory.mktemp("tiny_pipeline")
@@ -29,8 +29,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        tokenizer = build_tokenizer(list(PROMPTS) * 3, folder / "tokenizer", architecture.token_limit)
-        pipeline = build_pipeline(architecture, tokenizer, build_autoencoder(architecture))
+        pipeline = build_pipeline(architecture, list(PROMPTS) * 3, build_autoencoder(architecture), folder / "tokenizer")
     pipeline.save_pretrained(folder)
     return folder
 

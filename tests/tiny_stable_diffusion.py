@@ -20,7 +20,7 @@ def save_tiny_stable_diffusion(folder: Path, *, version: int = 1, seed: int = 0)
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from diffalign.backbones import quiet_loading
-    from diffalign.backbones.miniature import build_tokenizer
+    from diffalign.backbones.miniature.clip import build_tokenizer
 
     quiet_loading()
 

@@ -7,14 +7,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffalign.data.modalities import Media
 from diffalign.did_you_mean import did_you_mean
 
 BACKBONES = {
     "stable_diffusion": "Stable Diffusion 1.x and 2.x, and the bundled miniature: latent UNet, CLIP text encoder; ε or v prediction",
+    "wan": "Wan 2.1, and the bundled miniature of the motion world: video transformer, T5 text encoder, causal autoencoder; rectified flow",
 }
 
 
@@ -29,7 +30,20 @@ class Backbone(Protocol):
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Default size of the media, (height, width) in pixels."""
+        """Default shape *S of the media: (H, W), (T, H, W) or (samples,)."""
+        ...
+
+    @property
+    def rate(self) -> float | None:
+        """Frames or samples per second of the media; None for images."""
+        ...
+
+    def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """The largest shape of media up to `size` that whole latents stand for; zeros where there is none."""
+        ...
+
+    def time_edges(self, length: int) -> list[float]:
+        """Where each of `length` latent positions along time begins, and the last one ends, as shares of the whole: length + 1 numbers."""
         ...
 
     def token_count(self, prompt: str) -> int:
@@ -46,6 +60,10 @@ class Backbone(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Media in [−1, 1] of scaled latents (N, C, *S)."""
+        ...
+
+    def media(self, decoded: Tensor) -> Sequence[Media]:
+        """Media of tensors (N, C, *S) in [−1, 1], as `decode` gives them."""
         ...
 
     def timestep(self, uniform: Tensor) -> Tensor:
@@ -86,8 +104,8 @@ class Backbone(Protocol):
         ...
 
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
-               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> np.ndarray:  # fmt: skip
-        """N media, uint8 (N, H, W, 3), each from noise of its own seed on the CPU: what the family's diffusers pipeline gives."""
+               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> Sequence[Media]:  # fmt: skip
+        """N media, each from noise of its own seed on the CPU: what the family's diffusers pipeline gives."""
         ...
 
     def save(self, folder: Path) -> None:

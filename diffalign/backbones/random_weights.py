@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from diffalign.backbones.miniature import build_tokenizer
+from diffalign.backbones.miniature.clip import build_tokenizer
 from diffalign.did_you_mean import did_you_mean
 
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors import SafetensorError
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor, nn
 
-from diffalign.backbones import dtype_argument, quiet_loading
+from diffalign.backbones import quiet_loading
 from diffalign.backbones.random_weights import random_pipeline
-from diffalign.model_source import source_path
+from diffalign.backbones.weights import (
+    adapters_of,
+    denoiser_identity,
+    encoder_identity,
+    fuse_adapter,
+    has_lora,
+    lora_layers,
+    read_denoiser,
+    read_pipeline,
+    to_uint8,
+)
+from diffalign.data.modalities.image import Image
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -50,6 +59,15 @@ class StableDiffusion:
         side = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
         return side, side
 
+    rate = None
+
+    def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        factor = self.pipeline.vae_scale_factor
+        return tuple(side // factor * factor for side in size)
+
+    def time_edges(self, length: int) -> list[float]:
+        raise ValueError(f"{self.source} makes images, which have no spans of time; choose an objective for whole samples: diffusion_dpo")
+
     @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
@@ -76,6 +94,9 @@ class StableDiffusion:
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
         return vae.decode(latents.to(vae.device, vae.dtype) / vae.config.scaling_factor).sample.clamp(-1, 1)
+
+    def media(self, decoded: Tensor) -> list[Image]:
+        return [Image.from_pixels(pixels) for pixels in to_uint8(decoded).transpose(0, 2, 3, 1)]
 
     def timestep(self, uniform: Tensor) -> Tensor:
         return (uniform * self.timestep_count).long().clamp_max(self.timestep_count - 1)
@@ -119,7 +140,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
-               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> np.ndarray:  # fmt: skip
+               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Image]:  # fmt: skip
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
         if scheduler is not None and scheduler not in SCHEDULERS:
@@ -140,104 +161,35 @@ class StableDiffusion:
             ).images  # fmt: skip
         finally:
             self.pipeline.scheduler = own
-        return np.rint(images * 255).astype(np.uint8)
+        return [Image.from_pixels(pixels) for pixels in np.rint(images * 255).astype(np.uint8)]
 
     def save(self, folder: Path) -> None:
         self.pipeline.save_pretrained(folder)
 
     def save_trained(self, folder: Path) -> None:
-        if not any("lora_" in name for name, _ in self.denoiser.named_parameters()):
-            self.denoiser.save_pretrained(folder / "unet")
-            return
-        from diffusers.utils import convert_state_dict_to_diffusers
-        from peft.utils import get_peft_model_state_dict
-
-        state = get_peft_model_state_dict(self.denoiser)
-        [config] = self.denoiser.peft_config.values()  # type: ignore[union-attr]  # set by add_adapter
-        # Readers take α = rank where the file does not say otherwise, and few read what diffusers could say: the scale α/rank goes into B.
-        state = {name: value * (config.lora_alpha / config.r) if ".lora_B." in name else value for name, value in state.items()}
-        layers = convert_state_dict_to_diffusers(state)
-        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, safe_serialization=True)
+        if has_lora(self.denoiser):
+            StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=lora_layers(self.denoiser), safe_serialization=True)
+        else:
+            self.pipeline.unet.save_pretrained(folder / "unet")
 
     def identity(self) -> str:
-        return _weights_hash({name: tensor for name, tensor in self.denoiser.state_dict().items() if "lora_" not in name})
+        return denoiser_identity(self.denoiser)
 
     def encoder_identity(self) -> str:
-        parts = {"vae": self.pipeline.vae, "text_encoder": self.pipeline.text_encoder}
-        tensors = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
-        return f"{str(self.pipeline.vae.dtype).removeprefix('torch.')}:{_weights_hash(tensors)}"
-
-
-def _weights_hash(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted((name.replace(".base_layer", ""), tensor) for name, tensor in tensors.items()):
-        # Integer sums over the bits, plain and by place: exact, so the same on every device and with any number of threads.
-        bits = tensor.detach().float().flatten().view(torch.int32).to(torch.int64)
-        place = torch.arange(1, len(bits) + 1, device=bits.device)
-        digest.update(f"{name} {tuple(tensor.shape)} {int(bits.sum())} {int((bits * place).sum())}".encode())
-    return digest.hexdigest()[:16]
+        return encoder_identity({"vae": self.pipeline.vae, "text_encoder": self.pipeline.text_encoder}, self.pipeline.vae.dtype)
 
 
 def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
          adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> StableDiffusion:  # fmt: skip
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is."""
-    if source.endswith(".ckpt"):
-        raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
     quiet_loading()
     if source.startswith("random:"):
         pipeline = random_pipeline(source.removeprefix("random:"), dtype)
     else:
-        pipeline = _read(source, dtype, revision)
+        pipeline = read_pipeline(StableDiffusionPipeline, source, dtype, revision, safety_checker=None, requires_safety_checker=False)
     if denoiser is not None:
-        _replace_denoiser(pipeline, Path(denoiser), dtype)
-    for place in [adapter] if isinstance(adapter, str | Path) else adapter or ():
-        _fuse(pipeline, str(place), source)
+        alike = ("in_channels", "out_channels", "cross_attention_dim")
+        pipeline.unet = read_denoiser(pipeline.unet, Path(denoiser), "unet", dtype, alike)
+    for place in adapters_of(adapter):
+        fuse_adapter(pipeline, "unet", place, source)
     return StableDiffusion(pipeline.to(device), source)
-
-
-def _read(source: str, dtype: torch.dtype, revision: str | None) -> StableDiffusionPipeline:
-    path = str(source_path(source) or source)
-    options = dict(safety_checker=None, requires_safety_checker=False, **dtype_argument(dtype))
-    try:
-        if path.endswith(".safetensors"):
-            # A single file holds weights alone. Where it lies in a diffusers folder, the configs there are its own; else the hub has them.
-            beside = {"config": str(Path(path).parent)} if (Path(path).parent / "model_index.json").is_file() else {}
-            return StableDiffusionPipeline.from_single_file(path, **beside, **options)
-        return StableDiffusionPipeline.from_pretrained(path, revision=revision, use_safetensors=True, **options)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # diffusers raises whatever it stumbles over in a damaged file, or in one of another kind
-        raise (FileNotFoundError if isinstance(error, OSError) else ValueError)(
-            f"model source {source!r} could not be loaded: {' '.join(str(error).split())[:300]}; give a diffusers folder "
-            f"with safetensors weights (model_index.json in it), a .safetensors file of a whole Stable Diffusion (in such a folder where "
-            f"there is no network), or a hub id that can be reached; fetch damaged files again"
-        ) from error
-
-
-def _replace_denoiser(pipeline: StableDiffusionPipeline, folder: Path, dtype: torch.dtype) -> None:
-    inner = folder / "unet" if (folder / "unet").is_dir() else folder
-    if not (inner / "config.json").is_file():
-        raise FileNotFoundError(
-            f"denoiser {str(folder)!r} holds no unet/config.json; give a folder that full fine-tuning wrote (RUN/train/final)"
-        )
-    unet = UNet2DConditionModel.from_pretrained(inner, use_safetensors=True, **dtype_argument(dtype))
-    for name in ("in_channels", "out_channels", "cross_attention_dim"):
-        if unet.config[name] != pipeline.unet.config[name]:
-            raise ValueError(
-                f"denoiser {str(folder)!r} has {name} {unet.config[name]}, the model {pipeline.unet.config[name]}: it is of another model"
-            )
-    pipeline.unet = unet
-
-
-def _fuse(pipeline: StableDiffusionPipeline, adapter: str, source: str) -> None:
-    """Adds a LoRA to the weights for good. ValueError where it cannot be read, or is of another model."""
-    fix = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
-    place = str(source_path(adapter) or adapter)
-    try:
-        pipeline.load_lora_weights(place)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"adapter {adapter!r} cannot be loaded onto {source!r}: {' '.join(str(error).split())[:300]}; {fix}") from error
-    if not getattr(pipeline.unet, "peft_config", None):  # diffusers only logs where no key fits
-        raise ValueError(f"adapter {adapter!r} has no weights for the denoiser of {source!r}; {fix}")
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()

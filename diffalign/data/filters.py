@@ -20,6 +20,7 @@ class Judged:
     is_tie     the judge does not prefer either, in no span where it judged spans
     samples    how many samples it has, before a list is cut to `settings.length`
     spans      1, −1 or 0 for each span of `settings.spans`
+    keeps_thresholds  whether it keeps those of every score of `settings.thresholds`
     """
 
     gap: float | None
@@ -28,10 +29,12 @@ class Judged:
     is_tie: bool
     samples: int
     spans: tuple[int, ...] = ()
+    keeps_thresholds: bool = True
 
 
 PAIR_FILTERS: dict[str, Callable[[Judged, PairingSettings], bool]] = {  # True: drop
     "ties": lambda pair, settings: settings.ties == "drop" and pair.is_tie,
+    "order": lambda pair, settings: settings.rule == "own_vs_rest" and pair.gap is not None and pair.gap < 0,
     "length": lambda pair, settings: settings.length is not None and pair.samples < settings.length,
     "minimum_gap": lambda pair, settings: settings.minimum_gap > 0 and _known(pair.gap, "minimum_gap") < settings.minimum_gap,
     "maximum_gap": lambda pair, settings: settings.maximum_gap is not None and _known(pair.gap, "maximum_gap") > settings.maximum_gap,
@@ -40,6 +43,7 @@ PAIR_FILTERS: dict[str, Callable[[Judged, PairingSettings], bool]] = {  # True: 
     ),
     "minimum_judged": lambda pair, settings: sum(map(abs, pair.spans)) < settings.minimum_judged * len(pair.spans),
     "agreement": lambda pair, settings: any(difference < 0 for difference in pair.agreement),
+    "thresholds": lambda pair, settings: not pair.keeps_thresholds,
 }
 
 
@@ -63,8 +67,10 @@ def split_group(group: Group, values: Sequence[float], settings: PairingSettings
     A candidate left without a partner is set aside as "alone" (its group has no other), "same_source" or "same_size".
     """
     dropped: dict[str, int] = {}
-    order = sorted(range(len(group.ids)), key=lambda index: group.ids[index])
-    read = [values, *(group.scores[name] for name in (*settings.agreement, *settings.spans))]
+    every = sorted(range(len(group.ids)), key=lambda index: group.ids[index])
+    order = [index for index in every if not settings.strategies or group.strategies[index] in settings.strategies]
+    _count(dropped, "strategies", len(every) - len(order))
+    read = [values, *(group.scores[name] for name in (*settings.agreement, *settings.thresholds, *settings.spans))]
     scored = [index for index in order if all(column[index] is not None and math.isfinite(column[index]) for column in read)]
     _count(dropped, "unscored", len(order) - len(scored))
     distinct = _distinct(group, scored) if settings.deduplicate else scored

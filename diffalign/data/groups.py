@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from diffalign.data.records import Candidate, Preference
+from diffalign.data.records import STRATEGY, Candidate, Preference
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,9 @@ class Group:
     scores       "reward.dimension" → value of each candidate; NaN where there is none
     sources      what the same-source rule compares (the model)
     identities   sha256 of each medium, "" where not computed (then nothing counts as identical)
-    sizes        shape of each medium, (width, height) for images
+    sizes        what each medium's columns say: (width, height) for images
     preferences  judgements that came with the data, for rule "imported"
+    strategies   what was wrong with the prompt that was sampled, "" for the group's own; () where all are
     """
 
     group_id: str
@@ -25,11 +27,19 @@ class Group:
     scores: Mapping[str, Sequence[float]]
     sources: Sequence[str]
     identities: Sequence[str]
-    sizes: Sequence[tuple[int, ...]]
+    sizes: Sequence[tuple[Any, ...]]
     preferences: Sequence[Preference] = ()
+    strategies: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        columns = {"sources": self.sources, "identities": self.identities, "sizes": self.sizes, **self.scores}
+        object.__setattr__(self, "strategies", self.strategies or [""] * len(self.ids))
+        columns = {
+            "sources": self.sources,
+            "identities": self.identities,
+            "sizes": self.sizes,
+            "strategies": self.strategies,
+            **self.scores,
+        }
         for name, column in columns.items():
             if len(column) != len(self.ids):
                 raise ValueError(
@@ -52,7 +62,7 @@ def group_candidates(
     scores       as `read_scores` gives them; a candidate without a score gets NaN
     identities   compute them (decodes every medium once); False where identical media need not be found
     """
-    members: dict[str, list[tuple[str, str, str, tuple[int, ...]]]] = {}
+    members: dict[str, list[tuple[str, str, str, tuple[Any, ...], str]]] = {}
     prompts: dict[str, str] = {}
     for candidate in candidates:
         known = prompts.setdefault(candidate.group_id, candidate.prompt)
@@ -61,7 +71,8 @@ def group_candidates(
                 f"group {candidate.group_id!r} has two prompts, {known!r} and {candidate.prompt!r}; a group answers one prompt"
             )
         identity = candidate.media.identity() if identities else ""
-        members.setdefault(candidate.group_id, []).append((candidate.candidate_id, candidate.source, identity, candidate.media.size))
+        size, strategy = tuple(candidate.media.columns.values()), candidate.tags.get(STRATEGY, "")
+        members.setdefault(candidate.group_id, []).append((candidate.candidate_id, candidate.source, identity, size, strategy))
     judged: dict[str, list[Preference]] = {}
     for preference in preferences:
         judged.setdefault(preference.group_id, []).append(preference)
@@ -78,6 +89,7 @@ def group_candidates(
                 sources=[row[1] for row in rows],
                 identities=[row[2] for row in rows],
                 sizes=[row[3] for row in rows],
+                strategies=[row[4] for row in rows],
                 preferences=judged.get(group_id, ()),
             )
         )

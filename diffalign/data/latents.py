@@ -49,7 +49,7 @@ class CacheDescription:
     posterior: str
     encoder: str
     seed: int = 0
-    size: tuple[int, int] | None = None
+    size: tuple[int, ...] | None = None
     flip: bool = False
     prompts_truncated: int = 0
     latent_shapes: dict[str, int] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from math import inf
@@ -28,23 +28,31 @@ HISTOGRAM_BINS = 20
 
 @dataclass(frozen=True)
 class Rule:
-    """A pairing rule: from the members of a part, best first, to the members of each proposed preference, best first."""
+    """A pairing rule: from the members of a part, best first, and the group, to the members of each proposed preference, best first."""
 
     kind: Kind | None  # None: as the data say
-    propose: Callable[[Sequence[int]], Iterable[tuple[int, ...]]]
+    propose: Callable[[Sequence[int], Group], Iterable[tuple[int, ...]]]
     does: str
 
 
+def _own_vs_rest(ranked: Sequence[int], group: Group) -> list[tuple[int, ...]]:
+    own = [index for index in ranked if not group.strategies[index]]
+    return [(own[0], other) for other in ranked if other != own[0]] if own else []
+
+
 RULES: dict[str, Rule] = {
-    "best_vs_worst": Rule("pair", lambda ranked: [(ranked[0], ranked[-1])], "one pair per prompt, the widest gap"),
-    "best_vs_rest": Rule("pair", lambda ranked: [(ranked[0], other) for other in ranked[1:]], "the best against each other sample"),
-    "all_pairs": Rule("pair", lambda ranked: combinations(ranked, 2), "every two samples"),
-    "ranked_list": Rule("list", lambda ranked: [tuple(ranked)], "one list per prompt, best first, with scores; `length` makes them equal"),
-    "labelled": Rule("labelled", lambda ranked: [(member,) for member in ranked], "single samples, 1 at or above the threshold, else 0"),
-    "random": Rule(
-        "pair", lambda ranked: [(ranked[0], ranked[-1])], "control: the pairs of best_vs_worst, a seeded coin says which is preferred"
+    "best_vs_worst": Rule("pair", lambda ranked, _: [(ranked[0], ranked[-1])], "one pair per prompt, the widest gap"),
+    "best_vs_rest": Rule("pair", lambda ranked, _: [(ranked[0], other) for other in ranked[1:]], "the best against each other sample"),
+    "all_pairs": Rule("pair", lambda ranked, _: combinations(ranked, 2), "every two samples"),
+    "ranked_list": Rule(
+        "list", lambda ranked, _: [tuple(ranked)], "one list per prompt, best first, with scores; `length` makes them equal"
     ),
-    "imported": Rule(None, lambda ranked: [], "the preferences that came with the data, filtered"),
+    "labelled": Rule("labelled", lambda ranked, _: [(member,) for member in ranked], "single samples, 1 at or above the threshold, else 0"),
+    "own_vs_rest": Rule("pair", _own_vs_rest, "the best sample of the prompt itself against each other, of slightly wrong prompts too"),
+    "random": Rule(
+        "pair", lambda ranked, _: [(ranked[0], ranked[-1])], "control: the pairs of best_vs_worst, a seeded coin says which is preferred"
+    ),
+    "imported": Rule(None, lambda ranked, _: [], "the preferences that came with the data, filtered"),
 }
 
 
@@ -53,7 +61,7 @@ class PairingSummary:
     """What pairing did.
 
     groups_read, groups_kept, candidates_read; pairs_kept   preferences of any kind
-    candidates_dropped   reason → candidates set aside before the rule: unscored, deduplicate, alone, same_source, same_size
+    candidates_dropped   reason → candidates set aside before the rule: unscored, strategies, deduplicate, alone, same_source, same_size
     pairs_dropped        filter → proposed preferences dropped
     ties                 proposed preferences without a winner, kept or not (of a ranked list: its tied samples)
     across_sources       kept preferences whose samples come from different models (unstable: pain 33)
@@ -150,7 +158,7 @@ def pair_groups(groups: Iterable[Group], settings: PairingSettings) -> PairingRe
 
 def _ruled(group: Group, settings: PairingSettings, set_aside: Counter[str]) -> Iterator[_Proposal]:
     """Proposals of a rule that ranks by scores."""
-    for name in (*settings.weights, *settings.agreement, *settings.spans):
+    for name in (*settings.weights, *settings.agreement, *settings.thresholds, *settings.spans):
         _check_score(group, name)
     values = [
         sum(weight * _number(group.scores[name][index]) for name, weight in settings.weights.items()) for index in range(len(group.ids))
@@ -160,7 +168,7 @@ def _ruled(group: Group, settings: PairingSettings, set_aside: Counter[str]) -> 
     rule = RULES[settings.rule]
     for part in split.parts:
         ranked = sorted(part, key=lambda index: (-values[index], group.ids[index]))
-        for members in rule.propose(ranked):
+        for members in rule.propose(ranked, group):
             tied = _tied(members, values)
             if rule.kind == "list" and settings.ties == "drop":
                 # A list is thinned to its distinct scores; it is a tie as a whole only where all are equal.
@@ -212,7 +220,16 @@ def _judge(group: Group, members: Sequence[int], values: Sequence[float], settin
     spans = tuple(int(ahead[name] > settings.span_margin) - int(ahead[name] < -settings.span_margin) for name in settings.spans)
     is_tie = not any(spans) if spans else values[best] == values[worst]
     agreement = tuple(ahead[name] for name in settings.agreement)
-    return Judged(values[best] - values[worst], values[best], agreement, is_tie, len(members), spans)
+    keeps = all(_keeps(limits, group.scores[name][best], group.scores[name][worst]) for name, limits in settings.thresholds.items())
+    return Judged(values[best] - values[worst], values[best], agreement, is_tie, len(members), spans, keeps)
+
+
+def _keeps(limits: Mapping[str, float], winner: float, loser: float) -> bool:
+    return (
+        winner >= limits.get("minimum_winner", -inf)
+        and loser >= limits.get("minimum_loser", -inf)
+        and limits.get("minimum_gap", -inf) <= round(winner - loser, 9) <= limits.get("maximum_gap", inf)  # 0.5 − 0.45 is 0.05 to people
+    )
 
 
 def _spread(members: Sequence[int], length: int) -> tuple[int, ...]:
@@ -247,6 +264,7 @@ def _preference(group: Group, members: Sequence[int], values: Sequence[float], j
         win_probability=0.5 if judged.is_tie and kind == "pair" else None,
         segment_labels=judged.spans or None,
         source=settings.source,
+        context=(group.strategies[members[-1]] or None) if kind == "pair" else None,
     )
 
 
@@ -319,4 +337,7 @@ FIXES = {
     "minimum_winner": "Lower minimum_winner",
     "minimum_judged": "Lower minimum_judged or span_margin",
     "agreement": "Remove scores from agreement",
+    "thresholds": "Widen them",
+    "order": "Rank by a score that sees what is wrong with the prompts, or generate more samples of the prompt itself",
+    "strategies": "Name other strategies, or none for all",
 }

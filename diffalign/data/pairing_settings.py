@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-RuleName = Literal["best_vs_worst", "best_vs_rest", "all_pairs", "ranked_list", "labelled", "random", "imported"]
+RuleName = Literal["best_vs_worst", "best_vs_rest", "all_pairs", "ranked_list", "labelled", "own_vs_rest", "random", "imported"]
+
+
+LIMITS = ("minimum_winner", "minimum_loser", "minimum_gap", "maximum_gap")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,9 @@ class PairingSettings:
     maximum_gap     a pair whose gap is larger is dropped (too easy: accuracy 1.0 soon, outputs no better; pain 14), or None
     minimum_winner  a pair whose best score is smaller is dropped (a bad sample is not to be learnt because another is worse), or None
     agreement       scores that must not disagree with the order (equal is no disagreement)
+    thresholds      score → {minimum_winner, minimum_loser, minimum_gap, maximum_gap}, any of them: what a pair must keep for that score too
+                    (Tango 2 filters by two judges so)
+    strategies      only samples of such wrong prompts, "" for those of the group's own prompt; () : all
     spans           a "reward.dimension" for each span of time, in order: a pair gets segment_labels, 1 where its first sample is better by
                     more than span_margin, −1 where its second is, else 0. Then it is a tie only where all spans are
     span_margin     in the units of `spans`
@@ -45,6 +51,8 @@ class PairingSettings:
     maximum_gap: float | None = None
     minimum_winner: float | None = None
     agreement: tuple[str, ...] = ()
+    thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    strategies: tuple[str, ...] = ()
     spans: tuple[str, ...] = ()
     span_margin: float = 0.0
     minimum_judged: float = 0.0
@@ -64,10 +72,10 @@ class PairingSettings:
         rules = get_args(RuleName)
         if self.rule not in rules:
             raise ValueError(f"unknown pairing rule {self.rule!r}; choose one of: {', '.join(rules)}")
-        for name in ("agreement", "spans"):
+        for name in ("agreement", "strategies", "spans"):
             names = getattr(self, name)
             if isinstance(names, str):
-                raise ValueError(f"{name} is a list of score names, got the text {names!r}; write {name}: [{names}]")
+                raise ValueError(f"{name} is a list of names, got the text {names!r}; write {name}: [{names}]")
             object.__setattr__(self, name, tuple(names))
         if self.rule == "imported":
             if self.by is not None:
@@ -85,6 +93,12 @@ class PairingSettings:
             )
         if self.minimum_winner is not None and math.isnan(self.minimum_winner):
             raise ValueError("minimum_winner is NaN; give a number or null")
+        for name, limits in self.thresholds.items():
+            unknown = sorted(set(limits) - set(LIMITS))
+            if unknown or not limits or not all(map(math.isfinite, limits.values())):
+                raise ValueError(f"thresholds of {name!r} are {dict(limits)}; give finite numbers for any of: {', '.join(LIMITS)}")
+        if self.thresholds and self.rule in ("ranked_list", "labelled", "imported"):
+            raise ValueError(f"thresholds are of pairs, and rule {self.rule!r} makes none; choose such as best_vs_worst")
         if self.ties not in ("drop", "keep"):
             raise ValueError(f"ties is {self.ties!r}; choose one of: drop, keep")
         if self.ties == "keep" and self.minimum_gap > 0:

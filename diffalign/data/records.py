@@ -12,35 +12,50 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from diffalign.data.modalities.image import Image
+from diffalign.data.modalities import Media, media_class, modality_of, modality_of_columns
+from diffalign.data.modalities.stored import arrow_type
 from diffalign.data.shards import open_parquet, read_rows, shard_paths, write_shard
 
 Kind = Literal["pair", "list", "labelled"]
 KINDS = ("pair", "list", "labelled")
+STRATEGY, ASKED = "strategy", "asked"  # tags of a candidate sampled from a slightly wrong prompt: what is wrong, and that prompt
 
 
 def _required(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
-CANDIDATES = pa.schema(
-    [
-        _required("candidate_id", pa.string()),
-        _required("group_id", pa.string()),
-        _required("prompt", pa.string()),
-        pa.field("media", Image.arrow_type()),  # nullable, or `datasets` would not recognise its feature
-        _required("model", pa.string()),
-        pa.field("seed", pa.int64()),
-        pa.field("steps", pa.int32()),
-        pa.field("guidance", pa.float32()),
-        pa.field("negative_prompt", pa.string()),
-        _required("width", pa.int32()),
-        _required("height", pa.int32()),
-        pa.field("parent", pa.string()),
-        _required("tags", pa.string()),  # JSON object of strings: `datasets` knows no map type
-    ]
-)
-CANDIDATE_FEATURES = {"media": Image.feature()}
+COLUMN_TYPES = {
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "frames": pa.int32(),
+    "fps": pa.float64(),
+    "samples": pa.int64(),
+    "sample_rate_hz": pa.int32(),
+    "channels": pa.int8(),
+}
+
+
+def candidates_schema(modality: str) -> pa.Schema:
+    """The columns of a table of candidates of a modality, whose own COLUMNS (width, height, …) stand in the middle."""
+    measures = [_required(name, COLUMN_TYPES[name]) for name in media_class(modality).COLUMNS]
+    return pa.schema(
+        [
+            _required("candidate_id", pa.string()),
+            _required("group_id", pa.string()),
+            _required("prompt", pa.string()),
+            pa.field("media", arrow_type()),  # nullable, or `datasets` would not recognise its feature
+            _required("model", pa.string()),
+            pa.field("seed", pa.int64()),
+            pa.field("steps", pa.int32()),
+            pa.field("guidance", pa.float32()),
+            pa.field("negative_prompt", pa.string()),
+            *measures,
+            pa.field("parent", pa.string()),
+            _required("tags", pa.string()),  # JSON object of strings: `datasets` knows no map type
+        ]
+    )
+
 
 PREFERENCES = pa.schema(
     [
@@ -73,7 +88,7 @@ class Candidate:
     candidate_id: str
     group_id: str
     prompt: str
-    media: Image
+    media: Media
     model: str = ""
     seed: int | None = None
     steps: int | None = None
@@ -88,8 +103,7 @@ class Candidate:
         return self.model
 
     def to_row(self) -> dict[str, Any]:
-        """A row of CANDIDATES."""
-        width, height = self.media.size
+        """A row of `candidates_schema` of its modality."""
         return {
             "candidate_id": self.candidate_id,
             "group_id": self.group_id,
@@ -100,20 +114,20 @@ class Candidate:
             "steps": self.steps,
             "guidance": self.guidance,
             "negative_prompt": self.negative_prompt,
-            "width": width,
-            "height": height,
+            **self.media.columns,
             "parent": self.parent,
             "tags": json.dumps(dict(self.tags), ensure_ascii=False, sort_keys=True),
         }
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Candidate:
-        """Of a row of CANDIDATES; the media stay undecoded."""
+        """Of a row of any `candidates_schema`; the media stay undecoded."""
+        media = media_class(modality_of_columns(row))
         return cls(
             candidate_id=row["candidate_id"],
             group_id=row["group_id"],
             prompt=row["prompt"],
-            media=Image.from_row(row["media"], f"candidate {row['candidate_id']}"),
+            media=media.from_row(row["media"], f"candidate {row['candidate_id']}"),
             model=row["model"],
             seed=row["seed"],
             steps=row["steps"],
@@ -135,7 +149,7 @@ class Preference:
     win_probability   P(first preferred over second) where votes or an importer give one; 0.5 is a tie; None unknown
     segment_labels    per time span of a pair: 1 the first is better, −1 the second, 0 neither; or None
     weight    of the row in the loss, finite and ≥ 0
-    source    reward or data set that judged; context, user: who asked and whom, where known
+    source    reward or data set that judged; context, user: who asked and whom, where known. Of wrong prompts context says what is wrong
     """
 
     group_id: str
@@ -189,9 +203,18 @@ class Preference:
         return cls(**values)
 
 
-def write_candidates(path: Path, candidates: Iterable[Candidate]) -> None:
-    """One shard of candidates, media embedded as bytes."""
-    write_shard(path, [candidate.to_row() for candidate in candidates], CANDIDATES, CANDIDATE_FEATURES)
+def write_candidates(path: Path, candidates: Sequence[Candidate], modality: str = "image") -> None:
+    """One shard of candidates of one modality, media embedded as bytes. ValueError for a candidate of another.
+
+    modality  of a shard without candidates
+    """
+    modality = modality_of(candidates[0].media) if candidates else modality
+    for candidate in candidates:
+        own = modality_of(candidate.media)
+        if own != modality:
+            raise ValueError(f"candidate {candidate.candidate_id!r} is {own} among {modality}; a set has one modality")
+    features = {"media": media_class(modality).feature()}
+    write_shard(path, [candidate.to_row() for candidate in candidates], candidates_schema(modality), features)
 
 
 def write_preferences(path: Path, preferences: Iterable[Preference]) -> None:
@@ -201,7 +224,13 @@ def write_preferences(path: Path, preferences: Iterable[Preference]) -> None:
 
 def read_candidates(folder: Path) -> Iterator[Candidate]:
     """The candidates of a folder in order, streamed; media are handles that decode on demand."""
-    return map(Candidate.from_row, read_rows(folder, CANDIDATES.names))
+    return map(Candidate.from_row, read_rows(folder, candidates_schema(modality_of_candidates(folder)).names))
+
+
+def modality_of_candidates(folder: Path) -> str:
+    """The modality of a folder of candidates, by its first shard."""
+    with open_parquet(shard_paths(folder)[0]) as file:
+        return modality_of_columns(file.schema_arrow.names)
 
 
 def read_preferences(folder: Path) -> list[Preference]:

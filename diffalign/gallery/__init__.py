@@ -19,21 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import numpy as np
+from typing import Any
 
 # What a score has to do with the training, in the order in which scores stand on the page: trained on it; another dimension of a reward
 # that was trained on; of a reward that was not; a measure of looks whose drift is a warning.
 ROLES = ("trained", "same reward", "held out", "guard")
-
-
-class Media(Protocol):
-    """What a sample of kind "image" must offer; decoded only while it is being written."""
-
-    def pixels(self) -> np.ndarray:
-        """uint8 of shape (H, W, 3), RGB."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -46,9 +36,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated item with its scores, named like "shapes.overall" or "sharpness.score"."""
+    """One generated item with its scores, named like "shapes.overall" or "sharpness.score".
 
-    media: Media
+    media  what the store of its kind reads, while it is being written: pixels() of an image, uint8 (H, W, 3)
+    """
+
+    media: Any
     scores: Mapping[str, float]
     candidate_id: str = ""
     kind: str = "image"  # a row of pictures.STORES here and of page/media.js there

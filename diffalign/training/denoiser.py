@@ -22,7 +22,7 @@ from diffalign.training.randomness import generator
 class DenoiserTask:
     """Trains the denoising error (the `sft` objective on groups of one) of a denoiser and a text encoder from random weights.
 
-    latents (N, C, *S) and tokens (N, L), one row per picture; a dropped caption becomes the tokens of the empty prompt, `empty` (L,).
+    latents (N, C, *S) and tokens (N, L), row by row; a dropped caption becomes the tokens of the empty prompt, `empty` (L,).
     min_snr weighs the error by min(SNR, γ)/SNR (Hang et al. 2023, arXiv:2303.09556, for ε); None weighs all timesteps alike.
     embed(text_encoder, tokens) gives the conditioning, with gradient.
     """
@@ -37,7 +37,7 @@ class DenoiserTask:
         self.state: dict[str, Tensor] = {}
         self.identity: dict[str, Any] = {
             "task": "denoiser",
-            "pictures": len(latents),
+            "media": len(latents),
             "prompt_dropout": prompt_dropout,
             "min_snr": min_snr,
             "seed": seed,
@@ -78,7 +78,7 @@ class DenoiserTask:
         return {}
 
     def describe(self, visit: Visit) -> str:
-        return f"picture {visit.group}"
+        return f"render {visit.group}"
 
     def write(self, folder: Path) -> None:
         self.write_weights(folder)

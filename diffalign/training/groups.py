@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -59,13 +60,15 @@ class CachedGroups:
     scores        candidate → its scores, in the place of what the rows were ranked by
     lengths       whether the objective takes samples of unequal length, along the first axis after the channels
     mismatched    whether the objective reads predictions under another prompt
+    time_edges    of a backbone: where each latent position in time begins, as shares of the medium, whose segment labels are of equal spans
     Raises ValueError where the set has no such rows, holds ties that would be counted as wins, lists of different or of unfit lengths, or
     latents of different shapes.
     """
 
     def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows, *, triples: bool = False,
                  models_ties: bool = False, mismatched: bool = False, lengths: bool = False,
-                 scores: Mapping[str, Sequence[float]] | None = None):  # fmt: skip
+                 scores: Mapping[str, Sequence[float]] | None = None,
+                 time_edges: Callable[[int], Sequence[float]] | None = None):  # fmt: skip
         self.cache, self.mismatched = cache, mismatched
         self.preferences = [row for each in preferences for row in _positives(each)] if rows == "positives" else list(preferences)
         have = Counter(preference.kind for preference in preferences)
@@ -101,6 +104,7 @@ class CachedGroups:
             raise ValueError("this objective compares prompts with each other's samples, and the set has one prompt; give more")
         self.dropout_embeds = cache.dropout_embeds()
         self.scores = scores
+        self.time_edges = time_edges
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -136,7 +140,7 @@ class CachedGroups:
             labels=torch.tensor([row.labels for row in rows]) if rows[0].labels is not None else None,
             win_probability=_column([row.win_probability for row in rows]),
             lengths=torch.tensor([[self.cache.shape(sample)[1] for sample in row.samples] for row in rows]) if self.longest else None,
-            segment_labels=_column([row.segment_labels for row in rows]),
+            segment_labels=_column([self._labels(row) for row in rows]),
             mismatched=self.cache.embeds([self._other_prompt(group) for group in groups]) if self.mismatched else None,
         )
 
@@ -147,6 +151,18 @@ class CachedGroups:
             [own] = self.cache.latents([sample], [flip])
             padded[place, :, : own.shape[1]] = own
         return padded
+
+    def _labels(self, row: Preference) -> Sequence[int] | None:
+        """A label for each latent position in time: that of the span of the medium in which most of it lies."""
+        if row.segment_labels is None or self.time_edges is None:
+            return row.segment_labels
+        edges, count = self.time_edges(self.cache.shape(row.samples[0])[1]), len(row.segment_labels)
+        if len(edges) <= count:
+            raise ValueError(
+                f"{count} segment labels for {len(edges) - 1} latent positions in time (group {row.group_id!r}); label longer spans"
+            )
+        shares = [[min(end, (span + 1) / count) - max(start, span / count) for span in range(count)] for start, end in pairwise(edges)]
+        return [row.segment_labels[max(range(count), key=share.__getitem__)] for share in shares]
 
     def _other_prompt(self, group: int) -> str:
         """The prompt of the nearest group after this one that has another: the same in every batch that the group comes in."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from pydantic import Field
 from torch import Tensor, distributed, nn
 
 from diffalign.backbones import Backbone
-from diffalign.noising import Noised, Process
+from diffalign.noising import Noised
+from diffalign.sampling import follow_path
 from diffalign.section import Section
 from diffalign.training.groups import CachedGroups
 from diffalign.training.randomness import Order, generator, seed_of
@@ -107,48 +109,16 @@ class Buffer:
         def visited(rows: list[int]) -> Tensor:
             with policy() as denoiser:
                 embeds = {name: value[rows] for name, value in experts.embeds.items()}
-                return follow_path(self.backbone, denoiser, noise[rows], timestep[rows], embeds)
+                predict = partial(_predict, self.backbone, denoiser, embeds)
+                return follow_path(self.backbone, predict, noise[rows], timestep[rows])
 
         sample, target = _shared_out(visited, len(paths)).unbind(1)
         whole = Records(sample, target, timestep, *(each.to(device)[:, None].expand_as(share) for each in (group, is_dropped)))
         return whole[((low <= share) & (share < high)).to(device)]
 
 
-def follow_path(backbone: Backbone, denoiser: nn.Module, noise: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
-    """x_t and the prediction there, (N, 2, P, C, *S), from noise (N, C, *S) on along falling timesteps (N, P), by DPM-Solver++(2M).
-
-    Lu et al. 2022, arXiv:2211.01095, algorithm 2; a first step is DDIM's.
-    """
-    x, points, before = noise, [], None
-    for place, here in enumerate(timestep.unbind(1)):
-        prediction = backbone.predict(denoiser, x, here, embeds).to(x)
-        points.append(torch.stack([x, prediction], 1))
-        if place + 1 < timestep.shape[1]:
-            clean = clean_sample(backbone, x, prediction, here)
-            (alpha, sigma), (next_alpha, next_sigma) = (_levels(backbone, time, x) for time in (here, timestep[:, place + 1]))
-            log_snr, next_log_snr = (alpha / sigma).log(), (next_alpha / next_sigma).log()  # half of it: λ
-            mixed = clean
-            if before is not None:
-                mixed = clean + (0.5 * (next_log_snr - log_snr) / (log_snr - before[1])).to(x) * (clean - before[0])
-            kept = next_sigma / sigma
-            x, before = kept.to(x) * x + (next_alpha - alpha * kept).to(x) * mixed, (clean, log_snr)
-    return torch.stack(points, 2)
-
-
-def clean_sample(process: Process, noised: Tensor, prediction: Tensor, timestep: Tensor) -> Tensor:
-    """x̂_0 (N, C, *S) that a prediction at x_t stands for.
-
-    Target and x_t are both linear in sample and noise, so together they give both: for v and velocity also where α_t is 0.
-    """
-    alpha, sigma = (level.to(noised) for level in _levels(process, timestep, noised))
-    one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
-    of_sample, of_noise = process.target(one, zero, timestep), process.target(zero, one, timestep)
-    return (of_noise * noised - sigma * prediction) / (alpha * of_noise - sigma * of_sample)
-
-
-def _levels(process: Process, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)) for level in process.levels(timestep))
-    return alpha, sigma
+def _predict(backbone: Backbone, denoiser: nn.Module, embeds: dict[str, Tensor], x: Tensor, timestep: Tensor) -> Tensor:
+    return backbone.predict(denoiser, x, timestep, embeds)
 
 
 def _shared_out(make: Callable[[list[int]], Tensor], count: int) -> Tensor:

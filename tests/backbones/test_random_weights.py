@@ -7,7 +7,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from diffalign.backbones import load_backbone, random_weights
-from diffalign.backbones.miniature import Architecture, build_autoencoder, build_pipeline, build_tokenizer
+from diffalign.backbones.miniature.stable_diffusion import Architecture, build_autoencoder, build_pipeline
 
 
 def test_stable_diffusion_15_has_its_sizes() -> None:
@@ -21,7 +21,7 @@ def test_stable_diffusion_15_has_its_sizes() -> None:
 def test_a_random_source_is_the_same_at_every_call_and_leaves_the_generator(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     def build() -> StableDiffusionPipeline:
         small = Architecture(autoencoder_channels=(8, 8), denoiser_channels=(16, 16), text_width=16, text_layers=1)
-        return build_pipeline(small, build_tokenizer(["a b"], tmp_path, 24), build_autoencoder(small))
+        return build_pipeline(small, ["a b"], build_autoencoder(small), tmp_path)
 
     monkeypatch.setitem(random_weights.RANDOM, "small", build)
     before = torch.random.get_rng_state()

@@ -1,6 +1,7 @@
 """Images: write → read, identity, and everything a file from a stranger can be."""
 
 import struct
+import sys
 import zlib
 from io import BytesIO
 
@@ -39,7 +40,7 @@ def test_every_modality_has_its_class(name):
 
 
 def test_unknown_modality_names_the_known():
-    with pytest.raises(ValueError, match=r"unknown modality 'smell'; choose one of: image"):
+    with pytest.raises(ValueError, match=r"unknown modality 'smell'; choose one of: image, video, audio"):
         media_class("smell")
 
 
@@ -171,3 +172,10 @@ def test_missing_and_empty_media():
 def test_pixels_of_another_kind_are_refused(pixels):
     with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\), got"):
         Image.from_pixels(pixels)
+
+
+@pytest.mark.parametrize(("name", "library"), [("video", "av"), ("audio", "soundfile")])
+def test_a_missing_decoder_names_its_extra(name: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"{name} needs {library}, which is not installed: pip install 'diffalign\[{name}\]'"):
+        media_class(name).from_bytes(b"data").check()

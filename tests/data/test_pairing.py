@@ -300,7 +300,7 @@ def test_nothing_left_names_what_dropped_most(groups, values, message):
 
 
 def test_every_reason_has_its_fix():
-    assert set(PAIR_FILTERS) | {"unscored", "deduplicate", "alone", "same_source", "same_size"} == set(FIXES)
+    assert set(PAIR_FILTERS) | {"strategies", "unscored", "deduplicate", "alone", "same_source", "same_size"} == set(FIXES)
 
 
 @pytest.mark.parametrize(
@@ -629,7 +629,7 @@ def test_minimum_judged_is_a_share_of_the_spans(share, kept):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"spans": "r.0"}, r"spans is a list of score names, got the text 'r\.0'"),
+        ({"spans": "r.0"}, r"spans is a list of names, got the text 'r\.0'"),
         ({"spans": ("r.0",), "rule": "ranked_list"}, "rule 'ranked_list' makes none; choose such as best_vs_worst"),
         ({"span_margin": 0.1}, "there are none; remove them"),
         ({"spans": ("r.0",), "span_margin": -0.1}, "span_margin is -0.1; it is finite and ≥ 0"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from diffalign.data.modalities.image import Image
 from pipelines.config import Config, Model
 
 SIDE = 16
@@ -26,11 +27,14 @@ class FakeBackbone:
         self.seconds = seconds
         self.calls: list[tuple[int, int, float]] = []  # batch, steps, guidance
 
+    def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return size
+
     def token_count(self, prompt: str) -> int:
         return len(prompt.split()) + 2
 
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
-               size: tuple[int, int] | None = None, scheduler: str | None = None) -> np.ndarray:  # fmt: skip
+               size: tuple[int, int] | None = None, scheduler: str | None = None) -> list[Image]:  # fmt: skip
         time.sleep(self.seconds)
         self.calls.append((len(prompts), steps, guidance))
         height, width = size or self.size
@@ -39,7 +43,7 @@ class FakeBackbone:
             draw = np.random.default_rng([seed, steps, round(100 * guidance), len(self.source)])
             colour = draw.integers(0, 200, 3)
             pictures.append((colour + draw.integers(0, 56, (height, width, 3))).astype(np.uint8))
-        return np.stack(pictures)
+        return [Image.from_pixels(pixels) for pixels in pictures]
 
 
 class Loader:

@@ -18,15 +18,15 @@ COLOURS = ("red", "green", "blue", "white")
 
 def save_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
     """A diffusers folder: 16×16 pixels, latents 4×8×8, prompts of at most 8 tokens (6 words)."""
-    from diffalign.backbones.miniature import Architecture, build_autoencoder, build_pipeline, build_tokenizer
+    from diffalign.backbones.miniature.stable_diffusion import Architecture, build_autoencoder, build_pipeline
 
     torch.manual_seed(seed)
     architecture = Architecture(
         picture_size=16, autoencoder_channels=(8, 8), denoiser_channels=(16, 16), denoiser_heads=2,
         text_width=16, text_layers=1, text_heads=2, token_limit=8,
     )  # fmt: skip
-    tokenizer = build_tokenizer([f"a {colour} circle" for colour in COLOURS] * 3, folder / "words", architecture.token_limit)
-    build_pipeline(architecture, tokenizer, build_autoencoder(architecture)).save_pretrained(folder)
+    captions = [f"a {colour} circle" for colour in COLOURS] * 3
+    build_pipeline(architecture, captions, build_autoencoder(architecture), folder / "words").save_pretrained(folder)
     return folder
 
 

@@ -9,9 +9,9 @@ import torch
 from small_road import finish_until_pair, make_candidates, make_config, pairs_of, save_tiny_pipeline
 
 from diffalign.data.latents import LatentCache
-from diffalign.data.modalities.image import Image
+from diffalign.data.modalities.image import Image, fit
 from pipelines.config import Config
-from pipelines.encode import fit, plan_shards, posterior_seed, run
+from pipelines.encode import plan_shards, posterior_seed, run
 from pipelines.model import load_model
 from pipelines.progress import Progress
 
@@ -163,7 +163,7 @@ def test_sizes(tmp_path: Path, model: Path) -> None:
     cache = LatentCache(one.run / "latents")
     assert cache.shapes() == {(4, 10, 10): 10} and cache.description.size == (20, 20)
     odd = make_run(tmp_path, model, name="odd", size=[21, 20])
-    with pytest.raises(ValueError, match=r"encode\.size is \[21, 20\].*multiples of 2 pixels, for example \[20, 20\]"):
+    with pytest.raises(ValueError, match=r"encode\.size is \[21, 20\].*no whole number of this model's latents; for example \[20, 20\]"):
         run(odd, progress=QUIET)
 
 

@@ -325,7 +325,7 @@ def test_another_size_is_refused_unless_allowed(tmp_path: Path, model: Path) -> 
     finish_training(config)
     with open_stage(config, "encode", settings={}) as stage:
         stage.finish({"sizes": [[32, 32]]})
-    with pytest.raises(ValueError, match=r"16 × 16 pixels of a model trained on 32 × 32.*allow_other_size"):
+    with pytest.raises(ValueError, match=r"16 × 16 of a model trained on 32 × 32.*allow_other_size"):
         run(config, progress=QUIET)
     allowed = with_evaluate(tmp_path, model, name="allowed", allow_other_size=True)
     finish_training(allowed)

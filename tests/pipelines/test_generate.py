@@ -37,7 +37,7 @@ def test_every_prompt_gets_its_samples(tmp_path: Path, loader: Loader) -> None: 
     assert [row.prompt for row in found[::4]] == [f"prompt {index}" for index in range(6)]
     for row in found:
         assert row.seed == candidate_seed(5, row.group_id, int(row.candidate_id[-2:])) and 0 <= row.seed < 2**63
-    alone = FakeBackbone("fake/model").sample([found[13].prompt], [found[13].seed], steps=20, guidance=3.0)[0]
+    alone = FakeBackbone("fake/model").sample([found[13].prompt], [found[13].seed], steps=20, guidance=3.0)[0].pixels()
     assert np.array_equal(alone, found[13].media.pixels())
 
 

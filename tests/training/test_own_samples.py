@@ -1,4 +1,4 @@
-"""The policy's own samples: its path, its record of it, what a batch takes from that, and the buffer over a run."""
+"""The policy's own samples: its record of its path, what a batch takes from that, and the buffer over a run."""
 
 from __future__ import annotations
 
@@ -12,78 +12,21 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from runs import FAST, assert_same_run, make_task, metrics
 from test_loop import SMOOTH, assert_close_runs, launch
 from torch import Tensor, nn
 
-from diffalign.backbones import load_backbone
 from diffalign.noising import Draw, load_noising
 from diffalign.training import checkpoint
 from diffalign.training.alignment import AlignmentTask, Sampling
 from diffalign.training.loop import Visit, train
 from diffalign.training.lora import Lora
-from diffalign.training.own_samples import OwnSamples, Records, follow_path
+from diffalign.training.own_samples import OwnSamples, Records
 from diffalign.training.randomness import generator
 from diffalign.training.reference import OnPolicy
 from diffalign.training.settings import Settings
 
 VISITS = [Visit(group, draw) for draw in range(4) for group in range(12)]
-MU, S = 0.7, 0.5
-
-
-class Gaussian:
-    """The exact denoiser of x_0 ~ N(μ, s²), for each thing that a family may predict; its path is known in closed form.
-
-    velocity: x_t = (1 − t)·x_0 + t·ε, all noise at the last timestep; epsilon and v: α = cos, σ = sin, with a little signal left there.
-    """
-
-    def __init__(self, prediction: str):
-        self.prediction = prediction
-
-    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        share = timestep.double() / 1000
-        if self.prediction == "velocity":
-            return 1 - share, share
-        angle = (0.5 * torch.pi - (self.prediction == "epsilon") * 0.05) * share
-        return angle.cos(), angle.sin()
-
-    def _at(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)) for level in self.levels(timestep))
-        return alpha, sigma
-
-    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        alpha, sigma = self._at(timestep, latents)
-        return {"epsilon": epsilon, "v": alpha * epsilon - sigma * latents, "velocity": epsilon - latents}[self.prediction]
-
-    def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
-        alpha, sigma = self._at(timestep, noised)
-        gain = alpha * S**2 / (alpha**2 * S**2 + sigma**2)
-        clean = MU + gain * (noised - alpha * MU)
-        noise = sigma * (noised - alpha * MU) / (alpha**2 * S**2 + sigma**2)
-        return self.target(clean, noise, timestep)
-
-    def on_path(self, noise: Tensor, start: Tensor, timestep: Tensor) -> Tensor:
-        """x_t = α_t·μ + √(α_t²s² + σ_t²)·z, z the same all along."""
-        (alpha, sigma), (first_alpha, first_sigma) = self._at(timestep, noise), self._at(start, noise)
-        z = (noise - first_alpha * MU) / (first_alpha**2 * S**2 + first_sigma**2).sqrt()
-        return alpha * MU + (alpha**2 * S**2 + sigma**2).sqrt() * z
-
-
-# The path
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v", "velocity"])
-def test_a_path_is_the_sampling_ode_to_second_order(prediction: str) -> None:
-    """From t = 1000, where v and velocity have no signal left, each sample on a grid of its own; its last point where theory has it."""
-    process, noise, errors = Gaussian(prediction), torch.randn(3, 2, 5, generator=generator("noise"), dtype=torch.float64), []
-    end = torch.tensor([100.0, 200.0, 300.0], dtype=torch.float64)
-    for steps in (40, 160):
-        timestep = 1000 - (1000 - end)[:, None] * torch.arange(steps + 1) / steps
-        points = follow_path(process, nn.Identity(), noise, timestep, {})  # type: ignore[arg-type]  # a path asks for no more
-        assert points.shape == (3, 2, steps + 1, 2, 5)
-        errors.append(float((points[:, 0, -1] - process.on_path(noise, timestep[:, 0], end)).abs().max()))
-    assert errors[1] < 1e-3 and errors[0] / errors[1] > 8
 
 
 def variant(pipeline: Path, folder: Path, kind: str) -> Path:
@@ -92,27 +35,6 @@ def variant(pipeline: Path, folder: Path, kind: str) -> Path:
     path = folder / "scheduler/scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": kind}))
     return folder
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # diffusers hands tensors to numpy
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_a_path_is_diffusers_own(kind: str, tiny_pipeline: Path, tmp_path: Path) -> None:
-    """DPM-Solver++(2M) of diffusers, on the timesteps that it chooses, sample by sample."""
-    backbone = load_backbone("stable_diffusion", str(variant(tiny_pipeline, tmp_path / kind, kind)))
-    scheduler = DPMSolverMultistepScheduler.from_config(
-        backbone.pipeline.scheduler.config, lower_order_final=False, final_sigmas_type="sigma_min"  # type: ignore[attr-defined]
-    )  # fmt: skip
-    scheduler.set_timesteps(8)
-    noise, embeds = torch.randn(2, 4, 8, 8, generator=generator("noise")), backbone.embed(["a red circle", "a blue square"])
-    timestep = scheduler.timesteps.expand(2, -1)
-    with torch.no_grad():
-        samples, predictions = follow_path(backbone, backbone.denoiser, noise, timestep, embeds).unbind(1)
-        x = noise
-        for place, here in enumerate(scheduler.timesteps):
-            torch.testing.assert_close(samples[:, place], x, rtol=1e-4, atol=1e-4)
-            prediction = backbone.predict(backbone.denoiser, x, here.expand(2), embeds)
-            torch.testing.assert_close(predictions[:, place], prediction, rtol=1e-4, atol=1e-4)
-            x = scheduler.step(prediction, here, x).prev_sample
 
 
 # The record

@@ -17,12 +17,12 @@ from diffalign.training.randomness import generator
 
 def test_the_autoencoder_s_loss_by_hand(tiny_pipeline: Path) -> None:
     vae = AutoencoderKL.from_pretrained(tiny_pipeline, subfolder="vae")
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    task = AutoencoderTask(vae, pictures, kl_weight=0.1, seed=5)
+    pictures = np.random.default_rng(0).uniform(-1, 1, (3, 3, 16, 16)).astype(np.float32)
+    task = AutoencoderTask(vae, lambda rows: torch.from_numpy(pictures[rows]), 3, kl_weight=0.1, seed=5)
     visits = [Visit(2, 0), Visit(0, 1)]
     measured = task.measure(visits)
     for index, visit in enumerate(visits):
-        pixels = torch.tensor(pictures[visit.group] / 127.5 - 1, dtype=torch.float32).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(pictures[visit.group])[None]
         posterior = vae.encode(pixels).latent_dist
         noise = torch.randn(4, 8, 8, generator=generator(5, "posterior", visit.group, visit.draw))
         difference = vae.decode(posterior.mean + posterior.std * noise).sample - pixels

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+
+from diffalign.data.modalities.stored import Stored, row_of, stored_bytes, stored_path, stored_row
 
 # Named, because Pillow would also try formats that start programs (EPS runs Ghostscript) on bytes from strangers.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -25,14 +28,15 @@ class Image:
     orientation is applied, 16-bit grey is scaled to 8. Every reading error is a ValueError that names the file or row and the fix.
     """
 
-    __slots__ = ("_bytes", "_pixels", "_size", "name", "path")
+    COLUMNS = ("width", "height")  # beside `media` in a table of candidates
 
-    def __init__(self, *, pixels: np.ndarray | None, data: bytes | None, path: str, name: str = "") -> None:
+    __slots__ = ("_pixels", "_size", "_stored", "path")
+
+    def __init__(self, pixels: np.ndarray | None, stored: Stored | None, path: str = "") -> None:
         self._pixels = pixels
-        self._bytes = data
+        self._stored = stored
         self._size: tuple[int, int] | None = None if pixels is None else (pixels.shape[1], pixels.shape[0])
-        self.path = path
-        self.name = name or path
+        self.path = path if stored is None else stored.path
 
     @classmethod
     def from_pixels(cls, pixels: np.ndarray, path: str = "") -> Image:
@@ -40,40 +44,22 @@ class Image:
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
             raise ValueError(f"an image is a numpy array uint8 (H, W, 3), got {found}; scale to 0–255, put channels last and cast")
-        return cls(pixels=np.ascontiguousarray(pixels), data=None, path=path)
+        return cls(np.ascontiguousarray(pixels), None, path)
 
     @classmethod
     def from_path(cls, path: str | Path) -> Image:
         """Of a file, read when asked. FileNotFoundError at once where there is none."""
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"image {str(path)!r} does not exist or is not a file; check the path")
-        return cls(pixels=None, data=None, path=str(path))
+        return cls(None, stored_path("image", path))
 
     @classmethod
     def from_bytes(cls, data: bytes, path: str = "", name: str = "") -> Image:
         """Of an encoded file's bytes; `path` and `name` (of the row) only name it in messages: neither is opened."""
-        shown = repr(name or path) if name or path else "(from bytes)"
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise ValueError(f"image {shown}: expected the bytes of an encoded image, got {type(data).__name__}")
-        if len(data) == 0:
-            raise ValueError(f"image {shown} is empty (0 bytes); fetch the file again or drop the row")
-        return cls(pixels=None, data=bytes(data), path=path, name=name)
+        return cls(None, stored_bytes("image", data, path, name))
 
     @classmethod
     def from_row(cls, row: dict[str, Any], name: str = "") -> Image:
         """Of a media column's value {"bytes", "path"}. A path without bytes is refused: nothing from data names a file to open."""
-        if not isinstance(row, dict) or row.get("bytes") is None:
-            raise ValueError(
-                f"image {name or 'row'!r} holds no bytes; embed the files' bytes in the data set (datasets: `embed_external_files=True`)"
-            )
-        return cls.from_bytes(row["bytes"], row.get("path") or "", name)
-
-    @staticmethod
-    def arrow_type() -> Any:
-        """The Arrow type of a media column: struct{bytes: binary, path: string}, as `datasets` stores images."""
-        import pyarrow as pa
-
-        return pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        return cls(None, stored_row("image", row, name))
 
     @staticmethod
     def feature() -> dict[str, Any]:
@@ -92,6 +78,11 @@ class Image:
                     raise self._corrupt(error) from error
                 self._size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
         return self._size
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The values of COLUMNS."""
+        return dict(zip(self.COLUMNS, self.size, strict=True))
 
     def pixels(self) -> np.ndarray:
         """uint8 (H, W, 3), decoded at the first call and kept. Do not write into it: `identity()` is its hash."""
@@ -115,15 +106,24 @@ class Image:
         self._size = (pixels.shape[1], pixels.shape[0])
         return pixels
 
+    @staticmethod
+    def shape_of(columns: Mapping[str, Any], rate: float | None) -> tuple[int, ...]:
+        """(H, W) of an image with such COLUMNS."""
+        return columns["height"], columns["width"]
+
+    def tensor(self, shape: tuple[int, ...], rate: float | None) -> np.ndarray:
+        """float32 (3, H, W) in [−1, 1] of that (H, W): covered and cut, see `fit`. An image has no rate."""
+        height, width = shape
+        return fit(self.pixels(), (height, width)).transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+
     def encoded(self) -> bytes:
         """The bytes it came as (of its file, unchanged), or PNG of its pixels."""
-        if self._bytes is not None:
-            return self._bytes
-        if self._pixels is None:
-            _ = self.size  # a file that is no image is refused before its bytes are copied anywhere
-            return Path(self.path).read_bytes()
+        if self._stored is not None:
+            if self._stored.data is None:
+                _ = self.size  # a file that is no image is refused before its bytes are copied anywhere
+            return self._stored.read()
         buffer = BytesIO()
-        PIL.Image.fromarray(self._pixels).save(buffer, format="PNG", compress_level=4)
+        PIL.Image.fromarray(self.pixels()).save(buffer, format="PNG", compress_level=4)
         return buffer.getvalue()
 
     def identity(self) -> str:
@@ -133,29 +133,27 @@ class Image:
 
     def to_row(self) -> dict[str, Any]:
         """The value of a media column: bytes, and the bare file name (no folder of this machine gets into a data set)."""
-        return {"bytes": self.encoded(), "path": Path(self.path).name or None}
+        return row_of(self.encoded(), self.path)
 
-    def _name(self) -> str:
-        return repr(self.name) if self.name else "(from pixels)" if self._bytes is None else "(from bytes)"
+    def __repr__(self) -> str:
+        return f"<{self._stored or 'image (from pixels)'}>"
 
     def _corrupt(self, error: Exception) -> ValueError:
-        return ValueError(
-            f"image {self._name()} is truncated or corrupt ({type(error).__name__}: {error}); fetch the file again or drop the row"
-        )
+        return ValueError(f"{self._stored} is truncated or corrupt ({type(error).__name__}: {error}); fetch the file again or drop the row")
 
     def _bomb(self) -> ValueError:
         return ValueError(
-            f"image {self._name()} unpacks to more than {MAX_PIXELS:,} pixels (a decompression bomb?); scale it down or drop the row"
+            f"{self._stored} unpacks to more than {MAX_PIXELS:,} pixels (a decompression bomb?); scale it down or drop the row"
         )
 
     def _open(self) -> PIL.Image.Image:
         try:
-            picture = PIL.Image.open(BytesIO(self._bytes) if self._bytes is not None else self.path, formats=FORMATS)
+            picture = PIL.Image.open(cast("Stored", self._stored).source(), formats=FORMATS)
         except BOMBS as error:
             raise self._bomb() from error
         except Exception as error:  # damaged files make Pillow raise anything
             raise ValueError(
-                f"image {self._name()} cannot be read ({type(error).__name__}); it must be a whole file in one of {', '.join(FORMATS)}: "
+                f"{self._stored} cannot be read ({type(error).__name__}); it must be a whole file in one of {', '.join(FORMATS)}: "
                 "fetch it again or drop the row"
             ) from error
         if picture.width * picture.height > MAX_PIXELS:
@@ -163,8 +161,18 @@ class Image:
             raise self._bomb()
         return picture
 
-    def __repr__(self) -> str:
-        return f"Image({self._name()})"
+
+def fit(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) resized (Lanczos) to cover `size` (height, width), then its centre; as it is where it fits."""
+    height, width = size
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    scale = max(height / pixels.shape[0], width / pixels.shape[1])
+    if scale != 1:
+        resized = (max(width, round(pixels.shape[1] * scale)), max(height, round(pixels.shape[0] * scale)))
+        pixels = np.asarray(PIL.Image.fromarray(pixels).resize(resized, PIL.Image.Resampling.LANCZOS))
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
 
 
 def _to_rgb(picture: PIL.Image.Image) -> np.ndarray:

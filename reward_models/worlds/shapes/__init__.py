@@ -21,7 +21,7 @@ from .captions import (
 from .geometry import PALETTE, SIZE
 from .read import Detection, Reading, detect, read
 from .render import Layout, Placed, layout, render, render_objects
-from .reward import Shapes
+from .reward import Shapes, medium
 from .verify import DIMENSIONS, FIDELITY_THRESHOLD, verify
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "compose",
     "detect",
     "layout",
+    "medium",
     "parse",
     "prompts",
     "read",

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import PIL.Image
 
 from diffalign.data.modalities import Media
+from diffalign.data.modalities.image import Image
 from reward_models.contract import check_call
 
 from .captions import parse
 from .geometry import SIZE
+from .render import render
 from .verify import DIMENSIONS, verify
-
-if TYPE_CHECKING:
-    from diffalign.data.modalities.image import Image
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,11 @@ class Shapes:
         images = cast("Sequence[Image]", media)
         results = [verify(scene, _resized(image.pixels())) for scene, image in zip(scenes, images, strict=True)]
         return {dimension: [result[dimension] for result in results] for dimension in self.dimensions}
+
+
+def medium(caption: str, seed: int) -> Image:
+    """The picture of a caption; deterministic in its arguments. ValueError for a caption that does not parse."""
+    return Image.from_pixels(render(caption, seed))
 
 
 def _resized(pixels: np.ndarray) -> np.ndarray:

@@ -1,14 +1,18 @@
-"""A miniature Stable Diffusion with random weights and a vocabulary of its own, made of the family's own classes."""
+"""A miniature Stable Diffusion: see `Miniature`."""
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from diffalign.backbones.miniature.clip import build_tokenizer
+from diffalign.backbones.stable_diffusion import StableDiffusion
 
 
 class Architecture(BaseModel):
@@ -39,33 +43,11 @@ def build_autoencoder(architecture: Architecture) -> AutoencoderKL:
     )  # fmt: skip
 
 
-def build_tokenizer(texts: Sequence[str], folder: Path, token_limit: int) -> CLIPTokenizer:
-    """A CLIP tokenizer whose byte-pair merges are learned from `texts`, so that each of their words is one token; any other text
-    still encodes.
-
-    Its files are written to folder (vocab.json, merges.txt).
-    """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.normalizer = normalizers.Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,'!?-"
-    learner.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=4096, end_of_word_suffix="</w>", initial_alphabet=list(letters), show_progress=False)
-    )
-    merges = json.loads(learner.to_str())["model"]["merges"]
-    symbols = [*letters, *(letter + "</w>" for letter in letters)]
-    pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
-    names = list(dict.fromkeys([*symbols, *(first + second for first, second in pairs), "<|startoftext|>", "<|endoftext|>"]))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in pairs), encoding="utf-8")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=token_limit)
-
-
-def build_pipeline(architecture: Architecture, tokenizer: CLIPTokenizer, autoencoder: AutoencoderKL) -> StableDiffusionPipeline:
+def build_pipeline(
+    architecture: Architecture, captions: Sequence[str], autoencoder: AutoencoderKL, folder: Path
+) -> StableDiffusionPipeline:
     """The whole pipeline around a trained autoencoder, denoiser and text encoder random; ε-prediction, DDIM."""
+    tokenizer = build_tokenizer(captions, folder, architecture.token_limit)
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=architecture.text_width, intermediate_size=4 * architecture.text_width,
@@ -92,3 +74,34 @@ def build_pipeline(architecture: Architecture, tokenizer: CLIPTokenizer, autoenc
         vae=autoencoder, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
+
+
+def wrap(architecture: Architecture, pipeline: StableDiffusionPipeline, source: str) -> StableDiffusion:
+    return StableDiffusion(pipeline, source)
+
+
+def features(media: Tensor) -> Tensor:
+    """The pictures themselves."""
+    return media
+
+
+def normalise(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
+    """By one factor for all channels."""
+    scale = 1 / float(latents.std())
+    autoencoder.register_to_config(scaling_factor=scale)
+    return latents * scale
+
+
+def tokens(pipeline: StableDiffusionPipeline, captions: Sequence[str]) -> Tensor:
+    """(N, L) of token ids."""
+    return pipeline.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def embed(text_encoder: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
+    return {"prompt_embeds": text_encoder(tokens)[0]}
+
+
+def finish(folder: Path, tokenizer: Path) -> None:
+    """transformers 5 writes tokenizer.json alone, transformers 4 reads vocab.json and merges.txt."""
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(tokenizer / name, folder / "tokenizer" / name)

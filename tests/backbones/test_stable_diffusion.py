@@ -1,4 +1,4 @@
-"""The contract of a backbone, over BACKBONES, against diffusers itself."""
+"""Stable Diffusion against diffusers itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from diffalign.backbones import BACKBONES, load_backbone
+from diffalign.backbones import load_backbone
 from diffalign.training.lora import Lora, add_lora
 
 PROMPTS = ["a red circle", "two green stars"]
@@ -30,10 +30,14 @@ def v_pipeline(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
-@pytest.fixture(params=[(name, kind) for name in BACKBONES for kind in ("epsilon", "v")], ids="-".join)
+@pytest.fixture(params=("epsilon", "v"))
 def loaded(request: pytest.FixtureRequest, tiny_pipeline: Path, v_pipeline: Path):
-    name, kind = request.param
-    return load_backbone(name, str(tiny_pipeline if kind == "epsilon" else v_pipeline))
+    return load_backbone("stable_diffusion", str(tiny_pipeline if request.param == "epsilon" else v_pipeline))
+
+
+def sampled(backbone: Any, prompts: list[str], seeds: list[int], **options: Any) -> np.ndarray:
+    """uint8 (N, H, W, 3)."""
+    return np.stack([image.pixels() for image in backbone.sample(prompts, seeds, **options)])
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -103,7 +107,7 @@ def test_predict_is_what_the_pipeline_calls(loaded, monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr(loaded.denoiser, "forward", spy)
-        loaded.sample(PROMPTS, [1, 2], **OPTIONS)
+        sampled(loaded, PROMPTS, [1, 2], **OPTIONS)
     assert len(calls) == 3
     embeds = {name: torch.cat([loaded.embed(["", ""])[name], value]) for name, value in loaded.embed(PROMPTS).items()}
     for sample, timestep, output in calls:
@@ -146,30 +150,30 @@ def test_tokens_are_counted_with_begin_and_end(loaded) -> None:
 
 
 def test_sample_is_plain_diffusers(loaded) -> None:
-    assert np.array_equal(loaded.sample(PROMPTS, [1, 2], **OPTIONS), pictures(plain(Path(loaded.source)), [1, 2]))
+    assert np.array_equal(sampled(loaded, PROMPTS, [1, 2], **OPTIONS), pictures(plain(Path(loaded.source)), [1, 2]))
 
 
 def test_a_sample_depends_on_its_prompt_and_seed_alone(loaded) -> None:
-    together = loaded.sample([*PROMPTS, PROMPTS[0]], [1, 2, 9], **OPTIONS)
+    together = sampled(loaded, [*PROMPTS, PROMPTS[0]], [1, 2, 9], **OPTIONS)
     assert together.shape == (3, 16, 16, 3) and together.dtype == np.uint8
-    alone = np.concatenate([loaded.sample([prompt], [seed], **OPTIONS) for prompt, seed in zip([*PROMPTS, PROMPTS[0]], [1, 2, 9])])
+    alone = np.concatenate([sampled(loaded, [prompt], [seed], **OPTIONS) for prompt, seed in zip([*PROMPTS, PROMPTS[0]], [1, 2, 9])])
     assert np.abs(together.astype(int) - alone).max() <= 1
     assert not np.array_equal(together[0], together[2])
-    assert loaded.sample([PROMPTS[0]], [1], size=(24, 16), **OPTIONS).shape == (1, 24, 16, 3)
+    assert sampled(loaded, [PROMPTS[0]], [1], size=(24, 16), **OPTIONS).shape == (1, 24, 16, 3)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # diffusers hands tensors to numpy
 def test_schedulers_by_name_leave_the_model_s_own(loaded) -> None:
     own = loaded.pipeline.scheduler
-    ddim = loaded.sample([PROMPTS[0]], [1], scheduler="ddim", **OPTIONS)
+    ddim = sampled(loaded, [PROMPTS[0]], [1], scheduler="ddim", **OPTIONS)
     for name in ("dpmsolver++", "euler", "pndm"):
-        assert loaded.sample([PROMPTS[0]], [1], scheduler=name, **OPTIONS).shape == (1, 16, 16, 3)
+        assert sampled(loaded, [PROMPTS[0]], [1], scheduler=name, **OPTIONS).shape == (1, 16, 16, 3)
     assert loaded.pipeline.scheduler is own
-    assert np.array_equal(ddim, loaded.sample([PROMPTS[0]], [1], **OPTIONS))
+    assert np.array_equal(ddim, sampled(loaded, [PROMPTS[0]], [1], **OPTIONS))
     with pytest.raises(ValueError, match=r"unknown scheduler 'dpm'; choose one of: ddim, dpmsolver\+\+, euler, pndm"):
-        loaded.sample([PROMPTS[0]], [1], scheduler="dpm", **OPTIONS)
+        sampled(loaded, [PROMPTS[0]], [1], scheduler="dpm", **OPTIONS)
     with pytest.raises(ValueError, match="2 prompts and 1 seeds; give one seed per prompt"):
-        loaded.sample(PROMPTS, [1], **OPTIONS)
+        sampled(loaded, PROMPTS, [1], **OPTIONS)
 
 
 # What training leaves, in plain diffusers
@@ -191,14 +195,14 @@ def trained(folder: Path, lora: Lora | None):
 )
 def test_a_lora_loads_in_plain_diffusers(lora: Lora, tiny_pipeline: Path, tmp_path: Path) -> None:
     backbone = trained(tiny_pipeline, lora)
-    ours = backbone.sample(PROMPTS, [1, 2], **OPTIONS).astype(int)
+    ours = sampled(backbone, PROMPTS, [1, 2], **OPTIONS).astype(int)
     assert np.abs(ours - pictures(plain(tiny_pipeline), [1, 2])).max() > 4  # the adapter does something
     backbone.save_trained(tmp_path)
     other = plain(tiny_pipeline)
     other.load_lora_weights(tmp_path)
     assert np.abs(ours - pictures(other, [1, 2])).max() <= 1
     fused = load_backbone("stable_diffusion", str(tiny_pipeline), adapter=tmp_path)
-    assert np.abs(ours - fused.sample(PROMPTS, [1, 2], **OPTIONS)).max() <= 1
+    assert np.abs(ours - sampled(fused, PROMPTS, [1, 2], **OPTIONS)).max() <= 1
     assert not any("lora_" in name for name, _ in fused.denoiser.named_parameters())
 
 
@@ -206,12 +210,12 @@ def test_full_weights_load_in_plain_diffusers(tiny_pipeline: Path, tmp_path: Pat
     from diffusers import UNet2DConditionModel
 
     backbone = trained(tiny_pipeline, None)
-    ours = backbone.sample(PROMPTS, [1, 2], **OPTIONS)
+    ours = sampled(backbone, PROMPTS, [1, 2], **OPTIONS)
     backbone.save_trained(tmp_path)
     assert np.array_equal(ours, pictures(plain(tiny_pipeline, unet=UNet2DConditionModel.from_pretrained(tmp_path / "unet")), [1, 2]))
     for folder in (tmp_path, tmp_path / "unet"):
         assert np.array_equal(
-            ours, load_backbone("stable_diffusion", str(tiny_pipeline), denoiser=folder).sample(PROMPTS, [1, 2], **OPTIONS)
+            ours, sampled(load_backbone("stable_diffusion", str(tiny_pipeline), denoiser=folder), PROMPTS, [1, 2], **OPTIONS)
         )
     backbone.save(tmp_path / "whole")
     assert np.array_equal(ours, pictures(plain(tmp_path / "whole"), [1, 2]))

@@ -1,0 +1,190 @@
+"""Wan 2.1, and the bundled miniature of the motion world: a video transformer with rectified flow, T5 text conditioning, a causal VAE."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import lcm
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import WanPipeline
+from torch import Tensor, nn
+
+from diffalign.backbones import quiet_loading
+from diffalign.backbones.weights import (
+    adapters_of,
+    denoiser_identity,
+    encoder_identity,
+    fuse_adapter,
+    has_lora,
+    lora_layers,
+    read_denoiser,
+    read_pipeline,
+    to_uint8,
+)
+from diffalign.data.modalities.video import Video
+from diffalign.model_source import source_path
+
+# What Wan was trained at. A local pipeline of another size says so in a file beside its model_index.json, as the miniature does.
+SIZE, FPS, MEDIA_FILE = (81, 480, 832), 16.0, "media.json"
+TOKEN_LIMIT = 512
+PIXELS = 16  # what the pipeline wants its sides to be multiples of, whatever the autoencoder and the patches are
+
+
+class Wan:
+    """A loaded pipeline: see `Backbone` for the contract. x_t = (1 − σ)·latents + σ·ε, velocity ε − latents, timestep = σ·1000."""
+
+    modality = "video"
+    timestep_count = 1000
+    clean_timestep = 0.0
+
+    def __init__(self, pipeline: WanPipeline, source: str, size: tuple[int, ...] = SIZE, fps: float = FPS):
+        if pipeline.config.get("boundary_ratio") is not None or pipeline.transformer_2 is not None:
+            raise ValueError(
+                f"{source} has two denoisers, one for each half of the timesteps, and one is trained; give a model of Wan 2.1, or of "
+                f"Wan 2.2 with a single transformer"
+            )
+        if pipeline.config.get("expand_timesteps"):
+            raise ValueError(f"{source} gives each patch a timestep of its own (Wan 2.2 TI2V), which is not supported; give Wan 2.1")
+        pipeline.set_progress_bar_config(disable=True)
+        self.pipeline, self.source = pipeline, source
+        self.denoiser: nn.Module = pipeline.transformer
+        for module in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
+            module.requires_grad_(False).eval()
+        config = pipeline.scheduler.config
+        self.shift = float(config.get("flow_shift", config.get("shift", 1.0)))
+        self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
+        vae = pipeline.vae.config
+        self._mean, self._std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
+        self.size, self.rate = tuple(size), fps
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        time, (_, *patch) = self.pipeline.vae_scale_factor_temporal, self.pipeline.transformer.config.patch_size
+        steps = [lcm(PIXELS, self.pipeline.vae_scale_factor_spatial * each) for each in patch]
+        frames, *sides = size
+        return (max(0, (frames - 1) // time * time + 1), *(side // step * step for side, step in zip(sides, steps)))
+
+    def time_edges(self, length: int) -> list[float]:
+        """The first latent is the first frame alone, each other one as many frames as the autoencoder compresses into it."""
+        frames = 1 + (length - 1) * self.pipeline.vae_scale_factor_temporal
+        return [0.0, *((1 + index * self.pipeline.vae_scale_factor_temporal) / frames for index in range(length))]
+
+    def token_count(self, prompt: str) -> int:
+        return len(self.pipeline.tokenizer(prompt).input_ids)
+
+    @torch.no_grad()
+    def embed(self, prompts: list[str]) -> dict[str, Tensor]:
+        """{"prompt_embeds": (N, L, D)}, zeros after a prompt's last token."""
+        embeds, _ = self.pipeline.encode_prompt(
+            prompts, do_classifier_free_guidance=False, max_sequence_length=self.token_limit, device=self.device
+        )
+        return {"prompt_embeds": embeds}
+
+    @torch.no_grad()
+    def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
+        vae = self.pipeline.vae
+        posterior = vae.encode(media.to(vae.device, vae.dtype)).latent_dist
+        latents = posterior.mean
+        if seeds is not None:
+            shape = latents.shape[1:]
+            noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+            latents = latents + posterior.std * noise.to(latents)
+        return (latents - self._mean.to(latents)) / self._std.to(latents)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        latents = latents.to(vae.device, vae.dtype)
+        return vae.decode(latents * self._std.to(latents) + self._mean.to(latents)).sample.clamp(-1, 1)
+
+    def media(self, decoded: Tensor) -> list[Video]:
+        return [Video.from_frames(frames, self.rate) for frames in to_uint8(decoded).transpose(0, 2, 3, 4, 1)]
+
+    def timestep(self, uniform: Tensor) -> Tensor:
+        """Uniform numbers through the scheduler's shift s: σ = s·u/(1 + (s − 1)·u), Esser et al. 2024, arXiv:2403.03206, eq. 23."""
+        uniform = uniform.double().clamp(1e-3, 1)
+        return (self.timestep_count * self.shift * uniform / (1 + (self.shift - 1) * uniform)).float()
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = timestep.double() / self.timestep_count
+        return 1 - sigma, sigma
+
+    def _alpha_sigma(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)).to(like) for level in self.levels(timestep))
+        return alpha, sigma
+
+    def signal_to_noise(self, timestep: Tensor) -> Tensor:
+        alpha, sigma = self.levels(timestep)
+        return (alpha / sigma).square()
+
+    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = self._alpha_sigma(timestep, latents)
+        return alpha * latents + sigma * epsilon
+
+    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        return epsilon - latents
+
+    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
+        alpha, _ = self._alpha_sigma(timestep, noised)
+        return noised + alpha * prediction
+
+    def last_layer(self, denoiser: nn.Module) -> nn.Module:
+        raise ValueError(
+            f"{self.source}: the last layer of a transformer makes patches, not positions; choose a mask that needs no features"
+        )
+
+    def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
+        return denoiser(noised, timestep, encoder_hidden_states=embeds["prompt_embeds"], return_dict=False)[0]
+
+    @torch.no_grad()
+    def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
+               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Video]:  # fmt: skip
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
+        frames, height, width = size or self.size
+        made: Any = self.pipeline(
+            prompts, negative_prompt=[negative_prompt] * len(prompts), num_frames=frames, height=height, width=width,
+            num_inference_steps=steps, guidance_scale=guidance, max_sequence_length=self.token_limit,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np",
+        )  # fmt: skip
+        return [Video.from_frames(np.rint(video * 255).astype(np.uint8), self.rate) for video in made.frames]
+
+    def save(self, folder: Path) -> None:
+        self.pipeline.save_pretrained(folder)
+        if (self.size, self.rate) != (SIZE, FPS):
+            (Path(folder) / MEDIA_FILE).write_text(json.dumps({"size": self.size, "fps": self.rate}) + "\n", encoding="utf-8")
+
+    def save_trained(self, folder: Path) -> None:
+        if has_lora(self.denoiser):
+            WanPipeline.save_lora_weights(folder, transformer_lora_layers=lora_layers(self.denoiser), safe_serialization=True)
+        else:
+            self.pipeline.transformer.save_pretrained(folder / "transformer")
+
+    def identity(self) -> str:
+        return denoiser_identity(self.denoiser)
+
+    def encoder_identity(self) -> str:
+        return encoder_identity({"vae": self.pipeline.vae, "text_encoder": self.pipeline.text_encoder}, self.pipeline.vae.dtype)
+
+
+def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
+         adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Wan:  # fmt: skip
+    """See `load_backbone`."""
+    quiet_loading()
+    pipeline = read_pipeline(WanPipeline, source, dtype, revision)
+    if denoiser is not None:
+        alike = ("in_channels", "out_channels", "text_dim", "num_layers", "patch_size")
+        pipeline.transformer = read_denoiser(pipeline.transformer, Path(denoiser), "transformer", dtype, alike)
+    for place in adapters_of(adapter):
+        fuse_adapter(pipeline, "transformer", place, source)
+    path = source_path(source)
+    media = path / MEDIA_FILE if path is not None and path.is_dir() else None
+    own = json.loads(media.read_text(encoding="utf-8")) if media is not None and media.is_file() else {}
+    return Wan(pipeline.to(device), source, **own)

@@ -1,0 +1,124 @@
+"""Reading, writing and naming weights: what every family does alike with a diffusers pipeline and its denoiser."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from diffalign.backbones import dtype_argument
+from diffalign.model_source import source_path
+
+Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
+
+
+def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype, revision: str | None, **options: Any) -> Pipeline:
+    """A pipeline of a local diffusers folder, one .safetensors file or a hub id. Nothing is unpickled.
+
+    ValueError or FileNotFoundError where it cannot be read as `family`.
+    """
+    if source.endswith(".ckpt"):
+        raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
+    path = str(source_path(source) or source)
+    options |= dtype_argument(dtype)
+    try:
+        if path.endswith(".safetensors"):
+            # A single file holds weights alone. Where it lies in a diffusers folder, the configs there are its own; else the hub has them.
+            beside = {"config": str(Path(path).parent)} if (Path(path).parent / "model_index.json").is_file() else {}
+            return family.from_single_file(path, **beside, **options)  # type: ignore[attr-defined]  # of a mixin
+        return family.from_pretrained(path, revision=revision, use_safetensors=True, **options)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # diffusers raises whatever it stumbles over in a damaged file, or in one of another kind
+        raise (FileNotFoundError if isinstance(error, OSError) else ValueError)(
+            f"model source {source!r} could not be loaded: {' '.join(str(error).split())[:300]}; give a diffusers folder "
+            f"with safetensors weights (model_index.json in it), a .safetensors file of a whole model (in such a folder where "
+            f"there is no network), or a hub id that can be reached; fetch damaged files again"
+        ) from error
+
+
+def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: Sequence[str]) -> Any:
+    """The denoiser in `folder`, or in its subfolder `part`, of `own`'s class; ValueError where a setting of `alike` is another one."""
+    inner = folder / part if (folder / part).is_dir() else folder
+    if not (inner / "config.json").is_file():
+        raise FileNotFoundError(
+            f"denoiser {str(folder)!r} holds no {part}/config.json; give a folder that full fine-tuning wrote (RUN/train/final)"
+        )
+    denoiser = type(own).from_pretrained(inner, use_safetensors=True, **dtype_argument(dtype))
+    for name in alike:
+        if denoiser.config[name] != own.config[name]:
+            raise ValueError(
+                f"denoiser {str(folder)!r} has {name} {denoiser.config[name]}, the model {own.config[name]}: it is of another model"
+            )
+    return denoiser
+
+
+def fuse_adapter(pipeline: Any, part: str, adapter: str, source: str) -> None:
+    """Adds a LoRA to the weights of the denoiser, `part` of the pipeline, for good. ValueError where it does not fit."""
+    fix = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
+    place = str(source_path(adapter) or adapter)
+    try:
+        pipeline.load_lora_weights(place)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"adapter {adapter!r} cannot be loaded onto {source!r}: {' '.join(str(error).split())[:300]}; {fix}") from error
+    if not getattr(getattr(pipeline, part), "peft_config", None):  # diffusers only logs where no key fits
+        raise ValueError(f"adapter {adapter!r} has no weights for the denoiser of {source!r}; {fix}")
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+
+
+def adapters_of(adapter: str | Path | Sequence[str | Path] | None) -> list[str]:
+    """None, one or several adapters as a list."""
+    return [str(adapter)] if isinstance(adapter, str | Path) else [str(each) for each in adapter or ()]
+
+
+def has_lora(denoiser: nn.Module) -> bool:
+    return any("lora_" in name for name, _ in denoiser.named_parameters())
+
+
+def lora_layers(denoiser: Any) -> dict[str, Tensor]:
+    """The LoRA of a denoiser in diffusers' keys."""
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    [config] = denoiser.peft_config.values()  # set by add_adapter
+    # Readers take α = rank where the file does not say otherwise, and few read what diffusers could say: the scale α/rank goes into B.
+    scaled = {
+        name: value * (config.lora_alpha / config.r) if ".lora_B." in name else value
+        for name, value in get_peft_model_state_dict(denoiser).items()
+    }
+    return convert_state_dict_to_diffusers(scaled)
+
+
+def denoiser_identity(denoiser: nn.Module) -> str:
+    """A short hash of a denoiser's weights, adapters left out."""
+    return weights_hash({name: tensor for name, tensor in denoiser.state_dict().items() if "lora_" not in name})
+
+
+def encoder_identity(parts: Mapping[str, Any], dtype: torch.dtype) -> str:
+    """ "dtype:hash" of the modules that make latents and embeds."""
+    tensors = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
+    return f"{str(dtype).removeprefix('torch.')}:{weights_hash(tensors)}"
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """16 hexadecimal digits of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted((name.replace(".base_layer", ""), tensor) for name, tensor in tensors.items()):
+        # Integer sums over the bits, plain and by place: exact, so the same on every device and with any number of threads.
+        bits = tensor.detach().float().flatten().view(torch.int32).to(torch.int64)
+        place = torch.arange(1, len(bits) + 1, device=bits.device)
+        digest.update(f"{name} {tuple(tensor.shape)} {int(bits.sum())} {int((bits * place).sum())}".encode())
+    return digest.hexdigest()[:16]
+
+
+def to_uint8(decoded: Tensor) -> np.ndarray:
+    """Values in [−1, 1] as 0–255, of the same shape."""
+    return ((decoded.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()

@@ -1,0 +1,192 @@
+"""A sound: a waveform with its rate, a file or bytes, decoded to float32 on demand and once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from diffalign.data.modalities.stored import Stored, library, row_of, stored_bytes, stored_path, stored_row
+
+FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF", "RF64")
+MAX_SECONDS = 1200.0
+MAX_VALUES = 230_000_000  # samples of all channels together, 0.9 GB: 20 minutes of stereo at 96 kHz
+SHORTER = re.compile(r"(\d+) \(should be (\d+)\)")  # how libsndfile says that a file ends before its header says
+STREAMED = 0x7FFF0000  # a header written before the length was known says more than this
+FULL_SCALE = 32768  # of 16 bits, which reach from −32768 to 32767
+
+
+class Audio:
+    """One sound of one or more channels. Build it with from_waveform, from_path, from_bytes or from_row; equality is `identity()`.
+
+    Opening nothing until asked; `columns` reads the header alone. What is built from a waveform is rounded to 16 bits at once, so that it
+    stays the same through its file. Every reading error is a ValueError that names the file or row and the fix.
+    """
+
+    COLUMNS = ("samples", "sample_rate_hz", "channels")  # beside `media` in a table of candidates
+
+    __slots__ = ("_header", "_stored", "_waveform", "path")
+
+    def __init__(self, waveform: np.ndarray | None, sample_rate_hz: int, stored: Stored | None, path: str = "") -> None:
+        self._waveform, self._stored = waveform, stored
+        self._header: tuple[int, int, int] | None = None if waveform is None else (waveform.shape[1], sample_rate_hz, len(waveform))
+        self.path = path if stored is None else stored.path
+
+    @classmethod
+    def from_waveform(cls, waveform: np.ndarray, sample_rate_hz: int, path: str = "") -> Audio:
+        """Of float numbers (channels, samples) in [−1, 1]; beyond that they are clipped, as a file would clip them."""
+        is_array = isinstance(waveform, np.ndarray) and waveform.ndim == 2 and np.issubdtype(waveform.dtype, np.floating)
+        if not is_array or not 1 <= len(waveform) <= 8 or not waveform.size:
+            found = f"{waveform.dtype} {waveform.shape}" if isinstance(waveform, np.ndarray) else type(waveform).__name__
+            raise ValueError(f"a sound is a numpy array of floats (channels, samples), 1 to 8 channels, got {found}; mono is (1, samples)")
+        if not np.isfinite(waveform).all():
+            raise ValueError(f"a sound has {int((~np.isfinite(waveform)).sum())} samples that are not finite; its model diverged")
+        if not 1000 <= sample_rate_hz <= 384_000:
+            raise ValueError(f"a sound has {sample_rate_hz!r} samples per second; give 1,000 to 384,000")
+        rounded = np.rint(np.clip(waveform * FULL_SCALE, -FULL_SCALE, FULL_SCALE - 1)).astype(np.int16)
+        return cls((rounded / np.float32(FULL_SCALE)).astype(np.float32), int(sample_rate_hz), None, path)
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> Audio:
+        """Of a file, read when asked. FileNotFoundError at once where there is none."""
+        return cls(None, 0, stored_path("audio", path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, path: str = "", name: str = "") -> Audio:
+        """Of an encoded file's bytes; `path` and `name` (of the row) only name it in messages: neither is opened."""
+        return cls(None, 0, stored_bytes("audio", data, path, name))
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any], name: str = "") -> Audio:
+        """Of a media column's value {"bytes", "path"}. A path without bytes is refused: nothing from data names a file to open."""
+        return cls(None, 0, stored_row("audio", row, name))
+
+    @staticmethod
+    def feature() -> dict[str, Any]:
+        """The `datasets` feature of a media column, in the form of the `huggingface` schema metadata."""
+        return {"_type": "Audio"}
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Samples per second and channel."""
+        return self._read_header()[1]
+
+    @property
+    def seconds(self) -> float:
+        samples, rate, _ = self._read_header()
+        return samples / rate
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The values of COLUMNS."""
+        return dict(zip(self.COLUMNS, self._read_header(), strict=True))
+
+    def waveform(self) -> np.ndarray:
+        """float32 (channels, samples) in [−1, 1], decoded at the first call and kept. Do not write into it: `identity()` is its hash."""
+        if self._waveform is None:
+            self._waveform = self._decode()
+        return self._waveform
+
+    def check(self) -> None:
+        """Decode and let go: ValueError where it cannot be read to its end. For many sounds that are not needed yet."""
+        if self._waveform is None:
+            self._decode()
+
+    @staticmethod
+    def shape_of(columns: Mapping[str, Any], rate: float | None) -> tuple[int, ...]:
+        """(samples,) of a sound with such COLUMNS, at `rate` samples per second."""
+        own = columns["sample_rate_hz"]
+        return (-(-columns["samples"] * round(rate or own) // own),)
+
+    def tensor(self, shape: tuple[int, ...], rate: float | None) -> np.ndarray:
+        """float32 (1, samples) in [−1, 1] of that many samples: the channels' mean at `rate` per second, its beginning."""
+        mono = self.waveform().mean(0, keepdims=True)
+        if rate is not None and rate != self.sample_rate_hz:
+            mono = resample(mono, self.sample_rate_hz, round(rate))
+        if mono.shape[1] < shape[-1]:
+            wanted = f"{shape[-1]} samples at {rate or self.sample_rate_hz:g} Hz"
+            raise ValueError(f"{self._named} lasts {self.seconds:.3g} s, too short for {wanted}")
+        return np.ascontiguousarray(mono[:, : shape[-1]])
+
+    def encoded(self) -> bytes:
+        """The bytes it came as (of its file, unchanged), or FLAC of its samples."""
+        if self._stored is not None:
+            if self._stored.data is None:
+                self.check()  # a file that is no sound is refused before its bytes are copied anywhere
+            return self._stored.read()
+        soundfile = library("soundfile", "audio")
+        buffer = BytesIO()
+        samples = np.rint(self.waveform().T * FULL_SCALE).astype(np.int16)
+        soundfile.write(buffer, samples, self.sample_rate_hz, format="FLAC", subtype="PCM_16")
+        return buffer.getvalue()
+
+    def identity(self) -> str:
+        """sha256 (hex) of rate, channels and samples: a WAV and the FLAC made from it agree."""
+        waveform = self.waveform()
+        return sha256(f"{len(waveform)}x{waveform.shape[1]}@{self.sample_rate_hz}:".encode() + waveform.tobytes()).hexdigest()
+
+    def to_row(self) -> dict[str, Any]:
+        """The value of a media column: bytes, and the bare file name (no folder of this machine gets into a data set)."""
+        return row_of(self.encoded(), self.path)
+
+    def __repr__(self) -> str:
+        return f"<{self._named}>"
+
+    @property
+    def _named(self) -> str:
+        return str(self._stored or "audio (from a waveform)")
+
+    def _read_header(self) -> tuple[int, int, int]:
+        """(samples, sample_rate_hz, channels)."""
+        if self._header is None:
+            with self._opened() as file:
+                self._header = (file.frames, file.samplerate, file.channels)
+        return self._header
+
+    def _decode(self) -> np.ndarray:
+        with self._opened() as file:
+            waveform = np.ascontiguousarray(file.read(dtype="float32", always_2d=True).T)
+            if waveform.shape[1] < file.frames:
+                raise ValueError(f"it holds {waveform.shape[1]} of its {file.frames} samples")
+            if not np.isfinite(waveform).all():
+                raise ValueError("it has samples that are not finite")
+            self._header = (waveform.shape[1], file.samplerate, file.channels)
+        return waveform
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The file with a checked header, and whatever goes wrong in it as a ValueError that names it."""
+        soundfile = library("soundfile", "audio")
+        try:
+            with soundfile.SoundFile(cast("Stored", self._stored).source()) as file:
+                if file.format not in FORMATS:
+                    raise ValueError(f"it is {file.format}")
+                found = SHORTER.search(file.extra_info)
+                if found and int(found[2]) < int(found[1]) < STREAMED:
+                    raise ValueError(f"it holds {found[2]} of its {found[1]} bytes")
+                if file.frames < 1:
+                    raise ValueError("it holds no samples")
+                if file.frames > MAX_SECONDS * file.samplerate or file.frames * file.channels > MAX_VALUES:
+                    lasts = f"it lasts {file.frames / file.samplerate:.0f} s with {file.channels} channels"
+                    raise ValueError(f"{lasts}, and at most {MAX_SECONDS:.0f} s and {MAX_VALUES:,} samples are read: cut it")
+                yield file
+        except Exception as error:  # damaged files make libsndfile raise anything
+            reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"{self._named} cannot be read ({reason}); it must be a whole file in one of {', '.join(FORMATS)}: "
+                "fetch it again or drop the row"
+            ) from error
+
+
+def resample(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """float32 (channels, samples) at another rate, band-limited (torchaudio's windowed sinc)."""
+    import torch
+
+    functional = library("torchaudio.functional", "audio")
+    return functional.resample(torch.from_numpy(waveform), rate, wanted).numpy()

@@ -1,0 +1,148 @@
+"""A language or vision model behind an OpenAI-compatible endpoint: one question, one answer, with retries, a rate limit and an account."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any
+
+from pydantic import Field, PrivateAttr, field_validator
+
+from diffalign.section import Section
+
+AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}  # answers of a server that may soon say something else
+LONGEST_WAIT_SECONDS = 60.0
+
+
+class Account:
+    """Questions and tokens so far, and the time of the last question; safe for threads."""
+
+    def __init__(self) -> None:
+        self.questions = self.prompt_tokens = self.completion_tokens = 0
+        self._last, self._lock = 0.0, Lock()
+
+    def add(self, usage: dict[str, Any]) -> None:
+        with self._lock:
+            self.questions += 1
+            self.prompt_tokens += int(usage.get("prompt_tokens") or 0)
+            self.completion_tokens += int(usage.get("completion_tokens") or 0)
+
+    def wait_for_turn(self, per_minute: float | None) -> None:
+        """Until the next question may be asked."""
+        if per_minute is None:
+            return
+        with self._lock:
+            turn = max(time.monotonic(), self._last + 60 / per_minute)
+            self._last = turn
+        time.sleep(max(0.0, turn - time.monotonic()))
+
+
+class Endpoint(Section):
+    """Where the model is and how it is asked. Any server of `/chat/completions` will do: vLLM, llama.cpp, Ollama, a provider's.
+
+    The key is read from an environment variable, so that none stands in a config or a run folder.
+    """
+
+    url: str  # up to and with /v1
+    model: str
+    key_variable: str = "OPENAI_API_KEY"  # may be unset where the server asks for none
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=1024, ge=1)
+    timeout_seconds: float = Field(default=120.0, gt=0)
+    retries: int = Field(default=5, ge=0)  # of one question, after waits of 1, 2, 4, … seconds, or as long as the server says
+    per_minute: float | None = Field(default=None, gt=0)  # questions at most
+
+    _account: Account = PrivateAttr(default_factory=Account)
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError(f"got {value!r}; an address of a server begins with http:// or https://, such as http://localhost:8000/v1")
+        return value.rstrip("/")
+
+    @property
+    def account(self) -> Account:
+        """What was asked so far."""
+        return self._account
+
+    def ask(self, content: str | Sequence[dict[str, Any]]) -> str:
+        """The model's answer to one message: text, or parts as the API has them ({"type": "text" or "image_url", …}).
+
+        ConnectionError where the server cannot be reached or keeps failing; ValueError where it refuses the question, or answers otherwise.
+        """
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content if isinstance(content, str) else list(content)}],
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+        found = self._post(json.dumps(body).encode())
+        try:
+            answer = found["choices"][0]["message"]["content"]
+        except (KeyError, IndexError, TypeError):
+            answer = None
+        if not isinstance(answer, str):
+            raise ValueError(
+                f"{self.url} answered {str(found)[:200]}, without choices[0].message.content; is it an OpenAI-compatible server?"
+            )
+        self._account.add(found.get("usage") or {})
+        return answer
+
+    def ask_json(self, content: str | Sequence[dict[str, Any]], check: Callable[[Any], bool] = lambda value: True) -> Any:
+        """The JSON value in the model's answer, whatever stands around it; asked up to `retries` times more while none passes `check`."""
+        answer = ""
+        for _ in range(self.retries + 1):
+            answer = self.ask(content)
+            value = json_in(answer)
+            if value is not None and check(value):
+                return value
+        raise ValueError(f"{self.model!r} gave no such JSON in {self.retries + 1} answers, the last: {answer[:200]!r}")
+
+    def _post(self, body: bytes) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        key = os.environ.get(self.key_variable)
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(f"{self.url}/chat/completions", body, headers)
+        failure = ""
+        for attempt in range(self.retries + 1):
+            self._account.wait_for_turn(self.per_minute)
+            wait = min(LONGEST_WAIT_SECONDS, 2.0**attempt)
+            try:
+                with urllib.request.urlopen(request, timeout=self.timeout_seconds) as response:
+                    return json.loads(response.read())
+            except urllib.error.HTTPError as error:
+                failure = f"HTTP {error.code}: {error.read(300).decode(errors='replace')}"
+                if error.code not in AGAIN:
+                    raise ValueError(
+                        f"{self.url} refused the question to {self.model!r} ({failure}); check url, model and ${self.key_variable}"
+                    ) from error
+                said = error.headers.get("Retry-After", "")
+                wait = min(LONGEST_WAIT_SECONDS, float(said)) if said.replace(".", "", 1).isdigit() else wait
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{self.url} answered no JSON ({error}); is it an OpenAI-compatible server?") from error
+            except OSError as error:  # no such host, refused, timed out, cut off
+                failure = f"{type(error).__name__}: {error}"
+            if attempt < self.retries:
+                time.sleep(wait)
+        raise ConnectionError(
+            f"{self.url} did not answer in {self.retries + 1} attempts, the last: {failure}; start it, or check the address"
+        )
+
+
+def json_in(text: str) -> Any:
+    """The first JSON object or list in a text, or None."""
+    decoder = json.JSONDecoder()
+    for place, character in enumerate(text):
+        if character in "{[":
+            try:
+                return decoder.raw_decode(text, place)[0]
+            except (ValueError, RecursionError):
+                continue
+    return None

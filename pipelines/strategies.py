@@ -1,0 +1,155 @@
+"""Where the samples of a group come from, beside independent seeds: variations of one real medium, and slightly wrong prompts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from diffalign.endpoint import Endpoint
+from pipelines.config import Section
+from reward_models.worlds import WORLDS, load_world
+
+if TYPE_CHECKING:
+    from diffalign.backbones import Backbone
+    from diffalign.data.modalities import Media
+
+
+class Guided(Section):
+    """Samples denoised from one real medium of the prompt, noised to one level: Wu et al. 2025 (DenseDPO), arXiv:2506.03517, section 4.1.
+
+    They share what stands out, as the motion of a video, and differ in the rest. Exactly one of `world` and `media` says what is real.
+    """
+
+    world: str | None = None  # its renders
+    media: Path | None = None  # a folder of candidates (shard-*.parquet): for each prompt the first with that text
+    low: float = Field(default=0.65, gt=0, lt=1)  # of the timesteps, the least and the greatest that a group is noised to
+    high: float = Field(default=0.8, gt=0, lt=1)
+    same_strength: bool = True  # False: a level for each sample, which a loss can learn instead of the preference (control)
+
+    @model_validator(mode="after")
+    def _check(self) -> Guided:
+        if (self.world is None) == (self.media is None):
+            raise ValueError("guided: give exactly one of world (its renders are the real media) and media (a folder of candidates)")
+        if self.world is not None and self.world not in WORLDS:
+            raise ValueError(f"unknown world {self.world!r}; choose one of: {', '.join(WORLDS)}")
+        if self.low > self.high:
+            raise ValueError(f"guided: low {self.low} is above high {self.high}; swap them")
+        return self
+
+    def source(self, seed: int) -> Callable[[str], Media]:
+        """Prompt → its real medium, the same for every sample; ValueError for a prompt that has none."""
+        if self.world is not None:
+            world = load_world(self.world)
+            return lambda prompt: world.medium(prompt, random.Random(f"{seed}\0real\0{prompt}").getrandbits(31))
+        return _first_of(str(self.media))
+
+    def strength(self, seed: int, group: str, sample: int) -> float:
+        """The share of the timesteps that a sample is noised to."""
+        place = group if self.same_strength else f"{group}\0{sample}"
+        return random.Random(f"{seed}\0strength\0{place}").uniform(self.low, self.high)
+
+
+@cache
+def _first_of(folder: str) -> Callable[[str], Media]:
+    from diffalign.data.records import read_candidates
+
+    media: dict[str, Media] = {}
+    for candidate in read_candidates(Path(folder).expanduser()):
+        media.setdefault(candidate.prompt, candidate.media)
+
+    def find(prompt: str) -> Media:
+        if prompt not in media:
+            raise ValueError(f"guided: no candidate in {folder} has the prompt {prompt!r}; draw the prompts from that set")
+        return media[prompt]
+
+    return find
+
+
+class Perturbed(Section):
+    """More samples of each group, of prompts that are slightly wrong: Majumder et al. 2024 (Tango 2), arXiv:2404.09956, section 3.
+
+    A language model writes them, or a world's own rules. Their samples
+    answer the group's prompt badly: pair.rule own_vs_rest.
+    """
+
+    world: str | None = None  # its rules; default without an endpoint: the world the prompts are of
+    endpoint: Endpoint | None = None  # a language model instead
+    count: int = Field(default=1, ge=1)  # samples of each group, each of another wrong prompt while there are
+    strategies: tuple[str, ...] = ()  # of the world's, by name; empty: all of them
+
+    @model_validator(mode="after")
+    def _check(self) -> Perturbed:
+        if self.world is not None and self.endpoint is not None:
+            raise ValueError("perturbed: give world or endpoint, not both: one of them writes the wrong prompts")
+        if self.world is not None and self.world not in WORLDS:
+            raise ValueError(f"unknown world {self.world!r}; choose one of: {', '.join(WORLDS)}")
+        if self.endpoint is not None and self.strategies:
+            raise ValueError("perturbed.strategies are a world's; a language model is told what to do by perturbed.endpoint: remove one")
+        return self
+
+    def wrong(self, prompt: str, world: str | None, seed: int, group: str) -> list[tuple[str, str]]:
+        """`count` pairs of strategy and wrong prompt, or as many as there are; a strategy comes again only after all others."""
+        if self.endpoint is not None:
+            return ask_for_wrong(self.endpoint, prompt, self.count)
+        name = self.world or world
+        if name is None:
+            raise ValueError("perturbed needs rules or a language model: the prompts are of no world; set perturbed.endpoint")
+        by_strategy = {
+            strategy: [load_world(name).caption(scene) for scene in scenes]
+            for strategy, scenes in load_world(name).perturb(prompt).items()
+            if scenes and (not self.strategies or strategy in self.strategies)
+        }
+        draw = random.Random(f"{seed}\0perturbed\0{group}")
+        order = draw.sample(sorted(by_strategy), len(by_strategy))
+        left = {strategy: draw.sample(texts, len(texts)) for strategy, texts in sorted(by_strategy.items())}
+        found: list[tuple[str, str]] = []
+        while len(found) < self.count and any(left.values()):
+            found += [(strategy, left[strategy].pop()) for strategy in order if left[strategy]]
+        return found[: self.count]
+
+
+INSTRUCTION = (
+    "Write {count} captions that are slightly wrong for what this one describes: {caption!r}. Each differs in one thing: a concept is "
+    'dropped, replaced by another, added, or the order in time is swapped. Answer with JSON alone: {{"captions": [{{"strategy": "drop" or '
+    '"replace" or "add" or "order", "caption": "…"}}]}}'
+)
+
+
+def ask_for_wrong(endpoint: Endpoint, prompt: str, count: int) -> list[tuple[str, str]]:
+    """Wrong prompts by a language model; ValueError where its answer is not what was asked for."""
+    answer = endpoint.ask_json(INSTRUCTION.format(count=count, caption=prompt))
+    captions = answer.get("captions") if isinstance(answer, dict) else None
+    rows = [row for row in captions or [] if isinstance(row, dict) and isinstance(row.get("caption"), str)]
+    texts = [(str(row.get("strategy", "replace")), row["caption"].strip()) for row in rows]
+    texts = [(strategy, text) for strategy, text in dict.fromkeys(texts) if text and text != prompt]
+    if not texts:
+        raise ValueError(f"{endpoint.model!r} gave no wrong captions for {prompt!r}, but {str(answer)[:200]}; try another model")
+    return texts[:count]
+
+
+def vary_media(backbone: Backbone, media: Sequence[Media], prompts: Sequence[str], seeds: Sequence[int], strengths: Sequence[float], *,
+               steps: int, guidance: float, negative_prompt: str, size: tuple[int, ...] | None) -> Sequence[Media]:  # fmt: skip
+    """Variations of real media by the backbone, each with noise of its own seed."""
+    import numpy as np
+    import torch
+
+    from diffalign.sampling import vary
+
+    device = next(backbone.denoiser.parameters()).device
+    shape = size or backbone.size
+    latents = backbone.encode(torch.from_numpy(np.stack([item.tensor(shape, backbone.rate) for item in media])), seeds=None).to(device)
+    noise = torch.stack([torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]).to(latents)
+    found = vary(
+        backbone, latents, noise, backbone.embed(list(prompts)), _repeated(backbone.embed([negative_prompt]), len(prompts)),
+        strength=torch.tensor(strengths), steps=steps, guidance=guidance,
+    )  # fmt: skip
+    return backbone.media(backbone.decode(found))
+
+
+def _repeated(embeds: Mapping[str, Any], count: int) -> dict[str, Any]:
+    return {name: value.expand(count, *value.shape[1:]) for name, value in embeds.items()}

@@ -1,0 +1,130 @@
+"""Sounds: write → read, identity, rates, formats, and everything a file from a stranger can be."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import diffalign.data.modalities.audio as module
+from diffalign.data.modalities import Media
+from diffalign.data.modalities.audio import Audio
+
+WAVE = np.random.default_rng(0).uniform(-0.9, 0.9, (2, 4000)).astype(np.float32)
+
+
+def make(form: str = "WAV", rate: int = 16_000, wave: np.ndarray = WAVE, **options: str) -> bytes:
+    buffer = BytesIO()
+    soundfile.write(buffer, wave.T, rate, format=form, **options)
+    return buffer.getvalue()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 4), st.integers(1, 3000), st.sampled_from([8000, 16_000, 22_050, 44_100, 96_000]), st.integers(0, 2**32 - 1))
+def test_write_read_keeps_samples_rate_and_identity(channels: int, samples: int, rate: int, seed: int) -> None:
+    audio = Audio.from_waveform(np.random.default_rng(seed).uniform(-1.2, 1.2, (channels, samples)), rate)
+    again = Audio.from_row(audio.to_row())
+    assert isinstance(again, Media)
+    np.testing.assert_array_equal(again.waveform(), audio.waveform())
+    assert again.columns == audio.columns == {"samples": samples, "sample_rate_hz": rate, "channels": channels}
+    assert again.identity() == audio.identity() == Audio.from_waveform(audio.waveform(), rate).identity()
+
+
+def test_a_waveform_is_rounded_to_16_bits_and_clipped() -> None:
+    found = Audio.from_waveform(np.array([[2.0, 1.0, 0.5, 1e-5, -1.0, -3.0]]), 16_000).waveform() * 32768
+    assert found.tolist() == [[32767, 32767, 16384, 0, -32768, -32768]]
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+def test_formats_and_stereo(form: str, tmp_path: Path) -> None:
+    data = make(form)
+    (tmp_path / "a").write_bytes(data)
+    for audio in (Audio.from_bytes(data), Audio.from_path(tmp_path / "a")):
+        assert audio.columns == {"samples": 4000, "sample_rate_hz": 16_000, "channels": 2} and audio.seconds == 0.25
+        assert audio.encoded() == data
+        assert audio.waveform().shape == (2, 4000) and audio.waveform().dtype == np.float32
+
+
+def test_identity_is_of_content_and_rate_not_of_the_file() -> None:
+    whole = np.rint(WAVE * 32768).astype(np.int16)
+    wav, flac = make("WAV", wave=whole), make("FLAC", wave=whole)
+    assert wav != flac
+    assert Audio.from_bytes(wav).identity() == Audio.from_bytes(flac).identity() == Audio.from_waveform(WAVE, 16_000).identity()
+    assert Audio.from_bytes(make("WAV", 8000, whole)).identity() != Audio.from_bytes(wav).identity()
+
+
+def test_tensor_is_the_beginning_in_mono_at_another_rate() -> None:
+    time = np.arange(44_100) / 44_100
+    tone = 0.5 * np.sin(2 * np.pi * 440 * time)
+    audio = Audio.from_waveform(np.stack([tone, 0.5 * tone]), 44_100)
+    assert audio.shape_of(audio.columns, 16_000) == (16_000,) and audio.shape_of(audio.columns, None) == (44_100,)
+    found = audio.tensor((8000,), 16_000)
+    assert found.shape == (1, 8000) and found.dtype == np.float32
+    expected = 0.375 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16_000)
+    assert np.abs(found[0, 100:-100] - expected[100:-100]).max() < 2e-3
+    np.testing.assert_array_equal(audio.tensor((100,), None)[0], audio.waveform().mean(0)[:100])
+    with pytest.raises(ValueError, match=r"lasts 1 s, too short for 17000 samples at 16000 Hz"):
+        audio.tensor((17_000,), 16_000)
+
+
+@pytest.mark.parametrize("rate, samples, wanted", [(44_100, 44_101, 16_000), (8000, 7, 16_000), (22_050, 1, 16_000)])
+def test_shape_of_is_what_resampling_gives(rate: int, samples: int, wanted: int) -> None:
+    audio = Audio.from_waveform(np.full((1, samples), 0.1), rate)
+    shape = audio.shape_of(audio.columns, wanted)
+    assert audio.tensor(shape, wanted).shape == (1, *shape)
+    with pytest.raises(ValueError, match="too short"):
+        audio.tensor((shape[0] + 1,), wanted)
+
+
+@pytest.mark.parametrize("wave", [np.zeros(5), np.zeros((1, 0)), np.zeros((9, 5)), np.zeros((1, 5), np.int16), [0.0]])
+def test_other_arrays_are_refused(wave: object) -> None:
+    with pytest.raises(ValueError, match=r"a sound is a numpy array of floats \(channels, samples\), 1 to 8 channels, got"):
+        Audio.from_waveform(wave, 16_000)  # type: ignore[arg-type]
+
+
+def test_numbers_and_rates_that_no_file_holds_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 samples that are not finite"):
+        Audio.from_waveform(np.array([[0.0, np.nan, np.inf]]), 16_000)
+    with pytest.raises(ValueError, match="999 samples per second; give 1,000 to 384,000"):
+        Audio.from_waveform(WAVE, 999)
+
+
+@pytest.mark.parametrize("form, options", [("WAV", {"subtype": "PCM_16"}), ("FLAC", {})])
+@settings(deadline=None, max_examples=25)
+@given(cut=st.floats(0.01, 0.9))
+def test_truncated_sounds_are_value_errors(form: str, options: dict[str, str], cut: float) -> None:
+    data = make(form, **options)
+    with pytest.raises(ValueError, match=r"'half' cannot be read .*fetch it again or drop the row"):
+        Audio.from_bytes(data[: int(len(data) * cut)], name="half").waveform()
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.binary(min_size=1, max_size=300), st.sampled_from([b"", b"RIFF\0\0\0\0WAVEfmt ", b"fLaC", b"OggS", b"ID3"]))
+def test_garbage_is_a_value_error(data: bytes, magic: bytes) -> None:
+    with pytest.raises(ValueError, match="drop the row"):
+        Audio.from_bytes(magic + data).check()
+
+
+def test_empty_over_long_and_infinite_sounds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"'row 1' cannot be read \(it holds no samples"):
+        Audio.from_bytes(make(wave=np.zeros((1, 0), np.float32)), name="row 1").waveform()
+    broken = WAVE.copy()
+    broken[0, 3] = np.nan
+    with pytest.raises(ValueError, match="it has samples that are not finite"):
+        Audio.from_bytes(make(wave=broken, subtype="FLOAT")).waveform()
+    monkeypatch.setattr(module, "MAX_SECONDS", 0.1)
+    with pytest.raises(ValueError, match=r"at most 0 s and 230,000,000 samples are read: cut it"):
+        _ = Audio.from_bytes(make()).columns
+
+
+def test_a_row_without_bytes_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="audio 'c1' holds no bytes"):
+        Audio.from_row({"path": "/etc/passwd", "bytes": None}, "c1")
+    with pytest.raises(FileNotFoundError, match="does not exist or is not a file"):
+        Audio.from_path(tmp_path / "none.wav")
+    (tmp_path / "secret.wav").write_text("password")
+    with pytest.raises(ValueError, match="cannot be read"):
+        Audio.from_path(tmp_path / "secret.wav").to_row()

@@ -1,0 +1,124 @@
+"""A model behind an endpoint, against a server of our own on loopback: answers, failures that pass, and failures that stay."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from diffalign.endpoint import Endpoint, json_in
+
+
+class Server:
+    """Answers from a list, the last one for ever: a text, or (status, headers, body). Remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = ["hello"]
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                server.keys.append(self.headers["Authorization"])
+                answer = server.answers[0] if len(server.answers) == 1 else server.answers.pop(0)
+                if isinstance(answer, str):
+                    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+                    answer = (200, {}, json.dumps({"choices": [{"message": {"content": answer}}], "usage": usage}))
+                status, headers, body = answer
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body.encode())))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *arguments: Any) -> None:
+                """Tests are silent."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=self.http.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr("diffalign.endpoint.time.sleep", lambda seconds: None)
+    found = Server()
+    yield found
+    found.http.shutdown()
+    found.http.server_close()
+
+
+def test_a_question_and_its_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "abc")
+    endpoint = Endpoint(url=server.url + "/", model="m", key_variable="SECRET", temperature=0.5, max_tokens=9)
+    assert endpoint.ask("how many?") == "hello"
+    assert server.asked == [{"model": "m", "messages": [{"role": "user", "content": "how many?"}], "temperature": 0.5, "max_tokens": 9}]
+    assert server.keys == ["Bearer abc"] and "abc" not in endpoint.model_dump_json()
+    monkeypatch.delenv("SECRET")
+    parts = [{"type": "text", "text": "and here?"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+    endpoint.ask(parts)
+    assert server.asked[1]["messages"][0]["content"] == parts and server.keys[1] is None
+    account = endpoint.account
+    assert (account.questions, account.prompt_tokens, account.completion_tokens) == (2, 14, 4)
+
+
+def test_failures_that_pass_are_waited_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("diffalign.endpoint.time.sleep", waited.append)
+    server.answers = [(503, {}, "busy"), (429, {"Retry-After": "7"}, "slow"), (500, {"Retry-After": "9999"}, ""), "done"]
+    assert Endpoint(url=server.url, model="m").ask("?") == "done"
+    assert waited == [1, 7, 60] and len(server.asked) == 4
+
+
+def test_failures_that_stay_are_told(server: Server) -> None:
+    endpoint = Endpoint(url=server.url, model="m", retries=2)
+    server.answers = [(503, {}, "busy")]
+    with pytest.raises(ConnectionError, match=r"did not answer in 3 attempts, the last: HTTP 503: busy; start it, or check the address"):
+        endpoint.ask("?")
+    assert len(server.asked) == 3
+    server.answers = [(401, {}, "no such key")]
+    with pytest.raises(ValueError, match=r"refused the question to 'm' \(HTTP 401: no such key\); check url, model and \$OPENAI_API_KEY"):
+        endpoint.ask("?")
+    assert len(server.asked) == 4
+    server.answers = [(200, {}, "<html>")]
+    with pytest.raises(ValueError, match="answered no JSON"):
+        endpoint.ask("?")
+    server.answers = [(200, {}, '{"choices": []}')]
+    with pytest.raises(ValueError, match="is it an OpenAI-compatible server"):
+        endpoint.ask("?")
+    with pytest.raises(ConnectionError, match="did not answer in 1 attempts"):
+        Endpoint(url="http://127.0.0.1:1/v1", model="m", retries=0).ask("?")
+
+
+def test_json_is_found_in_talk_and_asked_for_again(server: Server) -> None:
+    endpoint = Endpoint(url=server.url, model="m", retries=2)
+    server.answers = ["I cannot", '{"winner": 5}', 'Sure!\n```json\n{"winner": 1}\n```']
+    assert endpoint.ask_json("?", lambda value: value.get("winner") in (0, 1)) == {"winner": 1}
+    server.answers = ["never"]
+    with pytest.raises(ValueError, match=r"'m' gave no such JSON in 3 answers, the last: 'never'"):
+        endpoint.ask_json("?")
+    assert json_in('a {b} [1, {"c": 2}] {"d": 3}') == [1, {"c": 2}] and json_in("{" * 100_000) is None
+
+
+def test_a_rate_is_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("diffalign.endpoint.time.sleep", waited.append)
+    endpoint = Endpoint(url=server.url, model="m", per_minute=60)
+    before = time.monotonic()
+    for _ in range(3):
+        endpoint.ask("?")
+    assert waited[0] == 0 and sum(waited) == pytest.approx(1 + 2, abs=2 * (time.monotonic() - before) + 0.05)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "localhost:8000", "ftp://host/v1"])
+def test_other_addresses_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="begins with http:// or https://"):
+        Endpoint(url=url, model="m")
