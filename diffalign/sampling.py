@@ -22,8 +22,8 @@ def vary(backbone: Backbone, latents: Tensor, epsilon: Tensor, embeds: Mapping[s
     """
     count = max(2, round(steps * float(strength.mean())))
     share = torch.arange(count, 0, -1, dtype=torch.float64) / count
-    levels = strength.to(torch.float64)[:, None] * share * backbone.timestep_count
-    timestep = levels.to(latents.device, backbone.timestep(torch.zeros(1)).dtype)
+    levels = strength.to(torch.float64)[:, None] * share * backbone.process.timestep_count
+    timestep = levels.to(latents.device, backbone.process.timestep(torch.zeros(1)).dtype)
     both = {name: torch.cat([value, negative[name].expand_as(value)]) for name, value in embeds.items()}
 
     def guided(x: Tensor, at: Tensor) -> Tensor:
@@ -32,9 +32,9 @@ def vary(backbone: Backbone, latents: Tensor, epsilon: Tensor, embeds: Mapping[s
         given, without = backbone.predict(backbone.denoiser, torch.cat([x, x]), torch.cat([at, at]), both).chunk(2)
         return without + guidance * (given - without)
 
-    noised = backbone.noise(latents, epsilon, timestep[:, 0])
-    x, prediction = follow_path(backbone, guided, noised, timestep)[:, :, -1].unbind(1)
-    return clean_sample(backbone, x, prediction, timestep[:, -1])
+    noised = backbone.process.noise(latents, epsilon, timestep[:, 0])
+    x, prediction = follow_path(backbone.process, guided, noised, timestep)[:, :, -1].unbind(1)
+    return clean_sample(backbone.process, x, prediction, timestep[:, -1])
 
 
 def follow_path(process: Process, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, timestep: Tensor) -> Tensor:

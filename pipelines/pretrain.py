@@ -76,12 +76,13 @@ class Made:
     media: list[Media]
     captions: list[str]
 
-    def tensors(self, rows: Sequence[int]) -> Tensor:
-        """(n, C, *S) in [−1, 1] of some renders."""
+    def features(self, rows: Sequence[int]) -> Tensor:
+        """What the autoencoder reads and makes (n, C, *S) of some renders."""
         import torch
 
         size = self.media[0].shape_of(self.media[0].columns, None)
-        return torch.from_numpy(np.stack([self.media[row].tensor(size, None) for row in rows]))
+        tensors = torch.from_numpy(np.stack([self.media[row].tensor(size, None) for row in rows]))
+        return self.miniature.features(self.architecture, tensors)
 
 
 def _render(section: Pretrain, seed: int, progress: Progress) -> tuple[list[Media], list[str]]:
@@ -108,9 +109,7 @@ def _train_autoencoder(section: Pretrain, seed: int, made: Made, folder: Path, p
     torch.manual_seed(seed_of(seed, "vae"))
     model = made.miniature.build_autoencoder(made.architecture).to(_device())
     with progress.bar("autoencoder", section.autoencoder.steps) as advance:
-        task = AutoencoderTask(
-            model, lambda rows: made.miniature.features(made.tensors(rows)), len(made.media), kl_weight=section.kl_weight, seed=seed
-        )
+        task = AutoencoderTask(model, made.features, len(made.media), kl_weight=section.kl_weight, seed=seed)
         final = train(task, section.autoencoder, folder, advance=advance, logger=progress.logger("autoencoder"))
     return type(model).from_pretrained(final / "vae").to(_device()).eval()
 
@@ -132,7 +131,7 @@ def _train_denoiser(name: str, section: Pretrain, seed: int, autoencoder: Any, m
     with torch.no_grad(), progress.bar("encode", len(made.media)) as advance:
         for start in range(0, len(made.media), 128):
             rows = range(start, min(start + 128, len(made.media)))
-            parts.append(autoencoder.encode(miniature.features(made.tensors(rows)).to(_device())).latent_dist.mean.cpu())
+            parts.append(autoencoder.encode(made.features(rows).to(_device())).latent_dist.mean.cpu())
             advance(len(rows))
     latents = miniature.normalise(autoencoder, torch.cat(parts))
     backbone.denoiser.requires_grad_(True)

@@ -28,7 +28,7 @@ class Gaussian:
     timestep_count, denoiser = 1000, nn.Identity()
 
     def __init__(self, prediction: str):
-        self.prediction = prediction
+        self.prediction, self.process = prediction, self
 
     def timestep(self, uniform: Tensor) -> Tensor:
         return 1000 * uniform.double()
@@ -125,7 +125,7 @@ def test_a_path_is_diffusers_own(kind: str, tiny_pipeline: Path, tmp_path: Path)
     timestep = scheduler.timesteps.expand(2, -1)
     with torch.no_grad():
         predict = partial(backbone.predict, backbone.denoiser, embeds=embeds)
-        samples, predictions = follow_path(backbone, predict, noise, timestep).unbind(1)
+        samples, predictions = follow_path(backbone.process, predict, noise, timestep).unbind(1)
         x = noise
         for place, here in enumerate(scheduler.timesteps):
             torch.testing.assert_close(samples[:, place], x, rtol=1e-4, atol=1e-4)

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from diffalign.backbones.process import Process
 from diffalign.data.modalities import Media
 from diffalign.did_you_mean import did_you_mean
 
 BACKBONES = {
     "stable_diffusion": "Stable Diffusion 1.x and 2.x, and the bundled miniature: latent UNet, CLIP text encoder; ε or v prediction",
     "wan": "Wan 2.1, and the bundled miniature of the motion world: video transformer, T5 text encoder, causal autoencoder; rectified flow",
+    "tango": "Tango, and the bundled miniature of the tones world: latent UNet over mel spectrograms, T5 text encoder; ε or v prediction",
 }
 
 
@@ -25,7 +27,7 @@ class Backbone(Protocol):
     modality: str
     source: str
     denoiser: nn.Module
-    timestep_count: int
+    process: Process
     token_limit: int
 
     @property
@@ -66,37 +68,8 @@ class Backbone(Protocol):
         """Media of tensors (N, C, *S) in [−1, 1], as `decode` gives them."""
         ...
 
-    def timestep(self, uniform: Tensor) -> Tensor:
-        """Timesteps (N,) as the family trains on them, from uniform numbers in [0, 1)."""
-        ...
-
-    def signal_to_noise(self, timestep: Tensor) -> Tensor:
-        """SNR α_t²/σ_t² (N,) at timesteps (N,)."""
-        ...
-
-    @property
-    def clean_timestep(self) -> float:
-        """The timestep of a sample without noise."""
-        ...
-
-    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """α_t and σ_t, each (N,), of timesteps (N,); (1, 0) at `clean_timestep`."""
-        ...
-
-    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
-        """ε̂ (N, C, *S) that a prediction at x_t stands for."""
-        ...
-
     def last_layer(self, denoiser: nn.Module) -> nn.Module:
         """The layer of a denoiser that makes the prediction out of a feature vector (N, C', *S) for each position of the latents."""
-        ...
-
-    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        """x_t (N, C, *S) = α_t·latents + σ_t·ε."""
-        ...
-
-    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        """What the denoiser should predict at x_t: ε, v or velocity, (N, C, *S)."""
         ...
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
 from diffalign.backbones import quiet_loading
+from diffalign.backbones.process import Diffusion
 from diffalign.backbones.random_weights import random_pipeline
+from diffalign.backbones.schedulers import scheduler_named
 from diffalign.backbones.weights import (
     adapters_of,
     denoiser_identity,
@@ -25,13 +27,6 @@ from diffalign.backbones.weights import (
 )
 from diffalign.data.modalities.image import Image
 
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "dpmsolver++": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "pndm": "PNDMScheduler",
-}
-
 
 class StableDiffusion:
     """A loaded pipeline: see `Backbone` for the contract."""
@@ -44,14 +39,7 @@ class StableDiffusion:
         self.denoiser: nn.Module = pipeline.unet
         for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             module.requires_grad_(False).eval()
-        training = DDIMScheduler.from_config(pipeline.scheduler.config)
-        self.prediction_type = training.config.prediction_type
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(
-                f"{source}: scheduler has prediction_type {self.prediction_type!r}; Stable Diffusion predicts 'epsilon' or 'v_prediction'"
-            )
-        self.timestep_count: int = training.config.num_train_timesteps
-        self.alphas_cumprod = training.alphas_cumprod.to(torch.float64)
+        self.process = Diffusion(pipeline.scheduler, source)
         self.token_limit: int = pipeline.tokenizer.model_max_length
 
     @property
@@ -98,42 +86,8 @@ class StableDiffusion:
     def media(self, decoded: Tensor) -> list[Image]:
         return [Image.from_pixels(pixels) for pixels in to_uint8(decoded).transpose(0, 2, 3, 1)]
 
-    def timestep(self, uniform: Tensor) -> Tensor:
-        return (uniform * self.timestep_count).long().clamp_max(self.timestep_count - 1)
-
-    clean_timestep = -1
-
-    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        index = timestep.cpu().long()
-        cumulative = torch.where(index < 0, 1.0, self.alphas_cumprod[index.clamp(min=0)]).to(timestep.device)
-        return cumulative.sqrt(), (1 - cumulative).sqrt()
-
-    def _alpha_sigma(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)).to(like) for level in self.levels(timestep))
-        return alpha, sigma
-
     def last_layer(self, denoiser: nn.Module) -> nn.Module:
         return denoiser.get_submodule("conv_out")
-
-    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
-        if self.prediction_type == "epsilon":
-            return prediction
-        alpha, sigma = self._alpha_sigma(timestep, noised)
-        return alpha * prediction + sigma * noised
-
-    def signal_to_noise(self, timestep: Tensor) -> Tensor:
-        cumulative = self.alphas_cumprod[timestep.cpu()]
-        return (cumulative / (1 - cumulative)).to(timestep.device)
-
-    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        alpha, sigma = self._alpha_sigma(timestep, latents)
-        return alpha * latents + sigma * epsilon
-
-    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        if self.prediction_type == "epsilon":
-            return epsilon
-        alpha, sigma = self._alpha_sigma(timestep, latents)
-        return alpha * epsilon - sigma * latents
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         return denoiser(noised, timestep, encoder_hidden_states=embeds["prompt_embeds"], return_dict=False)[0]
@@ -143,24 +97,13 @@ class StableDiffusion:
                size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Image]:  # fmt: skip
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
-        if scheduler is not None and scheduler not in SCHEDULERS:
-            raise ValueError(f"unknown scheduler {scheduler!r}; choose one of: {', '.join(SCHEDULERS)}")
         height, width = size or self.size
-        own = self.pipeline.scheduler
-        if scheduler is not None:
-            import diffusers
-
-            # Stable Diffusion's PNDM starts without Runge-Kutta steps; another scheduler's config does not say so.
-            options = {"skip_prk_steps": True} if scheduler == "pndm" else {}
-            self.pipeline.scheduler = getattr(diffusers, SCHEDULERS[scheduler]).from_config(own.config, **options)
-        try:
+        with scheduler_named(self.pipeline, scheduler):
             images = self.pipeline(
                 prompts, negative_prompt=[negative_prompt] * len(prompts), height=height, width=width, num_inference_steps=steps,
                 guidance_scale=guidance,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np",
             ).images  # fmt: skip
-        finally:
-            self.pipeline.scheduler = own
         return [Image.from_pixels(pixels) for pixels in np.rint(images * 255).astype(np.uint8)]
 
     def save(self, folder: Path) -> None:

@@ -14,6 +14,7 @@ from diffusers import WanPipeline
 from torch import Tensor, nn
 
 from diffalign.backbones import quiet_loading
+from diffalign.backbones.process import Flow
 from diffalign.backbones.weights import (
     adapters_of,
     denoiser_identity,
@@ -35,11 +36,9 @@ PIXELS = 16  # what the pipeline wants its sides to be multiples of, whatever th
 
 
 class Wan:
-    """A loaded pipeline: see `Backbone` for the contract. x_t = (1 − σ)·latents + σ·ε, velocity ε − latents, timestep = σ·1000."""
+    """A loaded pipeline: see `Backbone` for the contract."""
 
     modality = "video"
-    timestep_count = 1000
-    clean_timestep = 0.0
 
     def __init__(self, pipeline: WanPipeline, source: str, size: tuple[int, ...] = SIZE, fps: float = FPS):
         if pipeline.config.get("boundary_ratio") is not None or pipeline.transformer_2 is not None:
@@ -55,7 +54,7 @@ class Wan:
         for module in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
             module.requires_grad_(False).eval()
         config = pipeline.scheduler.config
-        self.shift = float(config.get("flow_shift", config.get("shift", 1.0)))
+        self.process = Flow(float(config.get("flow_shift", config.get("shift", 1.0))))
         self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
         vae = pipeline.vae.config
         self._mean, self._std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
@@ -106,34 +105,6 @@ class Wan:
 
     def media(self, decoded: Tensor) -> list[Video]:
         return [Video.from_frames(frames, self.rate) for frames in to_uint8(decoded).transpose(0, 2, 3, 4, 1)]
-
-    def timestep(self, uniform: Tensor) -> Tensor:
-        """Uniform numbers through the scheduler's shift s: σ = s·u/(1 + (s − 1)·u), Esser et al. 2024, arXiv:2403.03206, eq. 23."""
-        uniform = uniform.double().clamp(1e-3, 1)
-        return (self.timestep_count * self.shift * uniform / (1 + (self.shift - 1) * uniform)).float()
-
-    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        sigma = timestep.double() / self.timestep_count
-        return 1 - sigma, sigma
-
-    def _alpha_sigma(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)).to(like) for level in self.levels(timestep))
-        return alpha, sigma
-
-    def signal_to_noise(self, timestep: Tensor) -> Tensor:
-        alpha, sigma = self.levels(timestep)
-        return (alpha / sigma).square()
-
-    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        alpha, sigma = self._alpha_sigma(timestep, latents)
-        return alpha * latents + sigma * epsilon
-
-    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        return epsilon - latents
-
-    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
-        alpha, _ = self._alpha_sigma(timestep, noised)
-        return noised + alpha * prediction
 
     def last_layer(self, denoiser: nn.Module) -> nn.Module:
         raise ValueError(

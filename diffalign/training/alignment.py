@@ -89,8 +89,9 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
             mismatched = torch.stack([own, predict(denoiser, batch.mismatched, networks.cache)], 2)
     return Outputs(
         predict(policy, batch.embeds), noised.target, timestep, reference=frozen, teacher=teacher, mismatched=mismatched, mask=mask,
-        fraction=timestep / backbone.timestep_count, snr=backbone.signal_to_noise(timestep).to(flat.device), scores=batch.scores,
-        labels=batch.labels, win_probability=batch.win_probability, segment_labels=batch.segment_labels, lengths=batch.lengths,
+        fraction=timestep / backbone.process.timestep_count, snr=backbone.process.signal_to_noise(timestep).to(flat.device),
+        scores=batch.scores, labels=batch.labels, win_probability=batch.win_probability, segment_labels=batch.segment_labels,
+        lengths=batch.lengths,
     )  # fmt: skip
 
 
@@ -151,12 +152,14 @@ class AlignmentTask:
         own = self._own(uniform)
         if own is None:
             low, high = self.sampling.timesteps
-            timestep = self.backbone.timestep(low + (high - low) * uniform[:, 0]).to(to)
+            timestep = self.backbone.process.timestep(low + (high - low) * uniform[:, 0]).to(to)
             groups, dropped = [visit.group for visit in visits], (uniform[:, 1] < self.sampling.prompt_dropout).tolist()
         else:
             timestep, groups, dropped = own.timestep, own.group.tolist(), own.is_dropped.tolist()
         batch = self.groups.fetch(groups, dropped=dropped, flipped=(uniform[:, 2] < self.sampling.flip).tolist()).to(to)
-        draw = Draw(self.backbone, batch.latents.float(), timestep, generators, self._networks(batch), None if own is None else own.noised)
+        draw = Draw(
+            self.backbone.process, batch.latents.float(), timestep, generators, self._networks(batch), None if own is None else own.noised
+        )
         noised = self.noising(draw)
         count, *shape = batch.latents.shape[1:]
         if noised.sample.shape != (len(timestep), count + (own is not None), *shape):
@@ -220,7 +223,7 @@ class AlignmentTask:
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         start = {name.removeprefix(START): float(numbers.pop(name).mean()) for name in list(numbers) if name.startswith(START)}
-        metrics = diagnostics.summarise(numbers, self.backbone.timestep_count)
+        metrics = diagnostics.summarise(numbers, self.backbone.process.timestep_count)
         if start:
             diagnostics.check_start(metrics["loss"], metrics.get("rewards/margins"), start["loss"], start.get("margin"))
         return metrics

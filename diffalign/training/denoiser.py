@@ -48,19 +48,19 @@ class DenoiserTask:
         groups = [visit.group for visit in visits]
         generators = [generator(self.seed, "group", visit.group, visit.draw) for visit in visits]
         uniform = torch.stack([torch.rand(2, generator=one) for one in generators])
-        timestep = self.backbone.timestep(uniform[:, 0])
+        timestep = self.backbone.process.timestep(uniform[:, 0])
         tokens = torch.where(uniform[:, 1:] < self.prompt_dropout, self.empty, self.tokens[groups]).to(device)
-        noised = shared(Draw(self.backbone, self.latents[groups].unsqueeze(1), timestep, generators))
+        noised = shared(Draw(self.backbone.process, self.latents[groups].unsqueeze(1), timestep, generators))
         embeds = self.embed(self.modules["text_encoder"], tokens)
         sample, timestep = noised.sample.to(device), timestep.to(device)
         prediction = self.backbone.predict(self.modules["denoiser"], sample.squeeze(1), timestep, embeds).unsqueeze(1)
         value = sft(Outputs(prediction, noised.target.to(device), timestep)).value
-        snr = self.backbone.signal_to_noise(timestep)
+        snr = self.backbone.process.signal_to_noise(timestep)
         weight = torch.ones_like(value) if self.min_snr is None else snr.clamp_max(self.min_snr).to(value) / snr.to(value)
         return Measured(value, weight, {"loss": value.detach(), "timestep": timestep.float()})
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
-        return summarise(numbers, self.backbone.timestep_count)
+        return summarise(numbers, self.backbone.process.timestep_count)
 
     def update(self, step: int) -> None:
         """There is no state."""

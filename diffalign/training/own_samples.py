@@ -102,7 +102,7 @@ class Buffer:
         uniform = torch.stack([torch.rand(2, generator=one, dtype=torch.float64) for one in generators])
         is_dropped, group = uniform[:, 0] < self.prompt_dropout, torch.tensor([self._order.at(path)[0] for path in paths])
         share = (torch.arange(steps - 1, int(low * steps) - 1, -1) + uniform[:, 1:]) / steps  # (N, P), of the range of timesteps
-        timestep = self.backbone.timestep(share.float().flatten()).view_as(share).to(device)
+        timestep = self.backbone.process.timestep(share.float().flatten()).view_as(share).to(device)
         experts = self.groups.fetch(group.tolist(), dropped=is_dropped.tolist(), flipped=[False] * len(paths)).to(device)
         noise = torch.stack([torch.randn(experts.latents.shape[2:], generator=one) for one in generators]).to(device)
 
@@ -110,7 +110,7 @@ class Buffer:
             with policy() as denoiser:
                 embeds = {name: value[rows] for name, value in experts.embeds.items()}
                 predict = partial(_predict, self.backbone, denoiser, embeds)
-                return follow_path(self.backbone, predict, noise[rows], timestep[rows])
+                return follow_path(self.backbone.process, predict, noise[rows], timestep[rows])
 
         sample, target = _shared_out(visited, len(paths)).unbind(1)
         whole = Records(sample, target, timestep, *(each.to(device)[:, None].expand_as(share) for each in (group, is_dropped)))

@@ -63,33 +63,40 @@ def pictures(pipeline: StableDiffusionPipeline, seeds: list[int], prompts: list[
 def test_noise_and_target_give_back_latents_and_noise(loaded) -> None:
     x0, epsilon = normal(6, 4, 8, 8, dtype=torch.float64), normal(6, 4, 8, 8, seed=1, dtype=torch.float64)
     timestep = torch.tensor(
-        [0, 1, loaded.timestep_count // 4, loaded.timestep_count // 2, loaded.timestep_count - 2, loaded.timestep_count - 1]
+        [
+            0,
+            1,
+            loaded.process.timestep_count // 4,
+            loaded.process.timestep_count // 2,
+            loaded.process.timestep_count - 2,
+            loaded.process.timestep_count - 1,
+        ]
     )
     scheduler = DDPMScheduler.from_config(loaded.pipeline.scheduler.config)
     cumulative = scheduler.alphas_cumprod.double()[timestep].view(-1, 1, 1, 1)
     alpha, sigma = cumulative.sqrt(), (1 - cumulative).sqrt()
-    noised, target = loaded.noise(x0, epsilon, timestep), loaded.target(x0, epsilon, timestep)
-    if loaded.prediction_type == "epsilon":
+    noised, target = loaded.process.noise(x0, epsilon, timestep), loaded.process.target(x0, epsilon, timestep)
+    if loaded.process.prediction_type == "epsilon":
         found_x0, found_epsilon = (noised - sigma * target) / alpha, target
     else:
         found_x0, found_epsilon = alpha * noised - sigma * target, sigma * noised + alpha * target
     assert torch.allclose(found_x0, x0, atol=1e-9) and torch.allclose(found_epsilon, epsilon, atol=1e-9)
-    snr = loaded.signal_to_noise(timestep)
+    snr = loaded.process.signal_to_noise(timestep)
     assert torch.allclose(snr, (alpha / sigma).square().flatten(), rtol=1e-9)
 
 
 def test_noise_and_target_are_the_scheduler_s(loaded) -> None:
     x0, epsilon, timestep = normal(4, 4, 8, 8), normal(4, 4, 8, 8, seed=1), torch.tensor([0, 10, 250, 499])
     scheduler = DDPMScheduler.from_config(loaded.pipeline.scheduler.config)
-    assert torch.allclose(loaded.noise(x0, epsilon, timestep), scheduler.add_noise(x0, epsilon, timestep), atol=1e-6)
-    expected = epsilon if loaded.prediction_type == "epsilon" else scheduler.get_velocity(x0, epsilon, timestep)
-    assert torch.allclose(loaded.target(x0, epsilon, timestep), expected, atol=1e-6)
+    assert torch.allclose(loaded.process.noise(x0, epsilon, timestep), scheduler.add_noise(x0, epsilon, timestep), atol=1e-6)
+    expected = epsilon if loaded.process.prediction_type == "epsilon" else scheduler.get_velocity(x0, epsilon, timestep)
+    assert torch.allclose(loaded.process.target(x0, epsilon, timestep), expected, atol=1e-6)
 
 
 def test_timesteps_cover_the_scheduler_s_range(loaded) -> None:
-    count = loaded.timestep_count
-    assert loaded.timestep(torch.tensor([0.0, 0.5, 1 - 2**-24, 1.0])).tolist() == [0, count // 2, count - 1, count - 1]
-    assert loaded.timestep(torch.arange(count, dtype=torch.float64) / count + 1e-9).tolist() == list(range(count))
+    count = loaded.process.timestep_count
+    assert loaded.process.timestep(torch.tensor([0.0, 0.5, 1 - 2**-24, 1.0])).tolist() == [0, count // 2, count - 1, count - 1]
+    assert loaded.process.timestep(torch.arange(count, dtype=torch.float64) / count + 1e-9).tolist() == list(range(count))
 
 
 # The denoiser, the encoder and the autoencoder
@@ -308,5 +315,5 @@ def test_another_prediction_type_is_refused(tiny_pipeline: Path, tmp_path: Path)
     shutil.copytree(tiny_pipeline, folder)
     path = folder / "scheduler/scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "sample"}))
-    with pytest.raises(ValueError, match="scheduler has prediction_type 'sample'; Stable Diffusion predicts 'epsilon' or 'v_prediction'"):
+    with pytest.raises(ValueError, match="scheduler has prediction_type 'sample'; this family predicts 'epsilon' or 'v_prediction'"):
         load_backbone("stable_diffusion", str(folder))

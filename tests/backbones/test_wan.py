@@ -72,22 +72,22 @@ def test_noise_and_target_are_the_scheduler_s(loaded: Wan) -> None:
     scheduler.set_timesteps(8)
     timestep = scheduler.timesteps[[0, 3, 7]]
     x0, epsilon = normal(3, 4, 3, 2, 2), normal(3, 4, 3, 2, 2, seed=1)
-    noised, target = loaded.noise(x0, epsilon, timestep), loaded.target(x0, epsilon, timestep)
+    noised, target = loaded.process.noise(x0, epsilon, timestep), loaded.process.target(x0, epsilon, timestep)
     assert torch.allclose(noised, scheduler.scale_noise(x0, timestep, epsilon), atol=1e-6)
     assert torch.allclose(noised - (timestep / 1000).view(-1, 1, 1, 1, 1) * target, x0, atol=1e-5)
-    assert torch.allclose(loaded.epsilon(target, noised, timestep), epsilon, atol=1e-5)
+    assert torch.allclose(loaded.process.epsilon(target, noised, timestep), epsilon, atol=1e-5)
     sigma = timestep.double() / 1000
-    assert torch.allclose(loaded.signal_to_noise(timestep), ((1 - sigma) / sigma).square())
-    assert [float(level) for level in loaded.levels(torch.tensor(loaded.clean_timestep))] == [1, 0]
+    assert torch.allclose(loaded.process.signal_to_noise(timestep), ((1 - sigma) / sigma).square())
+    assert [float(level) for level in loaded.process.levels(torch.tensor(loaded.process.clean_timestep))] == [1, 0]
 
 
 def test_timesteps_follow_the_scheduler_s_shift(loaded: Wan) -> None:
     """Where uniform numbers are those of the scheduler's own grid, the timesteps are its timesteps."""
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(loaded.pipeline.scheduler.config)
-    assert loaded.shift == 3.0
+    assert loaded.process.shift == 3.0
     before = FlowMatchEulerDiscreteScheduler(shift=1.0)
-    assert torch.allclose(loaded.timestep(before.timesteps / 1000), scheduler.timesteps, rtol=1e-4)
-    assert loaded.timestep(torch.tensor([0.0, 1.0]))[1] == 1000 and 0 < loaded.timestep(torch.zeros(1)) < 5
+    assert torch.allclose(loaded.process.timestep(before.timesteps / 1000), scheduler.timesteps, rtol=1e-4)
+    assert loaded.process.timestep(torch.tensor([0.0, 1.0]))[1] == 1000 and 0 < loaded.process.timestep(torch.zeros(1)) < 5
 
 
 def test_predict_is_what_the_pipeline_calls(loaded: Wan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,10 +65,10 @@ def test_the_sampling_policy_has_no_error_on_its_own_record(
 
     assert error(1).max() < 1e-10 and error(0).min() > 1e-3
     backbone, latents = task.backbone, batch.latents[:, 0]
-    alpha, sigma = (level.view(-1, 1, 1, 1).float() for level in backbone.levels(timestep))
+    alpha, sigma = (level.view(-1, 1, 1, 1).float() for level in backbone.process.levels(timestep))
     epsilon = (noised.sample[:, 0] - alpha * latents) / sigma
-    torch.testing.assert_close(backbone.target(latents, epsilon, timestep), noised.target[:, 0], rtol=1e-3, atol=1e-3)
-    own_epsilon = backbone.epsilon(noised.target[:, 1], noised.sample[:, 1], timestep)
+    torch.testing.assert_close(backbone.process.target(latents, epsilon, timestep), noised.target[:, 0], rtol=1e-3, atol=1e-3)
+    own_epsilon = backbone.process.epsilon(noised.target[:, 1], noised.sample[:, 1], timestep)
     assert (epsilon - own_epsilon).square().flatten(1).mean(1).min() > 0.1
 
 
@@ -227,6 +227,6 @@ def test_two_processes_are_one(tiny_pipeline: Path, tiny_road: Path, tmp_path: P
 
 def test_the_noising_needs_own_samples(tiny_pipeline: Path, tiny_road: Path) -> None:
     task: Any = make_task(tiny_pipeline, tiny_road)
-    draw = Draw(task.backbone, torch.zeros(1, 1, 4, 8, 8), torch.tensor([5]), [generator("noise")])
+    draw = Draw(task.backbone.process, torch.zeros(1, 1, 4, 8, 8), torch.tensor([5]), [generator("noise")])
     with pytest.raises(ValueError, match="noising 'trajectory' is of the policy's own samples, and this run makes none"):
         load_noising("trajectory")(draw)

@@ -51,7 +51,7 @@ class Flow:
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.denoiser = Denoiser()
+        self.denoiser, self.process = Denoiser(), self
 
     def timestep(self, uniform: Tensor) -> Tensor:
         return 1000 * (0.05 + 0.9 * uniform)

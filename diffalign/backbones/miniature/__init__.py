@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffalign.backbones import Backbone
 
-MINIATURES = ("stable_diffusion", "wan")
+MINIATURES = ("stable_diffusion", "wan", "tango")
 
 
 class Miniature(Protocol):
@@ -37,7 +37,7 @@ class Miniature(Protocol):
     def wrap(architecture: Any, pipeline: Any, source: str) -> Backbone: ...
 
     @staticmethod
-    def features(media: Tensor) -> Tensor:
+    def features(architecture: Any, media: Tensor) -> Tensor:
         """What the autoencoder reads and makes, of media (N, C, *S) in [−1, 1]."""
         ...
 

@@ -80,7 +80,7 @@ def wrap(architecture: Architecture, pipeline: StableDiffusionPipeline, source: 
     return StableDiffusion(pipeline, source)
 
 
-def features(media: Tensor) -> Tensor:
+def features(architecture: Architecture, media: Tensor) -> Tensor:
     """The pictures themselves."""
     return media
 

@@ -65,7 +65,7 @@ def wrap(architecture: Architecture, pipeline: WanPipeline, source: str) -> Wan:
     return Wan(pipeline, source, architecture.size, architecture.fps)
 
 
-def features(media: Tensor) -> Tensor:
+def features(architecture: Architecture, media: Tensor) -> Tensor:
     """The videos themselves."""
     return media
 

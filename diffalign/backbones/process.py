@@ -1,0 +1,133 @@
+"""The forward processes: what x_t is, what is predicted there, and how timesteps are drawn. Only here do ε, v and velocity differ."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+
+class Process(Protocol):
+    """x_t = α_t·x_0 + σ_t·ε. Samples are (N, C, *S), timesteps (N,)."""
+
+    timestep_count: int
+
+    @property
+    def clean_timestep(self) -> float:
+        """The timestep of a sample without noise."""
+        ...
+
+    def timestep(self, uniform: Tensor) -> Tensor:
+        """Timesteps (N,) as the family trains on them, from uniform numbers in [0, 1)."""
+        ...
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """α_t and σ_t, each (N,); (1, 0) at `clean_timestep`."""
+        ...
+
+    def signal_to_noise(self, timestep: Tensor) -> Tensor:
+        """SNR α_t²/σ_t² (N,)."""
+        ...
+
+    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        """x_t."""
+        ...
+
+    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        """What the denoiser should predict at x_t: ε, v or velocity."""
+        ...
+
+    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
+        """ε̂ that a prediction at x_t stands for."""
+        ...
+
+
+class Diffusion:
+    """Discrete timesteps 0 … T − 1 with the noise levels of a scheduler; ε prediction, or v = α·ε − σ·x_0 (Salimans and Ho 2022).
+
+    Raises ValueError for a scheduler of another prediction_type; `source` names the model.
+    """
+
+    clean_timestep = -1
+
+    def __init__(self, scheduler: Any, source: str):
+        training = DDIMScheduler.from_config(scheduler.config)
+        self.prediction_type = training.config.prediction_type
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(
+                f"{source}: scheduler has prediction_type {self.prediction_type!r}; this family predicts 'epsilon' or 'v_prediction'"
+            )
+        self.timestep_count: int = training.config.num_train_timesteps
+        self.alphas_cumprod = training.alphas_cumprod.to(torch.float64)
+
+    def timestep(self, uniform: Tensor) -> Tensor:
+        return (uniform * self.timestep_count).long().clamp_max(self.timestep_count - 1)
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        index = timestep.cpu().long()
+        cumulative = torch.where(index < 0, 1.0, self.alphas_cumprod[index.clamp(min=0)]).to(timestep.device)
+        return cumulative.sqrt(), (1 - cumulative).sqrt()
+
+    def signal_to_noise(self, timestep: Tensor) -> Tensor:
+        cumulative = self.alphas_cumprod[timestep.cpu()]
+        return (cumulative / (1 - cumulative)).to(timestep.device)
+
+    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = _levels_like(self, timestep, latents)
+        return alpha * latents + sigma * epsilon
+
+    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return epsilon
+        alpha, sigma = _levels_like(self, timestep, latents)
+        return alpha * epsilon - sigma * latents
+
+    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return prediction
+        alpha, sigma = _levels_like(self, timestep, noised)
+        return alpha * prediction + sigma * noised
+
+
+class Flow:
+    """Rectified flow (Liu et al. 2022, arXiv:2209.03003): x_t = (1 − σ)·x_0 + σ·ε, velocity ε − x_0, timestep 1000·σ.
+
+    shift  s of σ = s·u/(1 + (s − 1)·u) for uniform u: Esser et al. 2024, arXiv:2403.03206, eq. 23
+    """
+
+    timestep_count = 1000
+    clean_timestep = 0.0
+
+    def __init__(self, shift: float):
+        self.shift = shift
+
+    def timestep(self, uniform: Tensor) -> Tensor:
+        """Never quite 0, where there is nothing to predict."""
+        uniform = uniform.double().clamp(1e-3, 1)
+        return (self.timestep_count * self.shift * uniform / (1 + (self.shift - 1) * uniform)).float()
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = timestep.double() / self.timestep_count
+        return 1 - sigma, sigma
+
+    def signal_to_noise(self, timestep: Tensor) -> Tensor:
+        alpha, sigma = self.levels(timestep)
+        return (alpha / sigma).square()
+
+    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = _levels_like(self, timestep, latents)
+        return alpha * latents + sigma * epsilon
+
+    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        return epsilon - latents
+
+    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
+        alpha, _ = _levels_like(self, timestep, noised)
+        return noised + alpha * prediction
+
+
+def _levels_like(process: Process, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)).to(like) for level in process.levels(timestep))
+    return alpha, sigma

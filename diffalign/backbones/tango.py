@@ -1,0 +1,209 @@
+"""Tango, and the bundled miniature of the tones world: a UNet over latents of log-mel spectrograms, T5 text conditioning, a vocoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from torch import Tensor, nn
+
+from diffalign.backbones import quiet_loading
+from diffalign.backbones.mel import Mel
+from diffalign.backbones.process import Diffusion
+from diffalign.backbones.schedulers import scheduler_named
+from diffalign.backbones.weights import (
+    adapters_of,
+    denoiser_identity,
+    encoder_identity,
+    fuse_adapter,
+    has_lora,
+    lora_layers,
+    read_denoiser,
+    read_pipeline,
+)
+from diffalign.data.modalities.audio import Audio
+
+TOKEN_LIMIT = 512
+
+
+class TangoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
+    """Text to audio, of the parts that Tango has (Ghosal et al. 2023, arXiv:2304.13731), each of them a class of diffusers or transformers.
+
+    vae      an AutoencoderKL of one channel, over (frames, bins) of log-mel spectrograms
+    vocoder  log-mel (N, frames, bins) → waveform, such as SpeechT5HifiGan; None: Griffin–Lim
+    mel      the settings of `Mel`; seconds  of a sample, unless told
+    """
+
+    _optional_components: ClassVar = ["vocoder"]
+    model_cpu_offload_seq = "text_encoder->unet->vae->vocoder"
+
+    def __init__(self, vae: Any, text_encoder: Any, tokenizer: Any, unet: UNet2DConditionModel, scheduler: Any, vocoder: Any = None,
+                 mel: dict[str, Any] | None = None, seconds: float = 10.24):  # fmt: skip
+        super().__init__()
+        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler, vocoder=vocoder)
+        self.register_to_config(mel=mel or {}, seconds=seconds)
+
+    @cached_property
+    def mel(self) -> Mel:
+        return Mel(**self.config.mel)
+
+    @property
+    def vae_scale_factor(self) -> int:
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def encode_prompt(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Embeds (N, L, D), zeros after a prompt's last token, and their mask (N, L): 1 for a token, 0 after the last."""
+        limit = token_limit_of(self.tokenizer)
+        tokens = self.tokenizer(list(prompts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+        ids, mask = (tokens[name].to(self.text_encoder.device) for name in ("input_ids", "attention_mask"))
+        embeds = self.text_encoder(ids, attention_mask=mask)[0]
+        return embeds * mask[..., None].to(embeds), mask.to(embeds)
+
+    @torch.no_grad()
+    def vocode(self, log_mel: Tensor) -> Tensor:
+        """(N, 1, samples) in [−1, 1] of (N, 1, frames, bins)."""
+        if self.vocoder is None:
+            return self.mel.waveform(log_mel)
+        return self.vocoder(log_mel.squeeze(1).to(self.vocoder.dtype)).view(len(log_mel), 1, -1).float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """(N, 1, samples) of scaled latents (N, C, frames, bins)."""
+        vae = self.vae
+        return self.vocode(vae.decode(latents.to(vae.device, vae.dtype) / vae.config.scaling_factor).sample)
+
+    @torch.no_grad()
+    def __call__(self, prompt: Sequence[str], *, negative_prompt: Sequence[str] | None = None, num_inference_steps: int = 100,
+                 guidance_scale: float = 3.0, samples: int | None = None,
+                 generator: Sequence[torch.Generator] | None = None) -> np.ndarray:  # fmt: skip
+        """float32 (N, samples) in [−1, 1]; samples: a multiple of what one column of latents stands for."""
+        count, device = len(prompt), self.unet.device
+        length = round(self.config.seconds * self.mel.sample_rate_hz) if samples is None else samples
+        factor = self.vae_scale_factor
+        shape = (self.unet.config.in_channels, length // self.mel.hop // factor, self.mel.bins // factor)
+        draws = [None] * count if generator is None else generator
+        latents = torch.stack([torch.randn(shape, generator=each) for each in draws]).to(device, self.unet.dtype)
+        embeds, mask = self.encode_prompt(prompt)
+        guided = guidance_scale != 1
+        if guided:
+            without, without_mask = self.encode_prompt([""] * count if negative_prompt is None else negative_prompt)
+            embeds, mask = torch.cat([without, embeds]), torch.cat([without_mask, mask])
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        latents = latents * self.scheduler.init_noise_sigma
+        for timestep in self.progress_bar(self.scheduler.timesteps):
+            given = self.scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
+            predicted = self.unet(given, timestep, encoder_hidden_states=embeds, encoder_attention_mask=mask, return_dict=False)[0]
+            if guided:
+                without, predicted = predicted.chunk(2)
+                predicted = without + guidance_scale * (predicted - without)
+            latents = self.scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+        return self.decode(latents).squeeze(1).cpu().numpy()
+
+
+def token_limit_of(tokenizer: Any) -> int:
+    """Its own, where it has one: T5's are made without."""
+    return min(TOKEN_LIMIT, tokenizer.model_max_length)
+
+
+class Tango:
+    """A loaded pipeline: see `Backbone` for the contract. Media are mono, one channel of samples."""
+
+    modality = "audio"
+
+    def __init__(self, pipeline: TangoPipeline, source: str):
+        pipeline.set_progress_bar_config(disable=True)
+        self.pipeline, self.source = pipeline, source
+        self.denoiser: nn.Module = pipeline.unet
+        for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            module.requires_grad_(False).eval()
+        self.process = Diffusion(pipeline.scheduler, source)
+        self.token_limit = token_limit_of(pipeline.tokenizer)
+        self.rate = float(pipeline.mel.sample_rate_hz)
+        self._column = pipeline.mel.hop * pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)  # samples
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        return self.whole((round(self.pipeline.config.seconds * self.rate),))
+
+    def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(samples // self._column * self._column for samples in size)
+
+    def time_edges(self, length: int) -> list[float]:
+        return [place / length for place in range(length + 1)]
+
+    def token_count(self, prompt: str) -> int:
+        return len(self.pipeline.tokenizer(prompt).input_ids)
+
+    def embed(self, prompts: list[str]) -> dict[str, Tensor]:
+        """{"prompt_embeds": (N, L, D), "prompt_mask": (N, L)}, see `TangoPipeline.encode_prompt`."""
+        embeds, mask = self.pipeline.encode_prompt(prompts)
+        return {"prompt_embeds": embeds, "prompt_mask": mask}
+
+    @torch.no_grad()
+    def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
+        vae = self.pipeline.vae
+        posterior = vae.encode(self.pipeline.mel.of(media.to(vae.device)).to(vae.dtype)).latent_dist
+        if seeds is None:
+            return posterior.mean * vae.config.scaling_factor
+        noise = torch.stack([torch.randn(posterior.mean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return (posterior.mean + posterior.std * noise.to(posterior.mean)) * vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.pipeline.decode(latents)
+
+    def media(self, decoded: Tensor) -> list[Audio]:
+        return [Audio.from_waveform(waveform, round(self.rate)) for waveform in decoded.float().cpu().numpy()]
+
+    def last_layer(self, denoiser: nn.Module) -> nn.Module:
+        return denoiser.get_submodule("conv_out")
+
+    def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
+        return denoiser(
+            noised, timestep, encoder_hidden_states=embeds["prompt_embeds"], encoder_attention_mask=embeds["prompt_mask"], return_dict=False
+        )[0]
+
+    def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
+               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Audio]:  # fmt: skip
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
+        with scheduler_named(self.pipeline, scheduler):
+            waveforms = self.pipeline(
+                prompts, negative_prompt=[negative_prompt] * len(prompts), num_inference_steps=steps, guidance_scale=guidance,
+                samples=(size or self.size)[0], generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            )  # fmt: skip
+        return [Audio.from_waveform(waveform[None], round(self.rate)) for waveform in waveforms]
+
+    def save(self, folder: Path) -> None:
+        self.pipeline.save_pretrained(folder)
+
+    def save_trained(self, folder: Path) -> None:
+        if has_lora(self.denoiser):
+            TangoPipeline.save_lora_weights(folder, unet_lora_layers=lora_layers(self.denoiser), safe_serialization=True)
+        else:
+            self.pipeline.unet.save_pretrained(folder / "unet")
+
+    def identity(self) -> str:
+        return denoiser_identity(self.denoiser)
+
+    def encoder_identity(self) -> str:
+        return encoder_identity({"vae": self.pipeline.vae, "text_encoder": self.pipeline.text_encoder}, self.pipeline.vae.dtype)
+
+
+def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
+         adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Tango:  # fmt: skip
+    """See `load_backbone`: a folder that `TangoPipeline` saved."""
+    quiet_loading()
+    pipeline = read_pipeline(TangoPipeline, source, dtype, revision)
+    if denoiser is not None:
+        alike = ("in_channels", "out_channels", "cross_attention_dim")
+        pipeline.unet = read_denoiser(pipeline.unet, Path(denoiser), "unet", dtype, alike)
+    for place in adapters_of(adapter):
+        fuse_adapter(pipeline, "unet", place, source)
+    return Tango(pipeline.to(device), source)
