@@ -3,7 +3,6 @@
 A `Scene` is what a caption means. Scenes are canonical: two captions mean the same exactly if they parse to equal scenes.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,11 +10,11 @@ from itertools import permutations
 
 import numpy as np
 
+from reward_models.worlds.splits import SPLITS, draw, quotas, split_by_hash
+
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan")
 RELATIONS = ("left of", "above")
-SPLITS = ("train", "validation", "heldout")
-SPLIT_SHARES = {"validation": 0.08, "heldout": 0.16}  # of the scenes of each task; the rest is for training
 MAX_COUNT = 4
 
 # Which share of the prompts each task gets; the tasks that small models fail at get more.
@@ -238,20 +237,8 @@ def _all_scenes() -> Iterator[Scene]:
 
 @lru_cache(maxsize=1)
 def _scenes_by_split() -> dict[str, tuple[Scene, ...]]:
-    # Ranking by a hash, rather than thresholding it, keeps the shares exact and every split of every task non-empty.
-    splits: dict[str, list[Scene]] = {split: [] for split in SPLITS}
-    for task in TASKS:
-        ranked = sorted(
-            (scene for scene in _all_scenes() if scene.task == task),
-            key=lambda scene: hashlib.sha256(caption(scene).encode()).digest(),
-        )
-        start = 0
-        for split, share in SPLIT_SHARES.items():
-            stop = start + max(1, round(share * len(ranked)))
-            splits[split] += ranked[start:stop]
-            start = stop
-        splits["train"] += ranked[start:]
-    return {split: tuple(found) for split, found in splits.items()}
+    by_task = sorted(_all_scenes(), key=lambda scene: TASKS.index(scene.task))
+    return split_by_hash(by_task, lambda scene: scene.task, caption)
 
 
 def scenes(split: str) -> tuple[Scene, ...]:
@@ -273,39 +260,10 @@ def prompts(split: str, count: int, seed: int, shares: dict[str, float] | None =
     until all texts of the task are used up; then they start again (validation has few captions of one object).
     """
     shares = TASK_SHARES if shares is None else shares
-    unknown = sorted(set(shares) - set(TASKS))
-    if unknown:
-        raise ValueError(f"unknown task {unknown[0]!r} in shares; choose among: {', '.join(TASKS)}")
-    if not shares or min(shares.values()) < 0 or sum(shares.values()) <= 0:
-        raise ValueError(f"shares {shares!r} give no proportions; give weights >= 0 with a positive sum")
-    if count < 0:
-        raise ValueError(f"count {count!r} is negative; ask for 0 prompts or more")
     all_scenes = scenes(split)
     rng = np.random.default_rng([seed, SPLITS.index(split)])
     found = []
-    for task, quota in _quotas(shares, count).items():
+    for task, quota in quotas(shares, count, TASKS).items():
         pool = [scene for scene in all_scenes if scene.task == task]
-        found += [Prompt(text, task, caption(parse(text))) for text in _draw(pool, quota, rng)]
+        found += [Prompt(text, task, caption(parse(text))) for text in draw(pool, wordings, quota, rng)]
     return [found[index] for index in rng.permutation(count)]
-
-
-def _quotas(shares: dict[str, float], count: int) -> dict[str, int]:
-    """`count` divided in the proportions of `shares` by largest remainders."""
-    total = sum(shares.values())
-    exact = {task: shares[task] / total * count for task in TASKS if task in shares}
-    quotas = {task: int(value) for task, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda task: quotas[task] - exact[task])
-    for task in by_remainder[: count - sum(quotas.values())]:
-        quotas[task] += 1
-    return quotas
-
-
-def _draw(pool: list[Scene], count: int, rng: np.random.Generator) -> list[str]:
-    """`count` captions of the scenes in `pool`, in rounds of one per scene, without repeats until none is left."""
-    texts: list[str] = []
-    unused: list[list[str]] = []
-    while len(texts) < count:
-        unused = [left for left in unused if left] or [list(rng.permutation(wordings(scene))) for scene in pool]
-        for index in rng.permutation(len(unused))[: count - len(texts)]:
-            texts.append(str(unused[index].pop()))
-    return texts
