@@ -33,9 +33,11 @@ class Entry:
 
 
 IMAGE = frozenset({"image"})
+VIDEO = frozenset({"video"})
 
 REWARD_MODELS: dict[str, Entry] = {
     "shapes": Entry("reward_models.worlds.shapes", "exact verifier of the shapes world: which parts of the caption hold", IMAGE),
+    "motion": Entry("reward_models.worlds.motion", "exact verifier of the motion world: who moves where, when and how fast", VIDEO),
     "clip_score": Entry("reward_models.clip_score", "image-text agreement by any open_clip model: arXiv:2104.08718", IMAGE, "clip"),
     "sharpness": Entry("reward_models.sharpness", "variance of the Laplacian: doi:10.1109/ICPR.2000.903548", IMAGE),
     "saturation": Entry("reward_models.saturation", "mean HSV saturation, 0 to 1: Smith 1978, doi:10.1145/965139.807361", IMAGE),

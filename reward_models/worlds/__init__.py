@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-WORLDS = ("shapes",)  # name = package reward_models/worlds/NAME
+WORLDS = ("shapes", "motion")  # name = package reward_models/worlds/NAME
 
 
 def load_world(name: str) -> ModuleType:

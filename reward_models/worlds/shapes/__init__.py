@@ -19,6 +19,7 @@ from .captions import (
     words,
 )
 from .geometry import PALETTE, SIZE
+from .perturb import perturb
 from .read import Detection, Reading, detect, read
 from .render import Layout, Placed, layout, render, render_objects
 from .reward import Shapes, medium
@@ -49,6 +50,7 @@ __all__ = [
     "layout",
     "medium",
     "parse",
+    "perturb",
     "prompts",
     "read",
     "render",
