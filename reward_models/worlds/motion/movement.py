@@ -68,13 +68,13 @@ def velocity(way: np.ndarray, stretch: Stretch) -> np.ndarray | None:
 
 
 def direction(way: np.ndarray, parts: Sequence[Stretch]) -> float:
-    """How far the parts of a segment go where they should, in the mean over steps; 0 for one that is not seen."""
-    return _mean_over(parts, lambda part: _along(velocity(way, part), part.motion, len(way)))
+    """How far the parts of a segment go where they should; 0 for one that is not seen."""
+    return _over(parts, lambda part: _along(velocity(way, part), part.motion, len(way)))
 
 
 def speed(way: np.ndarray, parts: Sequence[Stretch], asked: str | None) -> float:
     """How far the parts go as fast as asked, in whatever direction; where nothing is asked, whether they move if they should at all."""
-    return _mean_over(parts, lambda part: _pace_fits(velocity(way, part), part.motion, asked, len(way)))
+    return _over(parts, lambda part: _pace_fits(velocity(way, part), part.motion, asked, len(way)))
 
 
 def leaps(way: np.ndarray, parts: Sequence[Stretch]) -> float:
@@ -110,9 +110,11 @@ def _seen(way: np.ndarray, stretch: Stretch) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(is_seen) + float(stretch.first), places[is_seen]
 
 
-def _mean_over(parts: Sequence[Stretch], value: Callable[[Stretch], float]) -> float:
-    steps = [part.last - part.first for part in parts]
-    return sum(count * value(part) for count, part in zip(steps, parts, strict=True)) / sum(steps)
+def _over(parts: Sequence[Stretch], value: Callable[[Stretch], float]) -> float:
+    """Halfway between the mean over steps and the worst part: half a segment of the wrong motion is not half right."""
+    steps, values = [part.last - part.first for part in parts], [value(part) for part in parts]
+    mean = sum(count * one for count, one in zip(steps, values, strict=True)) / sum(steps)
+    return (mean + min(values)) / 2
 
 
 def _along(slope: np.ndarray | None, motion: str, frames: int) -> float:

@@ -1,0 +1,86 @@
+"""The motion reward model: the reward protocol over the verifier, and videos of other sizes and rates."""
+
+import numpy as np
+import pytest
+
+from reward_models import load_reward
+from reward_models.worlds.motion import DIMENSIONS, Motion, prompts, render, verify, verify_segments
+from reward_models.worlds.motion.reward import on_grid
+
+
+class Video:
+    """What a reward asks of a video: its frames uint8 (T, H, W, 3), and how many there are to a second."""
+
+    def __init__(self, frames, fps=8.0):
+        self._frames, self.fps = frames, fps
+
+    def frames(self):
+        return self._frames
+
+
+def batch(count):
+    texts = [one.text for one in prompts("validation", count, 0)]
+    return texts, [Video(render(text, index)) for index, text in enumerate(texts)]
+
+
+def test_the_table_knows_it():
+    reward = load_reward("motion")
+    assert isinstance(reward, Motion)
+    assert (reward.name, reward.dimensions) == ("motion", DIMENSIONS)
+    assert reward.modalities == {"video"}
+    assert not reward.groupwise
+
+
+def test_a_batch_is_its_items_in_order():
+    texts, media = batch(8)
+    texts[3], texts[7] = texts[7], texts[3]
+    scores, segments = Motion()(texts, media), Motion().segments(texts, media)
+    assert tuple(scores) == DIMENSIONS
+    for index, (text, one) in enumerate(zip(texts, media, strict=True)):
+        expected = verify(text, one.frames())
+        assert {name: values[index] for name, values in scores.items()} == expected
+        assert all(type(value) is float for value in expected.values())
+        assert segments[index] == verify_segments(text, one.frames()).tolist()
+    assert scores["overall"] == [float(index not in (3, 7)) for index in range(8)]
+
+
+def test_an_empty_batch():
+    assert Motion()([], []) == {name: [] for name in DIMENSIONS}
+    assert Motion().segments([], []) == []
+
+
+def test_larger_and_faster_videos_come_onto_the_grid():
+    true = render("a red star rises then falls", 1)
+    large = true.repeat(3, axis=1).repeat(3, axis=2)
+    assert np.array_equal(on_grid(large, 8.0), true)
+    assert np.array_equal(on_grid(true.repeat(2, axis=0)[:-1], 16.0), true)
+    assert np.array_equal(on_grid(np.concatenate([true, true[:3]]), 8.0), true)
+    assert np.array_equal(on_grid(true[::2], 4.0), true[[0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14, 16, 16]])
+    seconds = on_grid(np.arange(61, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8), 30.0)
+    assert seconds[:, 0, 0, 0].tolist() == [0, 4, 8, 11, 15, 19, 23, 26, 30, 34, 38, 41, 45, 49, 53, 56, 60]
+    assert Motion()(["a red star rises then falls"], [Video(large)])["overall"] == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "complaint"),
+    [
+        (4, 8.0, "4 frames at 8 a second; give at least 5 at 8"),
+        (12, 30.0, "12 frames at 30 a second"),
+        (0, 8.0, "0 frames"),
+        (17, 0.0, "0.0 frames a second; give a positive rate"),
+        (17, float("nan"), "nan frames a second"),
+    ],
+)
+def test_videos_that_are_too_short_are_refused(frames, fps, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        on_grid(np.zeros((frames, 32, 32, 3), np.uint8), fps)
+
+
+def test_refusals():
+    _, media = batch(1)
+    with pytest.raises(ValueError, match=r"unknown word 'dog'.*known words: a, and"):
+        Motion()(["a dog"], media)
+    with pytest.raises(ValueError, match="2 prompts and 1 media"):
+        Motion()(["a red star rises", "a red star falls"], media)
+    with pytest.raises(ValueError, match="scores video, but item 0 is ndarray"):
+        Motion().segments(["a red star rises"], [media[0].frames()])
