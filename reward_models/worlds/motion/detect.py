@@ -193,11 +193,11 @@ def _agreements(opacity: np.ndarray, centre: np.ndarray, size: np.ndarray) -> np
     """
     steps = np.linspace(-_GRID_REACH, _GRID_REACH, _GRID) * size[:, None]
     columns, rows = (_interpolation(centre[:, axis, None] + steps) for axis in (0, 1))
-    seen = (rows @ opacity @ columns.transpose(0, 2, 1)).reshape(len(opacity), -1)
+    seen = (rows @ opacity @ columns.transpose(0, 2, 1)).reshape(len(opacity), _GRID**2)
     templates, squares = _templates()
     shared = seen @ templates.T
     likeness = shared / ((seen**2).sum(axis=1)[:, None] + squares - shared)
-    return likeness.reshape(len(opacity), len(SHAPES), -1).max(axis=2)
+    return likeness.reshape(len(opacity), len(SHAPES), len(templates) // len(SHAPES)).max(axis=2)
 
 
 def _interpolation(places: np.ndarray) -> np.ndarray:
