@@ -23,7 +23,7 @@ from .captions import (
 from .perturb import perturb
 from .read import Reading, Track, motion_magnitude, read
 from .render import Layout, Path, layout, render, render_paths
-from .reward import Motion
+from .reward import Motion, medium
 from .timing import FPS, FRAMES, SEGMENT, SIZE
 from .verify import DIMENSIONS, FIDELITY_THRESHOLD, verify, verify_segments
 
@@ -52,6 +52,7 @@ __all__ = [
     "caption",
     "compose",
     "layout",
+    "medium",
     "motion_magnitude",
     "parse",
     "perturb",

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import cast
 
 import numpy as np
 import PIL.Image
 
 from diffalign.data.modalities import Media
+from diffalign.data.modalities.video import Video
 from reward_models.contract import check_call
 
 from .captions import Scene, parse
+from .render import render
 from .timing import FPS, SEGMENT, SIZE
 from .verify import DIMENSIONS, verify, verify_segments
 
-if TYPE_CHECKING:
-    from diffalign.data.modalities.video import Video
-
-ResultT = TypeVar("ResultT")
+SEGMENTS = ("segment_1", "segment_2", "segment_3", "segment_4")  # quarters of a clip, half seconds of one of the full length
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Scores clips against captions of the motion world, exactly and without weights. The dimensions: see `verify`."""
+    """Scores clips against captions of the motion world, exactly and without weights.
+
+    The dimensions: those of `verify`, then how well each quarter of the clip by itself fulfils the caption (`verify_segments`).
+    """
 
     name = "motion"
     revision = "1"
     modalities = frozenset({"video"})
-    dimensions = DIMENSIONS
+    dimensions = (*DIMENSIONS, *SEGMENTS)
     groupwise = False
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
@@ -39,18 +41,21 @@ class Motion:
         is resampled to the frame nearest in time, and frames over 4n + 1 are cut off. ValueError for a caption that does not parse,
         an item that is no video or has fewer than five frames at 8 a second, or lists of different lengths.
         """
-        results = self._each(verify, prompts, media)
+        check_call(self, prompts, media)
+        results = [_judge(parse(prompt), item) for prompt, item in zip(prompts, cast("Sequence[Video]", media), strict=True)]
         return {dimension: [result[dimension] for result in results] for dimension in self.dimensions}
 
-    def segments(self, prompts: Sequence[str], media: Sequence[Media]) -> list[list[float]]:
-        """For each item one float in [0, 1] per half second, see `verify_segments`; the arguments and errors are those of a call."""
-        return [values.tolist() for values in self._each(verify_segments, prompts, media)]
 
-    def _each(self, judge: Callable[[Scene, np.ndarray], ResultT], prompts: Sequence[str], media: Sequence[Media]) -> list[ResultT]:
-        check_call(self, prompts, media)
-        scenes = [parse(prompt) for prompt in prompts]
-        videos = cast("Sequence[Video]", media)
-        return [judge(scene, on_grid(video.frames(), video.fps)) for scene, video in zip(scenes, videos, strict=True)]
+def medium(caption: str, seed: int) -> Video:
+    """The clip of a caption; deterministic in its arguments. ValueError for a caption that does not parse."""
+    return Video.from_frames(render(caption, seed), FPS)
+
+
+def _judge(scene: Scene, video: Video) -> dict[str, float]:
+    clip = on_grid(video.frames(), video.fps)
+    segments = verify_segments(scene, clip)
+    quarters = {name: float(segments[place * len(segments) // len(SEGMENTS)]) for place, name in enumerate(SEGMENTS)}
+    return {**verify(scene, clip), **quarters}
 
 
 def on_grid(frames: np.ndarray, fps: float) -> np.ndarray:

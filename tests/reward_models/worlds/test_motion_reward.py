@@ -3,30 +3,21 @@
 import numpy as np
 import pytest
 
+from diffalign.data.modalities.video import Video
 from reward_models import load_reward
-from reward_models.worlds.motion import DIMENSIONS, Motion, prompts, render, verify, verify_segments
-from reward_models.worlds.motion.reward import on_grid
-
-
-class Video:
-    """What a reward asks of a video: its frames uint8 (T, H, W, 3), and how many there are to a second."""
-
-    def __init__(self, frames, fps=8.0):
-        self._frames, self.fps = frames, fps
-
-    def frames(self):
-        return self._frames
+from reward_models.worlds.motion import DIMENSIONS, Motion, medium, prompts, render, verify, verify_segments
+from reward_models.worlds.motion.reward import SEGMENTS, on_grid
 
 
 def batch(count):
     texts = [one.text for one in prompts("validation", count, 0)]
-    return texts, [Video(render(text, index)) for index, text in enumerate(texts)]
+    return texts, [medium(text, index) for index, text in enumerate(texts)]
 
 
 def test_the_table_knows_it():
     reward = load_reward("motion")
     assert isinstance(reward, Motion)
-    assert (reward.name, reward.dimensions) == ("motion", DIMENSIONS)
+    assert (reward.name, reward.dimensions) == ("motion", (*DIMENSIONS, *SEGMENTS))
     assert reward.modalities == {"video"}
     assert not reward.groupwise
 
@@ -34,19 +25,26 @@ def test_the_table_knows_it():
 def test_a_batch_is_its_items_in_order():
     texts, media = batch(8)
     texts[3], texts[7] = texts[7], texts[3]
-    scores, segments = Motion()(texts, media), Motion().segments(texts, media)
-    assert tuple(scores) == DIMENSIONS
+    scores = Motion()(texts, media)
+    assert tuple(scores) == (*DIMENSIONS, *SEGMENTS)
     for index, (text, one) in enumerate(zip(texts, media, strict=True)):
         expected = verify(text, one.frames())
+        expected |= dict(zip(SEGMENTS, verify_segments(text, one.frames()).tolist(), strict=True))
         assert {name: values[index] for name, values in scores.items()} == expected
         assert all(type(value) is float for value in expected.values())
-        assert segments[index] == verify_segments(text, one.frames()).tolist()
     assert scores["overall"] == [float(index not in (3, 7)) for index in range(8)]
 
 
 def test_an_empty_batch():
-    assert Motion()([], []) == {name: [] for name in DIMENSIONS}
-    assert Motion().segments([], []) == []
+    assert Motion()([], []) == {name: [] for name in (*DIMENSIONS, *SEGMENTS)}
+
+
+def test_a_shorter_clip_s_segments_stand_for_the_quarters_they_cover():
+    text = "a red star rises"
+    clip = Video.from_frames(render(text, 1, frames=13), 8)
+    first, second, third = verify_segments(text, clip.frames()).tolist()
+    scores = Motion()([text], [clip])
+    assert [scores[name][0] for name in SEGMENTS] == [first, first, second, third]
 
 
 def test_larger_and_faster_videos_come_onto_the_grid():
@@ -58,7 +56,7 @@ def test_larger_and_faster_videos_come_onto_the_grid():
     assert np.array_equal(on_grid(true[::2], 4.0), true[[0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14, 16, 16]])
     seconds = on_grid(np.arange(61, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8), 30.0)
     assert seconds[:, 0, 0, 0].tolist() == [0, 4, 8, 11, 15, 19, 23, 26, 30, 34, 38, 41, 45, 49, 53, 56, 60]
-    assert Motion()(["a red star rises then falls"], [Video(large)])["overall"] == [1.0]
+    assert Motion()(["a red star rises then falls"], [Video.from_frames(large, 8)])["overall"] == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -83,4 +81,4 @@ def test_refusals():
     with pytest.raises(ValueError, match="2 prompts and 1 media"):
         Motion()(["a red star rises", "a red star falls"], media)
     with pytest.raises(ValueError, match="scores video, but item 0 is ndarray"):
-        Motion().segments(["a red star rises"], [media[0].frames()])
+        Motion()(["a red star rises"], [media[0].frames()])
