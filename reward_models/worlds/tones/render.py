@@ -154,8 +154,13 @@ def _wave(one: Sounding, samples: int) -> np.ndarray:
 def _harmonics(one: Sounding, cycles: np.ndarray) -> np.ndarray:
     """A band-limited sawtooth, or, for a timbre over 1/2, a square wave; both between -6 and -5 dB per octave."""
     step, slope = (2 if one.timbre > 0.5 else 1), 0.85 + 0.3 * (one.timbre % 0.5)
-    orders = range(1, int(_HIGHEST_HZ / one.hz) + 1, step)
-    return np.sum([np.sin(2 * np.pi * order * cycles) / order**slope for order in orders], axis=0)
+    turn = np.exp(2j * np.pi * cycles)
+    partial, stride = turn.copy(), turn**step
+    wave = np.zeros(len(cycles))
+    for order in range(1, int(_HIGHEST_HZ / one.hz) + 1, step):
+        wave += partial.imag / order**slope
+        partial *= stride
+    return wave
 
 
 def _coloured_noise(samples: int, tilt: float, rng: np.random.Generator) -> np.ndarray:
