@@ -34,16 +34,23 @@ class Entry:
 
 IMAGE = frozenset({"image"})
 VIDEO = frozenset({"video"})
+AUDIO = frozenset({"audio"})
 
 REWARD_MODELS: dict[str, Entry] = {
     "shapes": Entry("reward_models.worlds.shapes", "exact verifier of the shapes world: which parts of the caption hold", IMAGE),
     "motion": Entry("reward_models.worlds.motion", "exact verifier of the motion world: who moves where, when and how fast", VIDEO),
+    "tones": Entry("reward_models.worlds.tones", "verifier of the tones world: which parts of the caption hold", AUDIO),
     "clip_score": Entry("reward_models.clip_score", "image-text agreement by any open_clip model: arXiv:2104.08718", IMAGE, "clip"),
     "sharpness": Entry("reward_models.sharpness", "variance of the Laplacian: doi:10.1109/ICPR.2000.903548", IMAGE),
     "saturation": Entry("reward_models.saturation", "mean HSV saturation, 0 to 1: Smith 1978, doi:10.1145/965139.807361", IMAGE),
     "contrast": Entry("reward_models.contrast", "RMS contrast of luma, 0 to 0.5: Peli 1990, doi:10.1364/JOSAA.7.002032", IMAGE),
     "brightness": Entry("reward_models.brightness", "mean luma, 0 to 1: ITU-R BT.601", IMAGE),
     "jpeg_size": Entry("reward_models.jpeg_size", "JPEG bytes per pixel at quality 75: Black et al. 2023 (DDPO), arXiv:2305.13301", IMAGE),
+    "loudness": Entry("reward_models.loudness", "integrated loudness in LUFS: ITU-R BS.1770-4", AUDIO),
+    "rms": Entry("reward_models.rms", "RMS level in dBFS", AUDIO),
+    "clipping": Entry("reward_models.clipping", "minus the share of samples in runs at full scale", AUDIO),
+    "centroid": Entry("reward_models.centroid", "spectral centroid in Hz: how bright it sounds", AUDIO),
+    "silence": Entry("reward_models.silence", "share of 20 ms frames over -60 dBFS: higher is less silence", AUDIO),
 }
 
 

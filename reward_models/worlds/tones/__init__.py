@@ -21,7 +21,7 @@ from .captions import (
 from .perturb import STRATEGIES, perturb
 from .read import Reading, Sound, read
 from .render import SAMPLE_RATE_HZ, SAMPLES, Sounding, layout, render, render_sounds, sounding
-from .reward import Tones
+from .reward import Tones, medium
 from .verify import DIMENSIONS, MIN_CERTAINTY, verify
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "caption",
     "compose",
     "layout",
+    "medium",
     "parse",
     "perturb",
     "prompts",

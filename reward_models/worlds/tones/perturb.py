@@ -1,4 +1,4 @@
-"""Slight mistakes: the scenes that differ from one by a single change, as Tango 2 makes its losers (Majumder et al. 2024, arXiv:2404.09956)."""
+"""Slight mistakes: the scenes that differ from a scene by one thing, as preference sets need them for losers."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
@@ -10,7 +10,10 @@ Groups = tuple[tuple[Event, ...], ...]
 
 
 def perturb(scene: Scene | str) -> dict[str, tuple[Scene, ...]]:
-    """Every scene one slight mistake away from a scene or a caption, by name of `STRATEGIES`, in a fixed order; a strategy may give none.
+    """Strategy -> every scene that differs from this one, or from this caption, by one mistake of that kind, in a fixed order.
+
+    The strategies are those by which Tango 2 (Majumder et al. 2024, arXiv:2404.09956) perturbs prompts: concepts replaced, dropped,
+    inserted, their order changed. Strategies that do not apply are left out.
 
     kind      one event is of another kind, its pitch as it was where the kind has it, else left open
     pitch     one pitch that is asked for is another; a chirp goes the other way
@@ -31,7 +34,8 @@ def perturb(scene: Scene | str) -> dict[str, tuple[Scene, ...]]:
         "inserted": _inserted(scene.groups),
         "timing": _retimed(scene.groups),
     }
-    return {name: _valid(scene, changes[name]) for name in STRATEGIES}
+    found = {name: _valid(scene, changes[name]) for name in STRATEGIES}
+    return {name: each for name, each in found.items() if each}
 
 
 def _valid(scene: Scene, candidates: Iterable[Groups]) -> tuple[Scene, ...]:

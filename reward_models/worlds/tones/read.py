@@ -219,7 +219,7 @@ def _tone_certainties(found: Stretch) -> dict[str, float]:
 
 
 def _noise_certainty(found: Stretch) -> float:
-    """Certainty that noise sounds: any hiss beside a beep or chirp is noise, but a buzz has partials up there, and a codec fills its gaps."""
+    """Certainty that noise sounds: hiss beside a beep or chirp is noise, but a buzz has partials up there, and a codec blurs them."""
     is_buzz = found.harmonics_db > _MANY_DB and found.comb > _COMB[0]
     return _ramp(found.hiss_db, _HISS_IN_BUZZ if is_buzz else _HISS)
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from diffalign.data.modalities import Media
+from diffalign.data.modalities.audio import Audio
 from reward_models.contract import check_call
 
 from .captions import parse
 from .read import MIN_SAMPLES
-from .render import SAMPLE_RATE_HZ
+from .render import SAMPLE_RATE_HZ, render
 from .verify import DIMENSIONS, verify
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class Tones:
         sounds = cast("Sequence[Waveform]", media)
         results = [verify(scene, _at_16_khz(sound, index)) for index, (scene, sound) in enumerate(zip(scenes, sounds, strict=True))]
         return {dimension: [result[dimension] for result in results] for dimension in self.dimensions}
+
+
+def medium(caption: str, seed: int) -> Audio:
+    """The sound of a caption; deterministic in its arguments. ValueError for a caption that does not parse."""
+    return Audio.from_waveform(render(caption, seed)[None], SAMPLE_RATE_HZ)
 
 
 def _at_16_khz(sound: Waveform, index: int) -> np.ndarray:
