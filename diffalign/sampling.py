@@ -18,10 +18,9 @@ def vary(backbone: Backbone, latents: Tensor, epsilon: Tensor, embeds: Mapping[s
 
     Meng et al. 2021 (SDEdit), arXiv:2108.01073; Wu et al. 2025 (DenseDPO), arXiv:2506.03517, whose guided pairs are two such of one clip.
     strength  (N,) the timestep to noise to, as a share of them all, in (0, 1)
-    steps     of a path through all timesteps; a variation takes as large a share of them
+    steps     of each path, from its own level on
     """
-    count = max(2, round(steps * float(strength.mean())))
-    share = torch.arange(count, 0, -1, dtype=torch.float64) / count
+    share = torch.arange(steps, 0, -1, dtype=torch.float64) / steps
     levels = strength.to(torch.float64)[:, None] * share * backbone.process.timestep_count
     timestep = levels.to(latents.device, backbone.process.timestep(torch.zeros(1)).dtype)
     both = {name: torch.cat([value, negative[name].expand_as(value)]) for name, value in embeds.items()}
