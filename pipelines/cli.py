@@ -158,7 +158,7 @@ def backbones(traceback: Traceback = False) -> None:
     with clear_errors(traceback):
         from diffalign.backbones import BACKBONES
 
-        _show_table(("backbone", "models"), list(BACKBONES.items()))
+        _show_table(("backbone", "makes", "models"), [(name, family.modality, family.models) for name, family in BACKBONES.items()])
 
 
 @app.command()

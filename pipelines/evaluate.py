@@ -122,7 +122,10 @@ def outdated(key: str, before: Any, now: Any) -> list[str] | None:
 def rewards_of(config: Config, section: Evaluate) -> dict[str, dict[str, Any]]:
     """The rewards to evaluate with: the section's, else those of score, and always the guards against a drift in looks."""
     chosen = section.rewards if section.rewards is not None else config.score.rewards if config.score is not None else {}
-    return {**chosen, **{guard: {} for guard in GUARDS if guard not in chosen}}
+    from diffalign.backbones import family_of
+
+    guards = GUARDS[family_of(config.model.backbone).modality]
+    return {**chosen, **{guard: {} for guard in guards if guard not in chosen}}
 
 
 def trained_on_of(config: Config, section: Evaluate) -> list[str]:
@@ -149,6 +152,8 @@ def load_aligned(config: Config, checkpoint: Path, base_identity: str) -> Backbo
 
     ValueError where the checkpoint names another base than the config's, FileNotFoundError where the folder holds none of the three.
     """
+    from diffalign.backbones import family_of
+
     record = checkpoint / "reference.json"
     if record.is_file():
         reference = read_json(record, "put it back, or train again with `diffalign train CONFIG --redo`")
@@ -162,9 +167,10 @@ def load_aligned(config: Config, checkpoint: Path, base_identity: str) -> Backbo
     if (checkpoint / "pytorch_lora_weights.safetensors").is_file():
         stacked = [config.model.adapter, str(checkpoint)] if config.model.adapter else str(checkpoint)
         return load_model(config.model, adapter=stacked)
-    if (checkpoint / "unet").is_dir():
-        return load_model(config.model, adapter=None, denoiser=str(checkpoint / "unet"))
-    kinds = "pytorch_lora_weights.safetensors, unet/ or model_index.json"
+    own = family_of(config.model.backbone).denoiser
+    if (checkpoint / own).is_dir():
+        return load_model(config.model, adapter=None, denoiser=str(checkpoint / own))
+    kinds = f"pytorch_lora_weights.safetensors, {own}/ or model_index.json"
     raise FileNotFoundError(f"{checkpoint} holds none of {kinds}; is training complete?")
 
 

@@ -22,7 +22,11 @@ import numpy as np
 from pipelines.json_file import read_json
 
 RESAMPLES = 2000
-GUARDS = ("saturation", "contrast", "sharpness")
+GUARDS = {  # modality → rewards that must not drift, of those without weights
+    "image": ("saturation", "contrast", "sharpness"),
+    "video": ("movement", "flicker"),
+    "audio": ("loudness", "clipping", "centroid"),
+}
 GUARD_ALARM = 0.25  # share of the base's value beyond which a drift is an alarm
 Role = Literal["trained", "same reward", "held out", "guard"]
 
@@ -130,7 +134,11 @@ def role_of(score: str, trained_on: Sequence[str]) -> Role:
         return "trained"
     if reward in {name.partition(".")[0] for name in trained_on}:
         return "same reward"
-    return "guard" if reward in GUARDS else "held out"
+    return "guard" if is_guard(reward) else "held out"
+
+
+def is_guard(reward: str) -> bool:
+    return any(reward in guards for guards in GUARDS.values())
 
 
 def make_report(
@@ -199,7 +207,7 @@ def guard_drifts(scores: Mapping[str, Change]) -> dict[str, dict[str, float | No
     drifts = {}
     for name, change in scores.items():
         guard = name.partition(".")[0]
-        if guard in GUARDS:
+        if is_guard(guard):
             relative = change.change / abs(change.base) if change.base else None
             drifts[guard] = {"base": change.base, "aligned": change.aligned, "relative": relative}
     return drifts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +15,28 @@ from diffalign.backbones.process import Process
 from diffalign.data.modalities import Media
 from diffalign.did_you_mean import did_you_mean
 
+
+@dataclass(frozen=True)
+class Family:
+    """A line of BACKBONES."""
+
+    modality: str
+    denoiser: str  # its part of the pipeline, and the folder that full fine-tuning writes
+    models: str
+
+
 BACKBONES = {
-    "stable_diffusion": "Stable Diffusion 1.x and 2.x, and the bundled miniature: latent UNet, CLIP text encoder; ε or v prediction",
-    "wan": "Wan 2.1, and the bundled miniature of the motion world: video transformer, T5 text encoder, causal autoencoder; rectified flow",
-    "tango": "Tango, and the bundled miniature of the tones world: latent UNet over mel spectrograms, T5 text encoder; ε or v prediction",
+    "stable_diffusion": Family(
+        "image", "unet", "Stable Diffusion 1.x and 2.x, and the bundled miniature: latent UNet, CLIP text encoder; ε or v prediction"
+    ),
+    "wan": Family(
+        "video",
+        "transformer",
+        "Wan 2.1, and the bundled miniature of the motion world: transformer, T5, causal VAE; rectified flow",
+    ),
+    "tango": Family(
+        "audio", "unet", "Tango, and the bundled miniature of the tones world: latent UNet over mel spectrograms, T5; ε or v prediction"
+    ),
 }
 
 
@@ -98,6 +117,13 @@ class Backbone(Protocol):
         ...
 
 
+def family_of(name: str) -> Family:
+    """A line of BACKBONES; ValueError names the known ones."""
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}{did_you_mean(name, BACKBONES)}; choose one of: {', '.join(BACKBONES)}")
+    return BACKBONES[name]
+
+
 def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
                   revision: str | None = None,
                   adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Backbone:  # fmt: skip
@@ -108,8 +134,7 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
     denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
     Raises ValueError for an unknown family, FileNotFoundError where the source is not found.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"unknown backbone {name!r}{did_you_mean(name, BACKBONES)}; choose one of: {', '.join(BACKBONES)}")
+    family_of(name)
     arguments: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision, "adapter": adapter, "denoiser": denoiser}
     return import_module(f"diffalign.backbones.{name}").load(source, **arguments)
 
