@@ -206,6 +206,25 @@ def compare(
         print(f"page: {page.resolve()}")
 
 
+@app.command()
+def rounds(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    count: Annotated[int, typer.Option("--count", metavar="N", help="how many")] = 3,
+    traceback: Traceback = False,
+) -> None:
+    """The road again and again, each round from the model that the last one ended with, on samples of its own."""
+    with clear_errors(traceback):
+        from pipelines import rounds as module
+        from pipelines.config import load_config
+        from pipelines.run_folder import full_disk_is_clear, lock_run
+
+        settings, progress = load_config(config, overrides or ()), _progress()
+        with full_disk_is_clear(settings.run), lock_run(settings.run):
+            module.run(settings, count, lambda stage, own: _run_stage(stage, own, redo=False, progress=progress), progress=progress)
+        _show_result(settings)
+
+
 def _run_stage(name: str, config: Config, *, redo: bool, progress: Progress) -> None:
     from pipelines.run_config import keep_config
     from pipelines.run_folder import full_disk_is_clear, lock_run

@@ -31,15 +31,26 @@ class Model(Section):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    adapter: str | None = None  # a LoRA folder to start from
+    adapter: str | tuple[str, ...] | None = None  # a LoRA folder to start from, or several, each trained onto the ones before
+    denoiser: str | None = Field(default=None, exclude_if=lambda folder: folder is None)  # to start from: a folder of full fine-tuning
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return (self.adapter,) if isinstance(self.adapter, str) else self.adapter or ()
+
+    def after(self, trained: Path) -> Model:
+        """The model that a training ended with, as the start of another: trained is the folder `final` that it wrote."""
+        if (trained / "pytorch_lora_weights.safetensors").is_file():
+            return self.model_copy(update={"adapter": (*self.adapters, str(trained))})
+        return self.model_copy(update={"adapter": None, "denoiser": str(trained)})
 
     def fingerprint(self) -> str:
         """What identifies the weights, without loading them: for local files a hash of names, sizes, first and last bytes; else the hub id.
 
         FileNotFoundError where a source or adapter that looks like a path is not there.
         """
-        adapter = f" + {_source_fingerprint(self.adapter, None)}" if self.adapter else ""
-        return _source_fingerprint(self.source, self.revision) + adapter
+        parts = [_source_fingerprint(part, None) for part in (self.denoiser, *self.adapters) if part]
+        return " + ".join([_source_fingerprint(self.source, self.revision), *parts])
 
 
 def _source_fingerprint(source: str, revision: str | None) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from pipelines.config import Config, Section, settings_of
+from pipelines.config import Config, Model, Section, files_fingerprint, settings_of
 from pipelines.generate import SampleRequest, candidate_seed, sample_requests
 from pipelines.json_file import read_json
 from pipelines.model import MediaSize, check_size, load_model, shown_size
@@ -50,13 +50,14 @@ class Evaluate(Section):
     long_prompts: Literal["refuse", "truncate"] = "refuse"
     rewards: Rewards | None = None  # default: those of the section score
     trained_on: tuple[str, ...] | None = None  # scores that the pairs were chosen by; default: pair.by and pair.agreement
-    models: dict[str, str] = Field(default_factory=dict)  # name → checkpoint folder, beside the run's own "aligned"
+    # Name → checkpoint folder, beside the run's own "aligned"; of LoRAs trained onto each other all of them, in order.
+    models: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     batch_size: int = Field(default=64, ge=1)  # speed and memory only
     prompts_per_shard: int = Field(default=64, ge=1)
 
     @field_validator("models", mode="after")
     @classmethod
-    def _names_are_folders(cls, value: dict[str, str]) -> dict[str, str]:
+    def _names_are_folders(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name == BASE:
                 raise ValueError(f"model name {name!r} becomes a folder beside {BASE!r}; use letters, digits, . _ - and another name")
@@ -78,7 +79,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         "prompts_sha256": _digest([prompt.text for prompt in prompts]),
         "clusters_sha256": _digest([prompt.cluster for prompt in prompts]),
         "model": {"weights": config.model.fingerprint(), "dtype": config.model.dtype},
-        "checkpoints": {name: _fingerprint(config, path) for name, path in models.items() if name in section.models},
+        "checkpoints": {name: _fingerprint(paths) for name, paths in models.items() if name in section.models},
     }
     inputs = ("train",) if config.train is not None else ()
     with open_stage(config, "evaluate", settings=settings, inputs=inputs, outdated=outdated, redo=redo) as stage:
@@ -89,8 +90,8 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
             name: revision for name, revision in stage.record.get("revisions", {}).items() if any(stage.path.glob(f"*/scores/{name}/*"))
         }
         size = None
-        for name, checkpoint in {BASE: None, **models}.items():
-            size = _sample(config, section, stage, prompts, name, checkpoint, size, progress)
+        for name, checkpoints in {BASE: (), **models}.items():
+            size = _sample(config, section, stage, prompts, name, checkpoints, size, progress)
         for name in (BASE, *models):
             _score(section, stage, name, rewards, progress)
         report = report_of(config, section, stage.path, prompts, list(models), trained_on, size)
@@ -135,51 +136,67 @@ def trained_on_of(config: Config, section: Evaluate) -> list[str]:
     return list(config.pair.scores) if config.pair is not None else []
 
 
-def models_of(config: Config, section: Evaluate) -> dict[str, Path]:
-    """Name → checkpoint folder of what is compared against the base: this run's own training first."""
-    own = {ALIGNED: stage_path(config, "train") / "final"} if config.train is not None and ALIGNED not in section.models else {}
-    models = own | {name: Path(path).expanduser() for name, path in section.models.items()}
+def models_of(config: Config, section: Evaluate) -> dict[str, tuple[Path, ...]]:
+    """Name → checkpoint folders of what is compared against the base: this run's own training first."""
+    own = {ALIGNED: (stage_path(config, "train") / "final",)} if config.train is not None and ALIGNED not in section.models else {}
+    given = {name: (path,) if isinstance(path, str) else path for name, path in section.models.items()}
+    models = own | {name: tuple(Path(path).expanduser() for path in paths) for name, paths in given.items()}
     if not models:
         raise ValueError("nothing to compare with the base: the config has no section train, and evaluate.models names no checkpoint")
-    for name, path in models.items():
+    for name, path in ((name, path) for name, paths in models.items() for path in paths):
         if name in section.models and not path.is_dir():
             raise FileNotFoundError(f"evaluate.models.{name} is {str(path)!r}, which is no folder; give a LoRA, unet/ or pipeline folder")
     return models
 
 
-def load_aligned(config: Config, checkpoint: Path, base_identity: str) -> Backbone:
+def load_aligned(config: Config, checkpoints: Sequence[Path], base_identity: str) -> Backbone:
     """The model of a checkpoint folder: a LoRA on the config's model, a denoiser in its place, or a whole diffusers pipeline.
 
-    ValueError where the checkpoint names another base than the config's, FileNotFoundError where the folder holds none of the three.
+    checkpoints  one; of LoRAs trained onto each other all of them, in order
+    ValueError where a checkpoint names another base than the config's, FileNotFoundError where a folder holds none of the three.
     """
     from diffalign.backbones import family_of
 
-    record = checkpoint / "reference.json"
+    first, *_ = checkpoints
+    record = first / "reference.json"
     if record.is_file():
         reference = read_json(record, "put it back, or train again with `diffalign train CONFIG --redo`")
-        if reference.get("base") not in (None, base_identity):
+        known = [reference.get("base"), *(reference.get("ancestors") or () if reference.get("kind") == "full" else ())]
+        if known[0] is not None and base_identity not in known:
             raise ValueError(
-                f"{checkpoint} was trained from {reference.get('source')!r} (weights {reference['base']}), "
+                f"{first} was trained from {reference.get('source')!r} (weights {reference['base']}), "
                 f"the config's model is {config.model.source!r} (weights {base_identity}); set model.source to the former"
             )
-    if (checkpoint / "model_index.json").is_file():
-        return load_model(config.model, source=str(checkpoint))
-    if (checkpoint / "pytorch_lora_weights.safetensors").is_file():
-        stacked = [config.model.adapter, str(checkpoint)] if config.model.adapter else str(checkpoint)
-        return load_model(config.model, adapter=stacked)
+    if all((checkpoint / "pytorch_lora_weights.safetensors").is_file() for checkpoint in checkpoints):
+        return load_model(config.model, adapter=(*config.model.adapters, *map(str, checkpoints)))
+    if len(checkpoints) > 1:
+        raise ValueError(f"{', '.join(map(str, checkpoints))} are several checkpoints and not all LoRAs: give the last one alone")
+    if (first / "model_index.json").is_file():
+        return load_model(config.model, source=str(first))
     own = family_of(config.model.backbone).denoiser
-    if (checkpoint / own).is_dir():
-        return load_model(config.model, adapter=None, denoiser=str(checkpoint / own))
+    if (first / own).is_dir():
+        return load_model(config.model, adapter=None, denoiser=str(first / own))
     kinds = f"pytorch_lora_weights.safetensors, {own}/ or model_index.json"
-    raise FileNotFoundError(f"{checkpoint} holds none of {kinds}; is training complete?")
+    raise FileNotFoundError(f"{first} holds none of {kinds}; is training complete?")
+
+
+def ancestors_of(model: Model) -> list[str]:
+    """The identities of what the model's own beginnings were trained from, the first one first."""
+    found: list[str] = []
+    for folder in (model.denoiser, *model.adapters):
+        record = Path(folder).expanduser() / "reference.json" if folder else None
+        if record is not None and record.is_file():
+            reference = read_json(record, "put it back, or remove the folder from model")
+            found += [each for each in (*(reference.get("ancestors") or ()), reference.get("base")) if each and each not in found]
+    return found
 
 
 def _digest(texts: list[str]) -> str:
     return sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
 
 
-def _fingerprint(config: Config, checkpoint: Path) -> str:
-    return config.model.model_copy(update={"source": str(checkpoint.resolve()), "revision": None, "adapter": None}).fingerprint()
+def _fingerprint(checkpoints: tuple[Path, ...]) -> str:
+    return " + ".join(files_fingerprint(checkpoint) for checkpoint in checkpoints)
 
 
 def requests_of(prompts: Sequence[Prompt], section: Evaluate, seed: int, size: tuple[int, ...], name: str) -> list[SampleRequest]:
@@ -202,7 +219,7 @@ def requests_of(prompts: Sequence[Prompt], section: Evaluate, seed: int, size: t
     ]
 
 
-def _sample(config: Config, section: Evaluate, stage: StageFolder, prompts: Sequence[Prompt], name: str, checkpoint: Path | None,
+def _sample(config: Config, section: Evaluate, stage: StageFolder, prompts: Sequence[Prompt], name: str, checkpoints: tuple[Path, ...],
             size: tuple[int, ...] | None, progress: Progress) -> tuple[int, ...]:  # fmt: skip
     """Writes the shards of a model's samples that are missing; returns the size that all models share."""
     from diffalign.data.modalities import media_class
@@ -218,8 +235,8 @@ def _sample(config: Config, section: Evaluate, stage: StageFolder, prompts: Sequ
     if not missing:
         media = media_class(modality_of_candidates(folder))
         return media.shape_of(next(read_rows(folder, list(media.COLUMNS))), None)
-    backbone = load_model(config.model) if checkpoint is None else load_aligned(config, checkpoint, _base_identity(config, stage))
-    if checkpoint is None:
+    backbone = load_aligned(config, checkpoints, _base_identity(config, stage)) if checkpoints else load_model(config.model)
+    if not checkpoints:
         stage.record["base_identity"] = backbone.identity()
         stage.save_record()
         if section.long_prompts == "refuse":

@@ -217,7 +217,7 @@ def _settings(config: Config, generate: Generate, prompts: list[Prompt], sources
     for source in sources:
         own = source == config.model.source
         weights[source] = (
-            config.model if own else config.model.model_copy(update={"source": source, "revision": None, "adapter": None})
+            config.model if own else config.model.model_copy(update={"source": source, "revision": None, "adapter": None, "denoiser": None})
         ).fingerprint()
     return {
         **settings_of(generate, without=("batch_size",)),

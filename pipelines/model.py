@@ -36,7 +36,7 @@ def shown_size(size: Sequence[int]) -> str:
 
 
 def load_model(model: Model, *, source: str | None = None, **changes: Any) -> Backbone:
-    """The backbone of a config's model section; `source` puts another model of the family in its place, without the section's adapter.
+    """The backbone of a config's model section; `source` puts another model of the family in its place, without what the section adds.
 
     changes   adapter=, denoiser=: as `load_backbone` takes them, instead of the section's
     """
@@ -45,7 +45,7 @@ def load_model(model: Model, *, source: str | None = None, **changes: Any) -> Ba
     from diffalign.backbones import load_backbone
 
     own = source is None or source == model.source
-    arguments: dict[str, Any] = {"revision": model.revision if own else None, "adapter": model.adapter if own else None}
+    arguments: dict[str, Any] = {"revision": model.revision, "adapter": model.adapters, "denoiser": model.denoiser} if own else {}
     return load_backbone(
         model.backbone,
         source or model.source,
@@ -67,7 +67,7 @@ def device_of(model: Model) -> str:
 
 
 def model_name(model: Model, source: str | None = None) -> str:
-    """What records call a model: its source, and its adapter where it has one."""
+    """What records call a model: its source, and what it starts with beside that."""
     if source is None or source == model.source:
-        return f"{model.source} + {Path(model.adapter).name}" if model.adapter else model.source
+        return " + ".join([model.source, *(Path(part).name for part in [model.denoiser, *model.adapters] if part)])
     return source

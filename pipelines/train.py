@@ -237,7 +237,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from diffalign.training.randomness import seed_of
     from diffalign.training.reference import FrozenCopy, build_reference
     from diffalign.training.reference_cache import ReferenceCache
-    from pipelines.evaluate import load_aligned
+    from pipelines.evaluate import ancestors_of, load_aligned
     from pipelines.model import load_model
 
     section = section_of(config)
@@ -281,7 +281,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         backbone.denoiser.enable_gradient_checkpointing()
     teacher = mask = None
     if section.teacher is not None:
-        checkpoint = load_aligned(config, teacher_folder(section.teacher), base)
+        checkpoint = load_aligned(config, [teacher_folder(section.teacher)], base)
         teacher = FrozenCopy(checkpoint.denoiser, getattr(torch, section.reference_dtype))
     if section.mask is not None:
         device = next(backbone.denoiser.parameters()).device
@@ -295,12 +295,15 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         own_samples = Buffer(
             section.own_samples, backbone, groups, prompt_dropout=section.prompt_dropout, timesteps=section.timesteps, seed=seed
         )  # fmt: skip
-    identity = {
+    identity: dict[str, Any] = {
         "kind": "full" if section.lora is None else "lora",
         "base": base,
         "source": config.model.source,
         "adapter": config.model.adapter,
     }
+    ancestors = ancestors_of(config.model)
+    if ancestors:
+        identity["ancestors"] = ancestors
     return AlignmentTask(
         backbone, groups, build_objective(**section.objective), needs, load_noising(**section.noising), reference,
         teacher=teacher, mask=mask, cache=cache, own_samples=own_samples,

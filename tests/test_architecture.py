@@ -90,6 +90,7 @@ SHARED_FILES = {
         "prompts",
         "report",
         "result_table",
+        "rounds",
         "run_config",
         "run_folder",
         "stage",

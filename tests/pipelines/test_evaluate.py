@@ -117,7 +117,7 @@ def test_a_lora_on_a_lora(tmp_path: Path, model: Path) -> None:
     run(config, progress=QUIET)
     stacked = load_model(first.model, adapter=[str(tmp_path / "style"), str(tmp_path / "second" / "train" / "final")])
     alone = load_model(first.model, adapter=str(tmp_path / "second" / "train" / "final"))
-    found = load_aligned(config, tmp_path / "second" / "train" / "final", load_model(config.model).identity())
+    found = load_aligned(config, [tmp_path / "second" / "train" / "final"], load_model(config.model).identity())
     assert found.identity() == stacked.identity() != alone.identity()
 
 
@@ -317,7 +317,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, model: Path) -
 def test_a_damaged_reference_is_named(tmp_path: Path, model: Path) -> None:
     (tmp_path / "reference.json").write_text("{")
     with pytest.raises(ValueError, match=r"reference\.json is not readable JSON.*diffalign train CONFIG --redo"):
-        load_aligned(with_evaluate(tmp_path, model), tmp_path, "")
+        load_aligned(with_evaluate(tmp_path, model), [tmp_path], "")
 
 
 def test_another_size_is_refused_unless_allowed(tmp_path: Path, model: Path) -> None:
@@ -371,4 +371,4 @@ def test_defaults_come_from_the_other_sections(tmp_path: Path, model: Path) -> N
     assert trained_on_of(config, section) == ["brightness.score", "saturation.score", "jpeg_size.score"]  # the last chose pairs too
     look = section.model_copy(update={"rewards": {"look": {"reward": "saturation"}}})
     assert list(rewards_of(config, look)) == ["look", "saturation", "contrast", "sharpness"]  # a guard under another name is none
-    assert models_of(config, section) == {"aligned": tmp_path / "train" / "final"}
+    assert models_of(config, section) == {"aligned": (tmp_path / "train" / "final",)}
