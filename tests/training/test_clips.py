@@ -15,6 +15,7 @@ from diffalign.data.pairing import Group, PairingSettings, pair_groups
 from diffalign.data.records import Preference
 from diffalign.tensors import by_step
 from diffalign.training.alignment import AlignmentTask, predict_own
+from diffalign.training.groups import CachedGroups
 from diffalign.training.loop import Visit, train
 from diffalign.training.randomness import generator
 from diffalign.training.settings import Settings
@@ -147,3 +148,35 @@ def test_unequal_lengths_are_for_objectives_that_read_them(tmp_path: Path) -> No
     cache, rows = unequal(tmp_path)
     with pytest.raises(ValueError, match="latents of different shapes in one set"):
         make_task(cache, rows, "diffusion_dpo")
+
+
+CAUSAL = [0, 1 / 17, 5 / 17, 9 / 17, 13 / 17, 1]  # of 17 frames: one alone, then four in each latent
+
+
+@pytest.mark.parametrize(
+    ("edges", "labels", "expected"),
+    [
+        (CAUSAL, (1, 0, -1, 1), (1, 1, 0, -1, 1)),  # the first frame goes with the first half second, each other latent is one of them
+        (CAUSAL, (1, -1), (1, 1, 1, -1, -1)),  # the third latent ends at 9/17: four frames of five in the first half
+        ([0, 0.25, 0.5, 0.75, 1], (1, 0, -1, 1), (1, 0, -1, 1)),  # even on even: itself
+        ([place / 6 for place in range(7)], (1, 0, -1), (1, 1, 0, 0, -1, -1)),
+        ([place / 5 for place in range(6)], (1, -1), (1, 1, 1, -1, -1)),  # the middle lies in both alike: the earlier has it
+    ],
+)
+def test_labels_of_spans_come_to_latent_positions_by_where_most_of_these_lies(
+    edges: list[float], labels: tuple[int, ...], expected: tuple[int, ...], tmp_path: Path
+) -> None:
+    names = ("w", "l")
+    cache = save_clips(tmp_path, {name: random_clip(name, 0.0, len(edges) - 1) for name in names})
+    rows = [Preference("g", PROMPT, names, segment_labels=labels)]
+    groups = CachedGroups(cache, rows, "segments", time_edges=lambda length: edges)
+    batch = groups.fetch([0], dropped=[False], flipped=[False])
+    assert batch.segment_labels is not None and tuple(batch.segment_labels[0].tolist()) == expected
+
+
+def test_more_labels_than_latent_positions_are_refused(tmp_path: Path) -> None:
+    cache = save_clips(tmp_path, {name: random_clip(name, 0.0, 3) for name in "wl"})
+    rows = [Preference("g", PROMPT, ("w", "l"), segment_labels=(1, 0, -1, 1))]
+    groups = CachedGroups(cache, rows, "segments", time_edges=lambda length: [place / length for place in range(length + 1)])
+    with pytest.raises(ValueError, match=r"4 segment labels for 3 latent positions in time \(group 'g'\); label longer spans"):
+        groups.fetch([0], dropped=[False], flipped=[False])
