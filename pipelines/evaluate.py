@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from pipelines.config import Config, Model, Section, files_fingerprint, settings_of
+from pipelines.frechet import fidelity, told
 from pipelines.generate import SampleRequest, candidate_seed, sample_requests
 from pipelines.json_file import read_json
 from pipelines.model import MediaSize, check_size, load_model, shown_size
@@ -52,6 +53,7 @@ class Evaluate(Section):
     trained_on: tuple[str, ...] | None = None  # scores that the pairs were chosen by; default: pair.by and pair.agreement
     # Name → checkpoint folder, beside the run's own "aligned"; of LoRAs trained onto each other all of them, in order.
     models: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    fidelity: Literal["tones"] | None = Field(default=None, exclude_if=lambda world: world is None)  # see pipelines/frechet.py
     batch_size: int = Field(default=64, ge=1)  # speed and memory only
     prompts_per_shard: int = Field(default=64, ge=1)
 
@@ -95,6 +97,12 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         for name in (BASE, *models):
             _score(section, stage, name, rewards, progress)
         report = report_of(config, section, stage.path, prompts, list(models), trained_on, size)
+        if section.fidelity is not None:
+            names, texts = [BASE, *models], [prompt.text for prompt in prompts]
+            clusters = [prompt.cluster for prompt in prompts]
+            report["fidelity"] = fidelity(stage.path, section.fidelity, names, texts, clusters, config.seed)
+            for name in models:
+                progress.say(f"evaluate: {name}: " + told(report["fidelity"], name))
         write_atomically(stage.path / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
         metrics = stage_path(config, "train") / "metrics.jsonl"
         if config.train is not None and metrics.is_file():
@@ -109,7 +117,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
 def outdated(key: str, before: Any, now: Any) -> list[str] | None:
     """What a changed setting makes worthless (stage.Outdated): the scores of each reward that changed, the samples of a model that is new
     or gone. Everything else determines all samples."""
-    if key in ("trained_on", "clusters_sha256"):
+    if key in ("trained_on", "clusters_sha256", "fidelity"):
         return []  # the report alone
     if key not in ("rewards", "models", "checkpoints"):
         return None

@@ -83,6 +83,7 @@ SHARED_FILES = {
         "compare_result",
         "config",
         "config_file",
+        "frechet",
         "json_file",
         "methods_table",
         "model",

@@ -18,6 +18,7 @@ from .captions import (
     wordings,
     words,
 )
+from .features import features
 from .perturb import STRATEGIES, perturb
 from .read import Reading, Sound, read
 from .render import SAMPLE_RATE_HZ, SAMPLES, Sounding, layout, render, render_sounds, sounding
@@ -45,6 +46,7 @@ __all__ = [
     "Tones",
     "caption",
     "compose",
+    "features",
     "layout",
     "medium",
     "parse",
