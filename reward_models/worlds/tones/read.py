@@ -20,6 +20,7 @@ _BELOW_LOUDEST_DB = 22.0  # where a segment begins and ends
 _CLICK_HEADROOM_DB = 10.0  # how much louder than a segment clicks are before segments are sought beneath them
 _QUIETEST_DB = -62.0  # dBFS; nothing below is a sound
 _BRIDGE = 5  # frames of silence, 40 ms, that do not end a segment
+_AROUND_A_SEGMENT = 4  # frames on either side that are no silence either
 _TRIM = 3  # frames left out at either end of a segment when it is described
 _CLICK_REACH = 11  # frames, 88 ms, within which a click stands out on either side
 _CLICK_PROMINENCE_DB = (4.0, 7.0)  # none, full
@@ -103,15 +104,10 @@ def read(waveform: np.ndarray) -> Reading:
     for start, end in segments:
         sounds += _segment_sounds(power, start, end, clicks)
     sounds.sort(key=lambda one: one.start)
-    is_silent = np.ones(len(level), dtype=bool)
-    for start, end in segments:
-        is_silent[max(0, start - 4) : end + 4] = False
-    for frame, _ in clicks:
-        is_silent[max(0, frame - _CLICK_WIDTH - 1) : frame + _CLICK_WIDTH + 2] = False
     return Reading(
         sounds=tuple(sounds),
         seconds=len(waveform) / (HOP * FRAMES_PER_SECOND),
-        floor_db=float(np.percentile(level[is_silent], 75)) - loudest if is_silent.any() else 0.0,
+        floor_db=_floor(level, segments, clicks) - loudest,
         longest_silence=_longest_silence(sounds, len(level)),
         stray_clicks=strays,
         clipped=_clipped(waveform),
@@ -186,7 +182,7 @@ def _segment_sounds(power: np.ndarray, start: int, end: int, clicks: list[tuple[
     loudest_click = max((float(decibels(power[frame].sum())) for frame in within), default=-math.inf)
     if max(tones.values()) < _LEAST_CERTAINTY and found.level_db < loudest_click - _CLICK_TAIL_DB:
         return []  # the tails of clicks run into each other
-    parts = [tones] if max(tones.values()) >= max(_LEAST_CERTAINTY, noise * _LEAST_CERTAINTY) else []
+    parts = [tones] if max(tones.values()) >= _LEAST_CERTAINTY else []
     if noise >= _LEAST_CERTAINTY or not parts:
         parts.append({"noise": noise, **({} if parts else tones)})
     is_cut = start <= _AT_AN_END or end >= len(power) - _AT_AN_END
@@ -233,6 +229,16 @@ def _pitch_certainties(hz: float) -> dict[str, float]:
 def _direction_certainties(found: Stretch) -> dict[str, float]:
     sure = _ramp(abs(found.rise), _RISE)
     return {"rising": sure * (found.rise > 0), "falling": sure * (found.rise < 0)}
+
+
+def _floor(level: np.ndarray, segments: list[tuple[int, int]], clicks: list[tuple[int, float]]) -> float:
+    """The level in dBFS that three quarters of the frames away from every sound stay below; of the loudest frame where none are."""
+    is_silent = np.ones(len(level), dtype=bool)
+    for start, end in segments:
+        is_silent[max(0, start - _AROUND_A_SEGMENT) : end + _AROUND_A_SEGMENT] = False
+    for frame, _ in clicks:
+        is_silent[max(0, frame - _CLICK_WIDTH - 1) : frame + _CLICK_WIDTH + 2] = False
+    return float(np.percentile(level[is_silent], 75) if is_silent.any() else level.max())
 
 
 def _longest_silence(sounds: list[Sound], frames: int) -> float:
