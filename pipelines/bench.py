@@ -15,11 +15,14 @@ from pydantic import Field, model_validator
 from pipelines.config import Section
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from diffalign.backbones import Backbone
     from diffalign.training.alignment import AlignmentTask
     from diffalign.training.groups import GroupBatch
     from pipelines.bench_objectives import Costs
 
+CHANNELS = {"image": 3, "video": 3, "audio": 1}  # of the media of each modality
 BENCHES = {
     "step": "a whole training step against the bare policy forward and backward plus the bare reference forward on the same tensors",
     "encode": "a training step that runs the VAE and the text encoder on its batch, against one on cached latents and embeds",
@@ -190,12 +193,12 @@ def _wait() -> None:
 
 
 class _EncodingGroups:
-    """Groups that encode their pictures and prompts each time they are fetched, as scripts without a cache do."""
+    """Groups that encode their media and prompts each time they are fetched, as scripts without a cache do."""
 
     difficulty = None
 
-    def __init__(self, backbone: Backbone, cached: Any, pixels: Any):
-        self.backbone, self.cached, self.pixels = backbone, cached, pixels
+    def __init__(self, backbone: Backbone, cached: Any, media: Tensor):
+        self.backbone, self.cached, self.media = backbone, cached, media
 
     def __len__(self) -> int:
         return len(self.cached)
@@ -212,14 +215,13 @@ class _EncodingGroups:
         count = batch.latents.shape[1]
         rows = [count * group + sample for group in groups for sample in range(count)]
         with torch.autocast(next(self.backbone.denoiser.parameters()).device.type, enabled=False):
-            latents = self.backbone.encode(torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1, seeds=rows)
+            latents = self.backbone.encode(self.media[rows], seeds=rows)
             embeds = self.backbone.embed([self.cached.preferences[group].prompt for group in groups])
         return replace(batch, latents=latents.view_as(batch.latents), embeds=embeds)
 
 
 def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTask:
-    """An alignment task on random pictures, with its cache written to folder once."""
-    import numpy as np
+    """An alignment task on random media, with its cache written to folder once."""
     import torch
 
     from diffalign.backbones import load_backbone
@@ -241,14 +243,17 @@ def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTa
 
     objective, lora = build_objective(settings.objective), settings.lora
     needs = OBJECTIVES[settings.objective]
+    if needs.own_samples or needs.rows not in ("pairs", "positives"):
+        raise ValueError(
+            f"bench step and encode train on random pairs, of which {settings.objective!r} makes no use; choose one of pairs, such as "
+            f"diffusion_dpo, or see it in: diffalign bench objectives"
+        )
     backbone = load_backbone(settings.backbone, settings.source, device="cuda" if torch.cuda.is_available() else "cpu")
     groups = 2 * settings.batch_size
-    height, width = backbone.size
-    pixels = np.random.default_rng(0).integers(0, 256, (2 * groups, height, width, 3), dtype=np.uint8)
+    media = torch.rand(2 * groups, CHANNELS[backbone.modality], *backbone.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     cache = folder / "latents"
     ids, prompts = [f"c{index}" for index in range(2 * groups)], [f"a picture {index}" for index in range(groups)]
     if not cache.exists():
-        media = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
         latents = torch.cat([backbone.encode(media[row : row + 1], seeds=[row]) for row in range(len(media))])
         write_latents_shard(cache, 0, ids, latents)
         write_embeds_shard(cache, 0, prompts, backbone.embed(prompts))
@@ -265,7 +270,7 @@ def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTa
     # Any: an _EncodingGroups is no CachedGroups, but the task asks for no more than the fetch that both have.
     source_of_groups: Any = CachedGroups(LatentCache(cache), preferences, needs.rows)
     if encode_in_step:
-        source_of_groups = _EncodingGroups(backbone, source_of_groups, pixels)
+        source_of_groups = _EncodingGroups(backbone, source_of_groups, media)
     return AlignmentTask(
         backbone, source_of_groups, objective, needs,
         load_noising("shared"), reference, sampling=Sampling(), seed=0, identity={}, write_weights=lambda denoiser, path: None,

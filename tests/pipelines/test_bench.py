@@ -27,6 +27,12 @@ def test_a_bench_gives_a_ratio_of_two_times(name: str, lora: bool, tiny_pipeline
     assert str(found).startswith(found.name) and str(found).endswith(f"ratio {found.ratio:.3f}")
 
 
+@pytest.mark.parametrize("objective", ["dro", "rankdpo", "diffusion_kto", "densedpo"])
+def test_objectives_that_make_no_use_of_pairs_are_refused(objective: str, tiny_pipeline: Path) -> None:
+    with pytest.raises(ValueError, match=f"of which '{objective}' makes no use; choose one of pairs, such as diffusion_dpo"):
+        run("step", Bench(source=str(tiny_pipeline), objective=objective, **SMALL))
+
+
 def test_half_precision_is_of_the_denoiser_and_not_of_the_encoders(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     halved: dict[str, set[bool]] = {"predict": set(), "encode": set(), "embed": set()}
 
