@@ -100,7 +100,7 @@ def verify(scene: Scene | str, video: np.ndarray) -> dict[str, float]:
         and min(float(values.min()) for values in (*smooth, *steady, *(actor.looks.identity for actor in seen.actors))) >= MIN_STEADINESS
         and min(_by_segment(fidelity)) > FIDELITY_THRESHOLD
     )
-    parts = {name: min(1.0, value) for name, value in parts.items()}  # sums of floats
+    parts = {name: min(1.0, float(value)) for name, value in parts.items()}  # sums of floats may exceed 1 by a hair
     return {**parts, "overall": float(is_all_true), "score": sum(parts.values()) / len(parts)}
 
 
