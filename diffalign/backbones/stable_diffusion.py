@@ -14,6 +14,7 @@ from diffalign.backbones import quiet_loading
 from diffalign.backbones.process import Diffusion
 from diffalign.backbones.random_weights import random_pipeline
 from diffalign.backbones.schedulers import scheduler_named
+from diffalign.backbones.seeded import generators, latents_of
 from diffalign.backbones.weights import (
     adapters_of,
     denoiser_identity,
@@ -72,11 +73,7 @@ class StableDiffusion:
     @torch.no_grad()
     def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
         vae = self.pipeline.vae
-        posterior = vae.encode(media.to(vae.device, vae.dtype)).latent_dist
-        if seeds is None:
-            return posterior.mean * vae.config.scaling_factor
-        noise = torch.stack([torch.randn(posterior.mean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        return (posterior.mean + posterior.std * noise.to(posterior.mean)) * vae.config.scaling_factor
+        return latents_of(vae.encode(media.to(vae.device, vae.dtype)).latent_dist, seeds) * vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -95,14 +92,12 @@ class StableDiffusion:
     @torch.no_grad()
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
                size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Image]:  # fmt: skip
-        if len(prompts) != len(seeds):
-            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
         height, width = size or self.size
         with scheduler_named(self.pipeline, scheduler):
             images = self.pipeline(
                 prompts, negative_prompt=[negative_prompt] * len(prompts), height=height, width=width, num_inference_steps=steps,
                 guidance_scale=guidance,
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np",
+                generator=generators(prompts, seeds), output_type="np",
             ).images  # fmt: skip
         return [Image.from_pixels(pixels) for pixels in np.rint(images * 255).astype(np.uint8)]
 

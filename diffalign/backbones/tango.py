@@ -17,6 +17,7 @@ from diffalign.backbones import quiet_loading
 from diffalign.backbones.mel import Mel
 from diffalign.backbones.process import Diffusion
 from diffalign.backbones.schedulers import scheduler_named
+from diffalign.backbones.seeded import generators, latents_of
 from diffalign.backbones.weights import (
     adapters_of,
     denoiser_identity,
@@ -149,11 +150,8 @@ class Tango:
     @torch.no_grad()
     def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
         vae = self.pipeline.vae
-        posterior = vae.encode(self.pipeline.mel.of(media.to(vae.device)).to(vae.dtype)).latent_dist
-        if seeds is None:
-            return posterior.mean * vae.config.scaling_factor
-        noise = torch.stack([torch.randn(posterior.mean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        return (posterior.mean + posterior.std * noise.to(posterior.mean)) * vae.config.scaling_factor
+        mel = self.pipeline.mel.of(media.to(vae.device)).to(vae.dtype)
+        return latents_of(vae.encode(mel).latent_dist, seeds) * vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.pipeline.decode(latents)
@@ -171,12 +169,10 @@ class Tango:
 
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
                size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Audio]:  # fmt: skip
-        if len(prompts) != len(seeds):
-            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
         with scheduler_named(self.pipeline, scheduler):
             waveforms = self.pipeline(
                 prompts, negative_prompt=[negative_prompt] * len(prompts), num_inference_steps=steps, guidance_scale=guidance,
-                samples=(size or self.size)[0], generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                samples=(size or self.size)[0], generator=generators(prompts, seeds),
             )  # fmt: skip
         return [Audio.from_waveform(waveform[None], round(self.rate)) for waveform in waveforms]
 

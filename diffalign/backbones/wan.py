@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from diffalign.backbones import quiet_loading
 from diffalign.backbones.process import Flow
+from diffalign.backbones.seeded import generators, latents_of
 from diffalign.backbones.weights import (
     adapters_of,
     denoiser_identity,
@@ -89,12 +90,7 @@ class Wan:
     @torch.no_grad()
     def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
         vae = self.pipeline.vae
-        posterior = vae.encode(media.to(vae.device, vae.dtype)).latent_dist
-        latents = posterior.mean
-        if seeds is not None:
-            shape = latents.shape[1:]
-            noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-            latents = latents + posterior.std * noise.to(latents)
+        latents = latents_of(vae.encode(media.to(vae.device, vae.dtype)).latent_dist, seeds)
         return (latents - self._mean.to(latents)) / self._std.to(latents)
 
     @torch.no_grad()
@@ -117,13 +113,11 @@ class Wan:
     @torch.no_grad()
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
                size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Video]:  # fmt: skip
-        if len(prompts) != len(seeds):
-            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
         frames, height, width = size or self.size
         made: Any = self.pipeline(
             prompts, negative_prompt=[negative_prompt] * len(prompts), num_frames=frames, height=height, width=width,
             num_inference_steps=steps, guidance_scale=guidance, max_sequence_length=self.token_limit,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np",
+            generator=generators(prompts, seeds), output_type="np",
         )  # fmt: skip
         return [Video.from_frames(np.rint(video * 255).astype(np.uint8), self.rate) for video in made.frames]
 
