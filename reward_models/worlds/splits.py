@@ -71,4 +71,4 @@ def draw(pool: Sequence[SceneT], wordings: Callable[[SceneT], Sequence[str]], co
 
 
 def _shuffled(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
-    return [texts[index] for index in rng.permutation(len(texts))]
+    return [str(texts[int(index)]) for index in rng.permutation(len(texts))]

@@ -65,7 +65,7 @@ class Item:
                 raise ValueError(f"unknown motion {motion!r}; choose one of: {', '.join(MOTIONS)}")
         if len(self.motions) not in (1, 2) or len(set(self.motions)) < len(self.motions):
             raise ValueError(f"motions {self.motions!r} are not in the grammar; give one, or two different ones")
-        if self.speed is not None and (self.speed not in SPEEDS or len(self.motions) > 1 or self.motions[0] == "stay"):
+        if self.speed is not None and (self.speed not in SPEEDS or len(self.motions) > 1 or "stay" in self.motions):
             allowed = f"{', '.join(SPEEDS)}, to one motion, or None"
             raise ValueError(f"speed {self.speed!r} of {self.motions!r} is not in the grammar; give one of: {allowed}")
 
@@ -223,9 +223,10 @@ def parse(caption: str) -> Scene:
         raise ValueError(f"caption {caption!r} goes on with {' '.join(rest)!r} after two motions; end it there")
     if other is None:
         return compose((Item(shape, colour, (motion, second), speed or second_speed),))
+    other_shape, other_colour = other
     if join in _MEANWHILES:
-        return compose((Item(shape, colour, (motion,), speed), Item(*other, (second,), second_speed)))
-    return compose((Item(shape, colour, (motion, "stay"), speed), Item(*other, ("stay", second), second_speed)))
+        return compose((Item(shape, colour, (motion,), speed), Item(other_shape, other_colour, (second,), second_speed)))
+    return compose((Item(shape, colour, (motion, "stay"), speed), Item(other_shape, other_colour, ("stay", second), second_speed)))
 
 
 def _misplaced(tokens: list[str], where: str, allowed: Sequence[str], caption: str) -> ValueError:

@@ -239,7 +239,8 @@ def _outlines() -> np.ndarray:
     """The lengths (4,) of the outlines of the shapes, in equivalent radii."""
     lengths = []
     for shape in SHAPES:
-        slope = np.hypot(*np.gradient(ndimage.gaussian_filter(_unit_drawing(shape), 2)))
+        down, across = np.gradient(ndimage.gaussian_filter(_unit_drawing(shape), 2))
+        slope = np.hypot(down, across)
         lengths.append(float(slope.sum()) / 100 / math.sqrt(_unit_area(shape) / math.pi))
     return np.array(lengths)
 

@@ -97,7 +97,8 @@ def compose(groups: tuple[tuple[Event, ...], ...]) -> Scene:
         return Scene("together", groups)
     if len(groups) > 1:
         return Scene(f"order{len(groups)}", groups)
-    return Scene("single" if groups[0][0].pitch is None else "pitch", groups)
+    has_pitch = any(event.pitch is not None for group in groups for event in group)
+    return Scene("pitch" if has_pitch else "single", groups)
 
 
 def _event_phrases(event: Event) -> tuple[str, ...]:

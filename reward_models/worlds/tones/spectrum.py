@@ -46,10 +46,10 @@ class Stretch:
 def power_spectrogram(waveform: np.ndarray) -> np.ndarray:
     """Power (frames, 257) float32 of a waveform (samples,): the sum of a frame is the mean square under its Hann window."""
     padded = np.pad(waveform.astype(np.float32), WINDOW // 2)
-    window = signal.get_window("hann", WINDOW).astype(np.float32)
+    window = np.asarray(signal.get_window("hann", WINDOW), np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
-    spectrum = np.asarray(fft.rfft(frames * window, axis=1))
-    power = spectrum.real**2 + spectrum.imag**2
+    spectrum: np.ndarray = np.asarray(fft.rfft(frames * window, axis=1))
+    power = np.real(spectrum) ** 2 + np.imag(spectrum) ** 2
     power[:, 1:-1] *= 2
     return power / np.float32(WINDOW * (window**2).sum())
 
@@ -81,9 +81,9 @@ def describe(power: np.ndarray) -> Stretch:
         concentration=float(np.median(shares)),
         comb=comb,
         harmonics_db=harmonics_db,
-        hiss_db=float(decibels(hiss)),
+        hiss_db=float(decibels(np.asarray(hiss))),
         unsteadiness=float(levels.std()),
-        level_db=float(decibels(totals.mean())),
+        level_db=float(decibels(np.asarray(totals.mean()))),
     )
 
 
