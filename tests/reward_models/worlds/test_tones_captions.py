@@ -215,12 +215,13 @@ def test_mistakes_of_one_sound_by_hand():
 
 
 def test_no_mistake_is_the_scene_itself_or_may_be_heard_as_it():
-    for scene in EVERY_SCENE[::7]:
+    members = set(EVERY_SCENE)
+    for scene in EVERY_SCENE[::40]:
         found = perturb(scene)
         assert list(found) == [name for name in STRATEGIES if name in found]
         every = [one for each in found.values() for one in each]
         assert scene not in every
         assert all(len(set(each)) == len(each) >= 1 for each in found.values())
-        assert all(one in set(EVERY_SCENE) for one in every[:3])
+        assert members.issuperset(every)
     # The low beep may be the high beep's "a beep": no mistake.
     assert "swapped" not in perturb("a beep, then a low beep")

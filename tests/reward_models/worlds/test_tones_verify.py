@@ -276,7 +276,7 @@ def assert_corruption_is_never_true(corruption, count):
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda f: f.__name__)
 def test_corruptions_are_never_true(corruption):
-    assert_corruption_is_never_true(corruption, 40)
+    assert_corruption_is_never_true(corruption, 24)
 
 
 @pytest.mark.long
