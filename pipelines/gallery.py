@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field
 
@@ -15,10 +15,12 @@ from pipelines.report import read_metrics, read_report
 from pipelines.stage import is_current, open_stage, stage_path
 
 if TYPE_CHECKING:
+    from diffalign.data.modalities import Media
     from diffalign.data.records import Candidate, Preference
-    from diffalign.gallery import Comparison, Curve, PairRow
+    from diffalign.gallery import Comparison, Curve, PairRow, Sample
 
 SATURATION_GAP = 0.1  # of HSV saturation, 0 to 1: a pair that far apart may teach colourfulness
+LOUDNESS_GAP = 6.0  # LU: of two sounds that far apart the louder one may be preferred for that alone
 SHOWN_CURVES = ("loss", "rewards/accuracies", "rewards/margins", "win_adv", "lose_adv", "gradient_factor", "distance", "grad_norm", "lr")
 
 
@@ -115,7 +117,7 @@ def comparison_of(evaluation: Path, report: Mapping[str, Any]) -> Comparison:
 def comparison_rows(evaluation: Path, names: list[str]) -> Iterator[Any]:
     """Samples of all models side by side. ValueError where they are not the same prompts and seeds in the same order."""
     from diffalign.data.records import read_candidates, read_scores
-    from diffalign.gallery import Row, Sample
+    from diffalign.gallery import Row
 
     scores = {name: by_candidate(read_scores(evaluation / name / "scores")) for name in names}
     for candidates in zip(*(read_candidates(evaluation / name) for name in names), strict=True):
@@ -130,12 +132,17 @@ def comparison_rows(evaluation: Path, names: list[str]) -> Iterator[Any]:
         yield Row(
             prompt=base.prompt,
             seed=base.seed or 0,
-            samples=tuple(
-                Sample(candidate.media, scores[name].get(candidate.candidate_id, {}), candidate.candidate_id)
-                for name, candidate in zip(names, candidates, strict=True)
-            ),
+            samples=tuple(sample_of(candidate, scores[name]) for name, candidate in zip(names, candidates, strict=True)),
             tags=base.tags,
         )
+
+
+def sample_of(candidate: Candidate, scores: Mapping[str, Mapping[str, float]]) -> Sample:
+    """A candidate with its scores, of the kind that its medium is."""
+    from diffalign.data.modalities import modality_of
+    from diffalign.gallery import Sample
+
+    return Sample(candidate.media, scores.get(candidate.candidate_id, {}), candidate.candidate_id, modality_of(candidate.media))
 
 
 def by_candidate(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
@@ -166,7 +173,7 @@ def _sides(preference: Preference) -> tuple[str, str] | None:
 
 def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Mapping[str, Mapping[str, float]]) -> Iterator[PairRow]:
     """Both sides of each preference with scores and flags, in the order of the preferences."""
-    from diffalign.gallery import PairRow, Sample
+    from diffalign.gallery import PairRow
 
     preferences = list(preferences)
     if not preferences:
@@ -181,11 +188,13 @@ def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Mappi
         chosen, rejected = found[sides[0]], found[sides[1]]
         yield PairRow(
             prompt=preference.prompt,
-            chosen=Sample(chosen.media, of.get(sides[0], {}), sides[0]),
-            rejected=Sample(rejected.media, of.get(sides[1], {}), sides[1]),
+            chosen=sample_of(chosen, of),
+            rejected=sample_of(rejected, of),
             gap=gap_of(preference, sides),
             flags=flags_of(preference, chosen, rejected),
             tags=chosen.tags,
+            segments=preference.segment_labels or (),
+            context=preference.context or "",
         )
 
 
@@ -212,9 +221,8 @@ def gap_of(preference: Preference, sides: tuple[str, str]) -> float:
 
 
 def flags_of(preference: Preference, chosen: Candidate, rejected: Candidate) -> list[str]:
-    """What a reader should look at first: tie, identical, size mismatch, saturation gap, different models."""
-    from diffalign.data.modalities.image import Image
-    from reward_models.saturation import saturation
+    """What a reader should look at first: tie, identical, size mismatch, a gap that their modality has (GAPS), different models."""
+    from diffalign.data.modalities import modality_of
 
     flags = []
     if preference.win_probability == 0.5 or gap_of(preference, (chosen.candidate_id, rejected.candidate_id)) == 0:
@@ -223,12 +231,35 @@ def flags_of(preference: Preference, chosen: Candidate, rejected: Candidate) -> 
         flags.append("size mismatch")
     elif chosen.media.identity() == rejected.media.identity():
         flags.append("identical")
-    one, other = chosen.media, rejected.media
-    if isinstance(one, Image) and isinstance(other, Image) and abs(saturation(one.pixels()) - saturation(other.pixels())) > SATURATION_GAP:
-        flags.append("saturation gap")
+    kind = modality_of(chosen.media)
+    if kind in GAPS and modality_of(rejected.media) == kind:
+        flag, measure, limit = GAPS[kind]
+        # Of two silent sounds the difference is not a number, and no gap.
+        if abs(measure(chosen.media) - measure(rejected.media)) > limit:
+            flags.append(flag)
     if chosen.model != rejected.model:
         flags.append("different models")
     return flags
+
+
+def _saturation(medium: Media) -> float:
+    from reward_models.saturation import saturation
+
+    return saturation(cast("Any", medium).pixels())
+
+
+def _loudness(medium: Media) -> float:
+    from diffalign.gallery.loudness import integrated
+
+    sound = cast("Any", medium)
+    return integrated(sound.waveform(), sound.sample_rate_hz)
+
+
+# By modality: the flag of a pair whose sides are further apart than the limit in what two media of it should share.
+GAPS: dict[str, tuple[str, Callable[[Media], float], float]] = {
+    "image": ("saturation gap", _saturation, SATURATION_GAP),
+    "audio": ("loudness gap", _loudness, LOUDNESS_GAP),
+}
 
 
 def curves_of(metrics: Path) -> list[Curve]:

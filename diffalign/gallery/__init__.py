@@ -38,13 +38,14 @@ class Column:
 class Sample:
     """One generated item with its scores, named like "shapes.overall" or "sharpness.score".
 
-    media  what the store of its kind reads, while it is being written: pixels() of an image, uint8 (H, W, 3)
+    media  what the store of its kind reads, while it is being written: pixels() of an image, uint8 (H, W, 3); frames() of a video,
+           uint8 (T, H, W, 3), and fps; waveform() of a sound, float (channels, samples) in [−1, 1], and sample_rate_hz
     """
 
     media: Any
     scores: Mapping[str, float]
     candidate_id: str = ""
-    kind: str = "image"  # a row of pictures.STORES here and of page/media.js there
+    kind: str = "image"  # a row of stores.STORES here and of page/media.js there
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PairRow:
-    """One preference: `gap` is the score of chosen minus that of rejected; `flags` are warnings ("tie", "identical")."""
+    """One preference: `gap` is the score of chosen minus that of rejected; `flags` are warnings ("tie", "identical").
+
+    segments  per equal span of time, first to last: 1 the chosen side is better, −1 the rejected one, 0 neither; empty: not known
+    context   what was wrong with the prompt of the rejected side, where that is known
+    """
 
     prompt: str
     chosen: Sample
@@ -97,6 +102,8 @@ class PairRow:
     gap: float
     flags: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    segments: Sequence[int] = ()
+    context: str = ""
 
 
 @dataclass(frozen=True)

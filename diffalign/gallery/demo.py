@@ -1,17 +1,18 @@
-"""A gallery of invented data, to look at the page while changing it: `python -m diffalign.gallery.demo FOLDER`."""
+"""A gallery of invented data, to look at the page while changing it: `python -m diffalign.gallery.demo FOLDER [image|video|audio]`."""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from diffalign.gallery import Column, Comparison, Curve, PairRow, Row, Sample, SummaryLine
+from diffalign.gallery.demo_timed import MEDIA
 from diffalign.gallery.write import write_gallery
 
 COLOURS = {"red": "#d64545", "blue": "#3b6fd4", "green": "#3c9d5d", "yellow": "#e3b536", "purple": "#8a56c2", "orange": "#e2803a"}
@@ -51,8 +52,8 @@ class Drawing:
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.LANCZOS))
 
 
-def demo_rows(count: int, size: int = 64, columns: tuple[Column, ...] = COLUMNS) -> Iterator[Row]:
-    """`count` rows, two seeds a prompt, the same on every call."""
+def demo_rows(count: int, size: int = 64, columns: tuple[Column, ...] = COLUMNS, kind: str = "image") -> Iterator[Row]:
+    """`count` rows, two seeds a prompt, the same on every call; the drawings themselves, or as what `kind` makes of them."""
     for index in range(count):
         rng = np.random.default_rng(index // 2)
         task = list(TASKS)[int(rng.integers(len(TASKS)))]
@@ -63,7 +64,8 @@ def demo_rows(count: int, size: int = 64, columns: tuple[Column, ...] = COLUMNS)
         samples = []
         for place, column in enumerate(columns):
             left = max(0, mistakes - int(rng.binomial(mistakes, GAINS.get(column.name, 0.1))) + int(rng.random() < 0.04 * place))
-            samples.append(_sample(shapes, min(left, len(shapes)), index, column.name, rng, size))
+            sample = _sample(shapes, min(left, len(shapes)), index, column.name, rng, size)
+            samples.append(replace(sample, media=MEDIA[kind](sample.media), kind=kind))
         yield Row(prompt, 1000 + index % 2, tuple(samples), {"task": task})
 
 
@@ -78,8 +80,9 @@ def _sample(shapes: tuple[tuple[str, str], ...], mistakes: int, index: int, name
     return Sample(Drawing(shapes, mistakes, index, size), scores, candidate_id=f"{name}-{index:05d}")
 
 
-def demo_pairs(count: int) -> Iterator[PairRow]:
-    for row in demo_rows(count):
+def demo_pairs(count: int, kind: str = "image") -> Iterator[PairRow]:
+    """Of what takes time every pair but each fifth has labels of four segments."""
+    for index, row in enumerate(demo_rows(count, kind=kind)):
         first, second = row.samples[0], row.samples[1]
         if first is None or second is None:
             continue
@@ -88,7 +91,9 @@ def demo_pairs(count: int) -> Iterator[PairRow]:
         chosen, rejected = (second, first) if gap >= -0.15 else (first, second)
         gap = gap if gap >= -0.15 else -gap
         flags = ("tie",) if abs(gap) < 0.02 else ("against the score",) if gap < 0 else ()
-        yield PairRow(row.prompt, chosen, rejected, gap, flags, row.tags)
+        labels = np.random.default_rng(index).choice([1, 1, 1, 0, -1], 4) if kind != "image" and index % 5 else ()
+        context = "one colour was another" if kind != "image" and index % 3 == 0 else ""
+        yield PairRow(row.prompt, chosen, rejected, gap, flags, row.tags, tuple(int(label) for label in labels), context)
 
 
 def demo_curves(steps: int = 400) -> list[Curve]:
@@ -121,13 +126,17 @@ def demo_summary(rows: int) -> list[SummaryLine]:
     return lines
 
 
-def write_demo(folder: Path, rows: int = 200) -> Path:
+def write_demo(folder: Path, rows: int = 200, kind: str = "image") -> Path:
+    """The demo gallery of one of the kinds in demo_timed.MEDIA."""
+    if kind not in MEDIA:
+        raise ValueError(f"there is no demo of {kind!r}; choose one of: {', '.join(MEDIA)}")
     settings = {"scheduler": "DDIM", "steps": "20", "guidance": "3.0", "size": "64×64", "prompts": f"{rows // 2} × 2 seeds"}
-    comparison = Comparison(COLUMNS, demo_rows(rows), settings, demo_summary(rows))
-    return write_gallery(folder, comparison, demo_pairs(rows), demo_curves(), title="Invented shapes: base, DPO and KTO", roles=DEMO_ROLES)
+    comparison = Comparison(COLUMNS, demo_rows(rows, kind=kind), settings, demo_summary(rows))
+    title = "Invented shapes: base, DPO and KTO"
+    return write_gallery(folder, comparison, demo_pairs(rows, kind), demo_curves(), title=title, roles=DEMO_ROLES)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m diffalign.gallery.demo FOLDER")
-    print(write_demo(Path(sys.argv[1])))
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python -m diffalign.gallery.demo FOLDER [image|video|audio]")
+    print(write_demo(Path(sys.argv[1]), 60 if len(sys.argv) == 3 else 200, *sys.argv[2:]))

@@ -1,45 +1,19 @@
-"""Media as files the page can show: one store per kind of sample."""
+"""Pictures as files the page can show: exact where they are tiny, else a thumbnail and a larger one for the lightbox."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from diffalign.gallery import Sample
 
+if TYPE_CHECKING:
+    from diffalign.gallery.stores import MediaFolder
+
 TINY = 128  # pixels: a picture with no longer side is kept exactly, the page enlarges it
-SHARD = 1000  # files in one folder
-
-
-class MediaFolder:
-    """Numbers the files under `root/media`, and counts the samples stored so far."""
-
-    def __init__(self, root: Path, thumbnail_size: int, detail_size: int, progress: Callable[[int], None] | None) -> None:
-        self.thumbnail_size, self.detail_size = thumbnail_size, detail_size  # pixels of the longer side
-        self._root, self._progress = root, progress
-        self._files = self._samples = 0
-
-    def store(self, sample: Sample, where: str) -> dict[str, Any]:
-        """Write one sample's files and return what the page needs to show it; `where` names the sample in an error."""
-        if sample.kind not in STORES:
-            raise ValueError(f"{where} is of kind {sample.kind!r}; the gallery shows: {', '.join(STORES)}")
-        record = {"kind": sample.kind, "id": str(sample.candidate_id), **STORES[sample.kind](self, sample, where)}
-        self._samples += 1
-        if self._progress is not None:
-            self._progress(self._samples)
-        return record
-
-    def new_file(self, suffix: str) -> tuple[Path, str]:
-        """The next file as a path to write, and as the address the page will use."""
-        address = f"media/{self._files // SHARD:03d}/{self._files:06d}{suffix}"
-        self._files += 1
-        path = self._root / address
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path, address
 
 
 def store_image(folder: MediaFolder, sample: Sample, where: str) -> dict[str, Any]:
@@ -50,21 +24,24 @@ def store_image(folder: MediaFolder, sample: Sample, where: str) -> dict[str, An
     image = Image.fromarray(pixels)
     tiny = max(image.size) <= TINY
     path, address = folder.new_file(".webp")
-    if tiny:
-        image.save(path, lossless=True, method=2)
-    else:
-        _shrunk(image, folder.thumbnail_size).save(path, quality=85)
+    save_picture(path, image, tiny, folder.thumbnail_size)
     record = {"src": address, "width": image.width, "height": image.height, "tiny": tiny}
     if not tiny and max(image.size) > folder.thumbnail_size and folder.detail_size > folder.thumbnail_size:
         path, record["detail"] = folder.new_file(".webp")
-        _shrunk(image, folder.detail_size).save(path, quality=90)
+        shrunk(image, folder.detail_size).save(path, quality=90)
     return record
 
 
-def _shrunk(image: Image.Image, size: int) -> Image.Image:
+def save_picture(path: Path, image: Image.Image, tiny: bool, size: int) -> None:
+    """A webp: without loss of a tiny picture, of another a thumbnail whose longer side has at most `size` pixels."""
+    if tiny:
+        image.save(path, lossless=True, method=2)
+    else:
+        shrunk(image, size).save(path, quality=85)
+
+
+def shrunk(image: Image.Image, size: int) -> Image.Image:
+    """A copy whose longer side has at most `size` pixels (Lanczos)."""
     copy = image.copy()
     copy.thumbnail((size, size), Image.Resampling.LANCZOS)
     return copy
-
-
-STORES: dict[str, Callable[[MediaFolder, Sample, str], dict[str, Any]]] = {"image": store_image}

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.gallery import ROLES, Comparison, Curve, PairRow, Row, Sample
-from diffalign.gallery.pictures import MediaFolder
 from diffalign.gallery.replace import replacing
 from diffalign.gallery.scripts import RowScripts, finite, write_script
+from diffalign.gallery.sounds import match_loudness
+from diffalign.gallery.stores import MediaFolder
 
 PAGE = Path(__file__).parent / "page"
 OWNED = ("index.html", "page", "data", "media")
@@ -34,11 +35,13 @@ def write_gallery(
     Rows and pairs are read once, in order; the media of one row is in memory at a time. The folder appears, or replaces
     an older gallery, only when it is complete (`replace.replacing`). Pictures of at most 128 pixels are stored exactly;
     larger ones as a thumbnail of `thumbnail_size` and, for the lightbox, at up to `detail_size` (0: thumbnail only),
-    both in pixels of the longer side. `roles` gives scores one of ROLES; the page shows those trained on first, and folds
-    the others where there are many. `progress` is called after each sample with the number written so far.
+    both in pixels of the longer side; so are videos (`videos.store_video`). Sounds are stored whole. `roles` gives scores
+    one of ROLES; the page shows those trained on first, and folds the others where there are many. `progress` is called
+    after each sample with the number written so far.
 
     Raises ValueError for a row whose samples do not match the columns, column names that repeat, a summary line about
-    no column, an unknown role, pixels that are not uint8 (H, W, 3), or a folder that something else wrote.
+    no column, an unknown role, a label of a segment that is not −1, 0 or 1, media that the store of their kind does not take, or a
+    folder that something else wrote.
     """
     _check_sizes(thumbnail_size, detail_size)
     roles = roles or {}
@@ -106,6 +109,7 @@ def _write_comparison(data: Path, comparison: Comparison, media: MediaFolder, ro
                 None if sample is None else frame.seen(media.store(sample, f"{where}, column {column.name!r}"))
                 for sample, column in zip(row.samples, comparison.columns, strict=True)
             ]
+            match_loudness(shown)
             line = [None if sample is None else scores.line(sample.scores) for sample in row.samples]
             # A 64-bit seed does not fit a JavaScript number, so it travels as text.
             table.add([row.prompt, _texts(row.tags), line, str(row.seed)], shown)
@@ -144,10 +148,22 @@ def _write_pairs(data: Path, pairs: Iterable[PairRow], media: MediaFolder, roles
             sides: dict[str, Sample] = {"chosen": pair.chosen, "rejected": pair.rejected}
             shown = [frame.seen(media.store(sample, f"{where}, {side}")) for side, sample in sides.items()]
             line = [scores.line(sample.scores) for sample in sides.values()]
+            match_loudness(shown)
             flags = [str(flag) for flag in pair.flags]
-            table.add([pair.prompt, _texts(pair.tags), line, finite(pair.gap), flags], shown)
+            table.add([pair.prompt, _texts(pair.tags), line, finite(pair.gap), flags, *_more_of(pair, where)], shown)
     names = list(scores.names)
     return {"scores": names, "roles": [roles.get(name) for name in names], "count": table.count, **frame.size} if table.count else None
+
+
+def _more_of(pair: PairRow, where: str) -> list[dict[str, Any]]:
+    """What few pairs have, as one more entry of the line; nothing where there is nothing of it."""
+    segments = [int(label) for label in pair.segments]
+    wrong = next((label for label in pair.segments if label not in (-1, 0, 1)), None)
+    if wrong is not None:
+        raise ValueError(f"{where}: a segment is labelled {wrong!r}; give 1 (chosen better), −1 (rejected better) or 0 (neither)")
+    more = {"segments": segments, "context": str(pair.context)}
+    kept = {name: value for name, value in more.items() if value}
+    return [kept] if kept else []
 
 
 def _write_curves(data: Path, curves: Iterable[Curve]) -> dict[str, Any] | None:
@@ -160,15 +176,15 @@ def _write_curves(data: Path, curves: Iterable[Curve]) -> dict[str, Any] | None:
 
 
 class _Frame:
-    """The shape of the box that the page reserves for every item of a table (its first one's), and whether any is tiny."""
+    """The kind and shape of the box that the page reserves for every item of a table (its first one's), and whether any is tiny."""
 
     def __init__(self) -> None:
-        self.size: dict[str, Any] = {"width": 1, "height": 1, "tiny": False}
+        self.size: dict[str, Any] = {"kind": "image", "width": 1, "height": 1, "tiny": False}
         self._empty = True
 
     def seen(self, record: dict[str, Any]) -> dict[str, Any]:
         if self._empty and "width" in record:
-            self.size.update(width=record["width"], height=record["height"])
+            self.size.update(kind=record["kind"], width=record["width"], height=record["height"])
             self._empty = False
         self.size["tiny"] = self.size["tiny"] or record.get("tiny", False)
         return record

@@ -33,7 +33,7 @@
   /* table: name, label, columns, base, baseName, scores, roles, digits, index, frame, notes(row) -> nodes.
      options: section, tab, table, top (nodes above), fields (more of the address), controls(change) -> {nodes, set(state)},
      filters (names of fields that "Clear filters" clears), choose(state, matching) -> row numbers in order, unit [one, many].
-     A field that is a `look` changes what is shown of the rows, not which rows. */
+     A field that is a `look` changes what is shown of the rows, not which rows; one that is `live` draws none anew. */
   gallery.listing = function (options) {
     var table = options.table;
     var state = null;
@@ -52,6 +52,8 @@
       smooth: { start: "", allowed: ["1"], look: true },
       row: { start: null, whole: true }
     };
+    if (gallery.kind(table.frame.kind).heard) fields.loudness = { start: "1", allowed: ["1", ""], look: true, live: true };
+    else if (gallery.kind(table.frame.kind).timed) fields.autoplay = { start: gallery.autoplay.on ? "1" : "", allowed: ["1", ""], look: true, live: true };
     tags.forEach(function (tag) { fields["tag." + tag.name] = { start: "", allowed: tag.values }; });
     Object.keys(options.fields).forEach(function (name) { fields[name] = options.fields[name]; });
 
@@ -78,6 +80,9 @@
     }
     looks.push(bind("size", controls.segments("Size", [["s", "S"], ["m", "M"], ["l", "L"]], setter("size"))));
     if (table.frame.tiny) looks.push(bind("smooth", controls.toggle("Smooth pixels", setter("smooth"), "Small pictures are enlarged: smoothly, or pixel by pixel")));
+    var plays = [];
+    if (fields.loudness && gallery.level.works()) plays.push(bind("loudness", gallery.level.control(setter("loudness"))));
+    if (fields.autoplay) plays.push(bind("autoplay", controls.toggle("Autoplay", setter("autoplay"), "Videos play while they are in sight")));
     var per = bind("per", controls.select("Rows per page", fields.per.allowed.map(function (n) { return [n, n]; }), setter("per")));
     var count = element("p", { "class": "count", role: "status" });
     var clear = element("button", { type: "button", "class": "plain", text: "Clear filters", on: { click: clearFilters } });
@@ -87,7 +92,7 @@
     var allScores = controls.fold("All " + scores.length + " scores", "Main scores", function (all) { change("show", all ? ["all"] : main); });
     allScores.node.hidden = main.length === scores.length;
     var view = controls.fold("View", "View", showView);
-    var anchor = element("div", { "class": "list-top" }, [count, clear, allScores.node, view.node, above.node]);
+    var anchor = element("div", { "class": "list-top" }, [count, clear].concat(nodes(plays), allScores.node, view.node, above.node));
 
     function nodes(list) {
       return list.map(function (item) { return item.node; });
@@ -122,8 +127,16 @@
     function change(name, value) {
       state[name] = value;
       if (!fields[name].look) state.page = 1;
-      render();
+      if (fields[name].live) play();
+      else render();
       save();
+    }
+
+    /* What is changed of what plays, without drawing it anew. */
+    function play() {
+      plays.forEach(function (control) { control.set(state); });
+      if (fields.loudness) gallery.level.set(state.loudness === "1");
+      if (fields.autoplay) gallery.autoplay.set(state.autoplay === "1");
     }
 
     function save() {
@@ -162,6 +175,7 @@
       var pages = Math.max(1, Math.ceil(order.length / size));
       state.page = Math.max(1, Math.min(pages, state.page));
       filters.concat(looks, own, per).forEach(function (control) { control.set(state); });
+      play();
       options.section.setAttribute("data-size", state.size);
       options.section.setAttribute("data-smooth", state.smooth);
       allScores.set(shown().length === scores.length);
@@ -177,6 +191,7 @@
       var list = at >= 0 ? order : [number];
       var mine = box = gallery.lightbox({
         table: table, order: list, at: Math.max(0, at), column: column, shown: shown(), smooth: state.smooth === "1",
+        level: fields.loudness ? setter("loudness") : null,
         moved: function (now) { state.row = now; save(); },
         closed: function (place) { if (box === mine) closed(list[place], column); }
       });
@@ -216,7 +231,10 @@
         render();
         if (row !== null && row < table.index.length) open(row, null);
       },
-      leave: dismiss,
+      leave: function () {
+        dismiss();
+        gallery.clocks.silence(null);
+      },
       link: function () { return state ? gallery.address.link(options.tab, fields, state) : "#" + options.tab; },
       change: change
     };

@@ -1,7 +1,9 @@
-/* One renderer per kind of media. A new kind is one more entry here, and one more store in pictures.py.
-   small(record, alt) is the item in a table, large(record, alt) the one in the lightbox; preload warms the cache. */
+/* One renderer per kind of media. A new kind is one more entry here, and one more store in stores.py.
+   small(record, alt) is the item in a table, large(record, alt) the one in the lightbox; preload warms the cache.
+   timed: it has a clock (clock.js); heard: it has a sound, and is listened to one at a time. A clock puts what moves into `.still`. */
 (function () {
   "use strict";
+  var element = gallery.element;
 
   function picture(address, record, alt, attributes) {
     attributes.alt = alt;
@@ -9,9 +11,22 @@
     attributes.height = record.height;
     attributes.draggable = "false";
     attributes["class"] = record.tiny ? "media tiny" : "media";
-    var image = gallery.element("img", attributes);
+    var image = element("img", attributes);
     image.src = address; // after "loading", or the browser would fetch it at once
     return image;
+  }
+
+  function still(record, alt, attributes) {
+    return element("span", { "class": "still" }, [picture(record.poster, record, alt, attributes)]);
+  }
+
+  /* The spectrum over the waveform, both along the same time. */
+  function sound(record, alt, attributes) {
+    var wave = element("img", { "class": "wave", alt: "", draggable: "false", loading: attributes.loading || null });
+    var mel = element("img", { "class": "mel", alt: alt, draggable: "false", loading: attributes.loading || null });
+    wave.src = record.wave;
+    mel.src = record.mel;
+    return element("span", { "class": "sound-pictures" }, [mel, element("span", { "class": "wave-room" }, [wave])]);
   }
 
   gallery.media = {
@@ -25,23 +40,44 @@
       preload: function (record) {
         new Image().src = record.detail || record.src;
       }
+    },
+    video: {
+      timed: true,
+      small: function (record, alt) { return still(record, alt, { loading: "lazy", decoding: "async" }); },
+      large: function (record, alt) { return still(record, alt, { decoding: "sync" }); },
+      preload: function (record) { new Image().src = record.poster; }
+    },
+    audio: {
+      timed: true,
+      heard: true,
+      small: function (record, alt) { return sound(record, alt, { loading: "lazy" }); },
+      large: function (record, alt) { return sound(record, alt, {}); },
+      preload: function (record) {
+        new Image().src = record.wave;
+        new Image().src = record.mel;
+      }
     }
   };
 
   function missing(text) {
-    return gallery.element("span", { "class": "missing", text: text });
+    return element("span", { "class": "missing", text: text });
   }
+
+  /* The entry of a kind, or one that can do nothing. */
+  gallery.kind = function (name) {
+    return gallery.media.hasOwnProperty(name) ? gallery.media[name] : {};
+  };
 
   /* `size` is "small" or "large"; a sample that is not there, or of a kind not known here, is said so. */
   gallery.draw = function (record, alt, size) {
     if (!record) return missing("no sample");
-    var renderer = gallery.media.hasOwnProperty(record.kind) ? gallery.media[record.kind] : null;
-    return renderer ? renderer[size](record, alt) : missing("cannot show " + record.kind);
+    var renderer = gallery.kind(record.kind);
+    return renderer[size] ? renderer[size](record, alt) : missing("cannot show " + record.kind);
   };
 
   gallery.missing = missing;
 
   gallery.preload = function (record) {
-    if (record && gallery.media.hasOwnProperty(record.kind)) gallery.media[record.kind].preload(record);
+    if (record && gallery.kind(record.kind).preload) gallery.kind(record.kind).preload(record);
   };
 })();

@@ -1,4 +1,5 @@
-/* The Pairs page: what the model is trained on. A line of the index is [prompt, tags, scores by side, gap, flags]. */
+/* The Pairs page: what the model is trained on. A line of the index is [prompt, tags, scores by side, gap, flags] and, of
+   some, {segments, context}. */
 (function () {
   "use strict";
   var element = gallery.element;
@@ -43,7 +44,7 @@
       notes: function (row) {
         return [element("span", { "class": "gap", text: "gap " + numbers.signed(row[3], gapDigits) })].concat(row[4].map(function (flag) {
           return element("span", { "class": "flag", text: "\u2691 " + flag });
-        }));
+        }), row[5] && row[5].context ? [element("span", { "class": "tag context", title: "What was wrong with the prompt of the rejected side", text: "wrong: " + row[5].context })] : []);
       }
     };
     var orders = gallery.textOrders(index).concat([["large", "Largest gap first"], ["small", "Smallest gap first"]]);

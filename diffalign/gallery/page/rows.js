@@ -39,23 +39,40 @@
     return button;
   }
 
+  /* {node, close()} */
   function drawRow(table, number, shown, open) {
     var row = table.index[number];
     var buttons = table.columns.map(function (column, at) { return item(table, row, number, at, open); });
+    var player = gallery.player(table, row);
+    var closed = false;
+    var node = rowNode(table, row, buttons, player, shown);
     gallery.samples(table.name, number, function (samples) {
+      if (closed) return;
       buttons.forEach(function (button, at) {
         var sample = samples && samples[at];
         button.disabled = !samples;
         gallery.replace(button, [samples ? gallery.draw(sample, row[0], "small") : gallery.missing("did not load")]);
       });
+      if (player) player.load(samples, buttons, node);
     });
+    return {
+      node: node,
+      close: function () {
+        closed = true;
+        if (player) player.close();
+      }
+    };
+  }
+
+  function rowNode(table, row, buttons, player, shown) {
     return element("div", { "class": "row", role: "row" }, [
       element("div", { "class": "prompt", role: "rowheader" }, [
         element("p", { "class": "prompt-text", title: row[0], dir: "auto", text: row[0] }),
-        element("p", { "class": "notes" }, table.notes(row).concat(gallery.tags(row)))
+        element("p", { "class": "notes" }, table.notes(row).concat(gallery.tags(row))),
+        player ? player.note : null
       ])
     ].concat(buttons.map(function (button, at) {
-      return element("div", { "class": "cell", role: "cell" }, [button, gallery.scores(table, row, at, shown)]);
+      return element("div", { "class": "cell", role: "cell" }, [player ? player.cell(at, button) : button, gallery.scores(table, row, at, shown)]);
     })));
   }
 
@@ -79,10 +96,14 @@
     node.style.setProperty("--ratio", table.frame.width + " / " + table.frame.height);
     // The head sticks to the window and the body scrolls sideways, which one scrolling box cannot do: so two, in step.
     gallery.listen(body, { scroll: function () { head.scrollLeft = body.scrollLeft; } });
+    node.setAttribute("data-kind", table.frame.kind);
+    var drawn = [];
     return {
       node: node,
       show: function (numbers, shown) {
-        gallery.replace(body, numbers.map(function (number) { return drawRow(table, number, shown, open); }));
+        drawn.forEach(function (row) { row.close(); });
+        drawn = numbers.map(function (number) { return drawRow(table, number, shown, open); });
+        gallery.replace(body, drawn.map(function (row) { return row.node; }));
         if (!numbers.length) body.appendChild(element("p", { "class": "notice", text: "No row fits these filters." }));
       }
     };

@@ -1,5 +1,6 @@
 /* The pictures of one row, large: all columns, one of them, or a slider between two. Zoom and pan are shared, so every
-   view shows the same part of its picture; `base(true)` puts the base into every view (a flicker comparison). */
+   view shows the same part of its picture; `base(true)` puts the base into every view (a flicker comparison).
+   Sounds stand there as their pictures, all of them and neither enlarged nor laid over one another. */
 (function () {
   "use strict";
   var element = gallery.element;
@@ -10,19 +11,21 @@
     return Math.max(low, Math.min(high, value));
   }
 
-  function pane(table, column) {
+  function pane(table, column, layered) {
     var parts = {
+      level: element("span", { "class": "levels" }),
       under: element("div", { "class": "layer under" }),
       own: element("div", { "class": "layer own" }),
       scores: element("div", { "class": "pane-scores" })
     };
-    parts.view = element("div", { "class": "view" }, [parts.own].concat(column === table.base ? [] : [
+    parts.view = element("div", { "class": "view" }, [parts.own].concat(column === table.base || !layered ? [] : [
       parts.under, element("span", { "class": "badge while-base", text: table.columns[table.base].name })
     ]));
     parts.node = element("figure", { "class": "pane" }, [
       element("figcaption", {}, [
         element("kbd", { text: column + 1 }),
-        element("span", { "class": "column-name", title: table.columns[column].detail || null, text: table.columns[column].name })
+        element("span", { "class": "column-name", title: table.columns[column].detail || null, text: table.columns[column].name }),
+        parts.level
       ]),
       parts.view,
       parts.scores
@@ -59,14 +62,16 @@
 
   gallery.stage = function (table, turn) {
     var node = element("div", { "class": "stage", tabindex: -1, role: "group", "aria-label": "Pictures" });
-    var panes = table.columns.map(function (column, at) { return pane(table, at); });
+    var layered = !gallery.kind(table.frame.kind).heard;
+    var panes = table.columns.map(function (column, at) { return pane(table, at, layered); });
     var zoom = 1, x = 0, y = 0; // x and y: how far the middle is moved, as a share of the view
     var percent = 50;
     var text = 0; // pixels that caption and scores take; only ever grows, so that pictures keep their size from row to row
     var stage = {
       node: node, mode: "all", column: table.base, left: table.base,
       right: table.base === 0 ? table.columns.length - 1 : 0,
-      row: null, samples: null, shown: []
+      row: null, samples: null, shown: [],
+      clips: [], drawn: null // what of it a clock moves, and who is told when that is new
     };
     var slide = slider(table, stage);
     panes.concat(slide).forEach(function (parts) { node.appendChild(parts.node); });
@@ -119,8 +124,11 @@
     };
     stage.refit = function () { text = 0; stage.fit(); };
 
-    function large(column) {
-      return gallery.draw(stage.samples[column], stage.row[0], "large");
+    function lay(layer, column, visible) {
+      var record = stage.samples[column];
+      var node = gallery.draw(record, stage.row[0], "large");
+      gallery.replace(layer, [node]);
+      if (visible && record && gallery.kind(record.kind).timed) stage.clips.push({ node: node, record: record, column: column });
     }
 
     /* Call after any change of mode, column, left, right, row, samples or shown. */
@@ -133,26 +141,30 @@
       slide.left.value = String(stage.left);
       slide.right.value = String(stage.right);
       if (!stage.samples) return stage.fit();
+      stage.clips = [];
       panes.forEach(function (parts, at) {
-        gallery.replace(parts.own, [large(at)]);
-        gallery.replace(parts.under, at === table.base ? [] : [large(table.base)]);
+        lay(parts.own, at, !parts.node.hidden);
+        if (at !== table.base && layered) lay(parts.under, table.base, !parts.node.hidden);
+        gallery.replace(parts.level, gallery.level.note(stage.samples[at], at === table.base ? null : stage.samples[table.base]));
         gallery.replace(parts.scores, [gallery.scores(table, stage.row, at, stage.shown)]);
         var sample = stage.samples[at];
         parts.node.setAttribute("data-candidate", sample ? sample.id : "");
         parts.node.title = sample && sample.id ? sample.id : "";
       });
-      gallery.replace(slide.leftLayer, [large(stage.left)]);
-      gallery.replace(slide.rightLayer, [large(stage.right)]);
+      if (layered) lay(slide.leftLayer, stage.left, !slide.node.hidden);
+      if (layered) lay(slide.rightLayer, stage.right, !slide.node.hidden);
+      if (stage.drawn) stage.drawn();
       stage.fit();
       node.classList.add("ready"); // not before the text is there: it decides how large the pictures are
     };
 
-    gallery.pointers(node, stage, {
+    if (layered) gallery.pointers(node, stage, {
       zoomed: function () { return zoom > 1; },
       pan: function (dx, dy) { x += dx; y += dy; place(); },
       turn: turn
     });
     node.style.setProperty("--ratio", table.frame.width + " / " + table.frame.height);
+    node.setAttribute("data-kind", table.frame.kind);
     place();
     stage.split(50);
     return stage;

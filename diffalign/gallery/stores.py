@@ -1,0 +1,48 @@
+"""Media as files the page can show: the numbered files of a gallery, and one store per kind of sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diffalign.gallery import Sample
+from diffalign.gallery.pictures import store_image
+from diffalign.gallery.sounds import store_audio
+from diffalign.gallery.videos import store_video
+
+SHARD = 1000  # files in one folder
+
+
+class MediaFolder:
+    """Numbers the files under `root/media`, and counts the samples stored so far."""
+
+    def __init__(self, root: Path, thumbnail_size: int, detail_size: int, progress: Callable[[int], None] | None) -> None:
+        self.thumbnail_size, self.detail_size = thumbnail_size, detail_size  # pixels of the longer side
+        self._root, self._progress = root, progress
+        self._files = self._samples = 0
+
+    def store(self, sample: Sample, where: str) -> dict[str, Any]:
+        """Write one sample's files and return what the page needs to show it; `where` names the sample in an error."""
+        if sample.kind not in STORES:
+            raise ValueError(f"{where} is of kind {sample.kind!r}; the gallery shows: {', '.join(STORES)}")
+        record = {"kind": sample.kind, "id": str(sample.candidate_id), **STORES[sample.kind](self, sample, where)}
+        self._samples += 1
+        if self._progress is not None:
+            self._progress(self._samples)
+        return record
+
+    def new_file(self, suffix: str) -> tuple[Path, str]:
+        """The next file as a path to write, and as the address the page will use."""
+        address = f"media/{self._files // SHARD:03d}/{self._files:06d}{suffix}"
+        self._files += 1
+        path = self._root / address
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path, address
+
+
+STORES: dict[str, Callable[[MediaFolder, Sample, str], dict[str, Any]]] = {
+    "image": store_image,  # webp
+    "video": store_video,  # H.264 in mp4, and a webp of the first frame
+    "audio": store_audio,  # FLAC, and webp pictures of waveform and spectrum
+}
