@@ -30,7 +30,7 @@ def wave_picture(waveform: np.ndarray) -> Image.Image:
     power = np.add.reduceat((waveform.astype(np.float64) ** 2).sum(axis=0), starts)
     mean = np.sqrt(power / counts) / peak
     level = 1 - (np.arange(WAVE_HEIGHT) + 0.5)[:, None] * 2 / WAVE_HEIGHT
-    half = 1 / WAVE_HEIGHT  # silence is a line
+    half = 1.01 / WAVE_HEIGHT  # silence is a line of two pixels
     alpha = np.where((level <= high + half) & (level >= low - half), 130, 0)
     alpha = np.where(np.abs(level) <= mean + half, 255, alpha)
     pixels = np.empty((WAVE_HEIGHT, WIDTH, 4), np.uint8)
@@ -53,12 +53,11 @@ def log_mel(waveform: np.ndarray, rate: int) -> np.ndarray:
     windows = min(MOST_WINDOWS, max(1, math.ceil(len(mono) / WIDTH / (size / 2))))
     starts = ((np.arange(WIDTH * windows) + 0.5) * len(mono) / (WIDTH * windows)).astype(int)
     padded, window = np.pad(mono, size // 2), np.hanning(size + 1)[:-1]
-    filters = _mel_filters(rate, size)
-    columns = np.empty((WIDTH, BANDS))
-    for column, places in enumerate(starts.reshape(WIDTH, windows)):
-        pieces = np.stack([padded[start : start + size] for start in places]) * window
-        power = (np.abs(np.fft.rfft(pieces)) * 2 / window.sum()) ** 2
-        columns[column] = filters @ power.mean(axis=0)
+    power = np.zeros((WIDTH, size // 2 + 1))
+    for places in starts.reshape(WIDTH, windows).T:
+        pieces = padded[places[:, None] + np.arange(size)] * window
+        power += (np.abs(np.fft.rfft(pieces)) * 2 / window.sum()) ** 2 / windows
+    columns = power @ _mel_filters(rate, size).T
     return 10 * np.log10(np.maximum(columns.T, 1e-12))
 
 

@@ -25,8 +25,8 @@ CRF, CRF_TINY = "20", "10"  # constant quality; flat enlarged pixels cost little
 def store_video(folder: MediaFolder, sample: Sample, where: str) -> dict[str, Any]:
     """A file for the table, its first frame as the poster and, for a video larger than that, a second file for the lightbox.
 
-    A tiny video is enlarged by a whole, even factor, each pixel a square: colour is stored for squares of 2 × 2 pixels, so it stays
-    its own. The record: src, poster, width and height (of the source), frames, fps, tiny, and detail where there is one.
+    A tiny video is enlarged by a whole, even factor, each pixel a square: colour is stored for squares of 2 × 2 pixels, so that few
+    are shared between two. The record: src, poster, width and height (of the source), frames, fps, tiny, and detail where there is one.
     """
     frames, fps = np.asarray(sample.media.frames()), float(sample.media.fps)
     _check(frames, fps, where)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,15 @@ def test_the_folder_holds_page_data_and_media(tmp_path: Path) -> None:
     assert header["compare"]["scores"] == ["shapes.overall"]
     assert header["compare"]["roles"] == ["same reward"]
     assert (header["compare"]["summary"][0]["change"], header["compare"]["summary"][0]["role"]) == (0.1, "same reward")
-    assert header["pairs"] == {"scores": ["clip.score"], "roles": [None], "count": 1, "width": 8, "height": 8, "tiny": True}
+    assert header["pairs"] == {
+        "scores": ["clip.score"],
+        "roles": [None],
+        "count": 1,
+        "kind": "image",
+        "width": 8,
+        "height": 8,
+        "tiny": True,
+    }
 
     name, lines = read_script(folder / "data/compare.js")
     assert name == "compare"
@@ -96,6 +104,17 @@ def test_the_folder_holds_page_data_and_media(tmp_path: Path) -> None:
     ]
     assert read_script(folder / "data/pairs.js")[1] == [["a pair", {"task": "two"}, [[0.5], [0.25]], 0.25, ["tie"]]]
     assert read_script(folder / "data/curves.js")[1] == [{"name": "dpo", "group": "loss", "points": [[0, 0.7], [1, 0.6]]}]
+
+
+def test_segments_and_context_stand_only_where_there_are_some(tmp_path: Path) -> None:
+    bare = PairRow("p", sample(), sample(), 0.0)
+    pairs = [bare, PairRow("q", sample(), sample(), 0.0, segments=(1, 0, -1), context="colour"), replace(bare, segments=(0,))]
+    folder = write_gallery(tmp_path / "gallery", None, pairs, title="t").parent
+    lines = read_script(folder / "data/pairs.js")[1]
+    assert isinstance(lines, list)
+    assert [line[5:] for line in lines] == [[], [{"segments": [1, 0, -1], "context": "colour"}], [{"segments": [0]}]]
+    with pytest.raises(ValueError, match=r"pair 0 \('p'\): a segment is labelled 2; give 1 \(chosen better\), −1 \(rejected better\) or 0"):
+        write_gallery(tmp_path / "other", None, [replace(bare, segments=(1, 2))], title="t")
 
 
 def test_every_file_that_the_page_names_exists_and_none_is_remote(tmp_path: Path) -> None:
@@ -228,7 +247,7 @@ def test_ten_thousand_samples_need_a_small_index_and_load_no_picture_at_once(tmp
         (Comparison(COLUMNS, [], summary=(SummaryLine("s", 0, 0, 0, 0, 0, "x"),)), "column 'x'; the columns are: base, dpo"),
         (
             Comparison(COLUMNS, [Row("p", 0, (Sample(Plain(), {}, kind="smell"), None))]),
-            "column 'base' is of kind 'smell'; the gallery shows: image",
+            "column 'base' is of kind 'smell'; the gallery shows: image, video, audio",
         ),
     ],
 )

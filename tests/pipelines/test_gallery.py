@@ -4,17 +4,20 @@ import dataclasses
 import json
 from pathlib import Path
 from typing import get_args
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 from small_road import finish_until_pair, make_candidates, make_config, pairs_of
 
+from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image
+from diffalign.data.modalities.video import Video
 from diffalign.data.records import Candidate, Preference, write_candidates, write_preferences
 from diffalign.data.shards import write_shard
-from diffalign.gallery import ROLES
+from diffalign.gallery import ROLES, Sample
 from pipelines.config import Config
-from pipelines.gallery import Gallery, comparison_of, curves_of, flags_of, gap_of, pair_rows, roles_of, run, short_source
+from pipelines.gallery import Gallery, comparison_of, curves_of, flags_of, gap_of, pair_rows, roles_of, run, sample_of, short_source
 from pipelines.progress import Progress
 from pipelines.report import Role, Scored, make_report
 from pipelines.score import score_schema
@@ -158,6 +161,39 @@ def test_flags() -> None:
     tied = Preference("g", "p", ("a", "b"), win_probability=0.5)
     assert flags_of(tied, grey, picture((80, 80, 80), name="b")) == ["tie"] and gap_of(tied, ("a", "b")) == 0
     assert np.isnan(gap_of(Preference("g", "p", ("a", "b")), ("a", "b")))  # nothing is known
+
+
+def tone(level: float, name: str) -> Candidate:
+    wave = level * np.sin(2 * np.pi * 997 * np.arange(16_000) / 16_000)
+    return Candidate(name, "g", "p", Audio.from_waveform(wave[None], 16_000), "m")
+
+
+def test_a_sound_that_is_much_louder_is_flagged_and_a_video_has_no_gap() -> None:
+    pair = Preference("g", "p", ("a", "b"), scores=(1.0, 0.0))
+    half = tone(0.5, "a")
+    assert flags_of(pair, half, tone(0.5 * 10 ** (-5.8 / 20), "b")) == []
+    assert flags_of(pair, half, tone(0.5 * 10 ** (-6.2 / 20), "b")) == ["loudness gap"]
+    assert flags_of(pair, tone(0.01, "a"), half) == ["loudness gap"]
+    assert flags_of(pair, tone(0.0, "a"), tone(0.0, "b")) == ["identical"]  # silence beside silence
+    assert flags_of(pair, half, tone(0.0, "b")) == ["loudness gap"]
+    grey, red = (
+        Candidate(name, "g", "p", Video.from_frames(np.full((2, 8, 8, 3), value, np.uint8), 8.0), "m")
+        for name, value in (("a", (90, 90, 90)), ("b", (200, 20, 20)))
+    )
+    assert flags_of(pair, grey, red) == []
+    longer = Candidate("b", "g", "p", Video.from_frames(np.full((3, 8, 8, 3), 90, np.uint8), 8.0), "m")
+    assert flags_of(pair, grey, longer) == ["size mismatch"]
+
+
+def test_pairs_carry_the_kind_of_their_media_segments_and_context(tmp_path: Path) -> None:
+    candidates = [dataclasses.replace(tone(level, f"g-{level}"), group_id="g") for level in (0.5, 0.25)]
+    write_candidates(tmp_path / "candidates" / "shard-00000.parquet", candidates)
+    samples = ("g-0.5", "g-0.25")
+    pairs = [Preference("g", "p", samples, segment_labels=(1, -1, 0), context="colour"), Preference("g", "p", samples)]
+    rows = list(pair_rows(pairs, tmp_path / "candidates", {}))
+    assert {sample.kind for row in rows for sample in (row.chosen, row.rejected)} == {"audio"}
+    assert [(tuple(row.segments), row.context) for row in rows] == [((1, -1, 0), "colour"), ((), "")]
+    assert sample_of(picture((1, 2, 3)), {"c": {"s.a": 0.5}}) == Sample(ANY, {"s.a": 0.5}, "c", "image")
 
 
 def test_curves_share_a_chart_where_they_belong_together(tmp_path: Path) -> None:

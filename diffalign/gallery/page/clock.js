@@ -107,7 +107,7 @@
       ticking = null;
       var first = leader();
       if (!playing() || !first) return;
-      if (first.element.ended) return over();
+      if (first.element.ended || (isOver(first) && first.element.paused)) return over();
       if (!first.element.seeking) time = Math.min(duration, first.element.currentTime);
       each(function (part) { if (part !== first && !isOver(part)) keepUp(part); });
       hooks.changed();

@@ -44,7 +44,7 @@
       if (!record || record.kind !== "audio") return [];
       var known = base && base !== record && numbers.isNumber(base.loudness) && numbers.isNumber(record.loudness);
       var change = known ? numbers.change(record.loudness - base.loudness, 1, "same") : null;
-      if (change) change.appendChild(document.createTextNode(" LU"));
+      if (change && numbers.sign(record.loudness - base.loudness, 1)) change.appendChild(document.createTextNode(" LU"));
       return [element("span", { "class": "level", title: title(record) }, [element("span", { text: lufs(record) }), change])];
     },
 

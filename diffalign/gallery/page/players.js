@@ -40,6 +40,7 @@
   function video(table, row) {
     var bar = gallery.transport("Videos: " + row[0]);
     var clock = null, observer = null;
+    bar.use(null, segmentsOf(row)); // as high as it will be
     return {
       note: bar.node,
       cell: function (at, button) { return button; },
@@ -72,7 +73,7 @@
         holder: element("div", { "class": "track-room" }),
         play: gallery.signButton("play", "Play " + name, function () { press(at); }),
         level: element("span", { "class": "levels" }),
-        bands: element("div", { "class": "bands" })
+        bands: element("div", { "class": "bands" }, [gallery.band(segmentsOf(row))])
       };
       cell.play.disabled = true;
       return cell;
@@ -99,7 +100,6 @@
         var base = at === table.base ? null : samples[table.base];
         cell.play.disabled = !clock.records[at];
         gallery.replace(cell.level, gallery.level.note(samples[at], base));
-        gallery.replace(cell.bands, clock.records[at] && segmentsOf(row) ? [gallery.band(segmentsOf(row))] : []);
         gallery.replace(buttons[at], [gallery.icon("enlarge")]);
       });
     }

@@ -31,7 +31,7 @@
     return numbers.show(time, 2) + " s";
   };
 
-  /* {node, use(clock, segments), draw(), key(event) -> whether it was a key of these}; `label` says what plays. */
+  /* {node, use(clock or null, segments), draw(), key(event) -> whether it was a key of these}; `label` says what plays. */
   gallery.transport = function (label) {
     var clock = null, slider = null;
     var play = gallery.signButton("play", "Play", function () { clock.toggle(); });
@@ -50,7 +50,7 @@
 
     function words(time) {
       if (clock.kind === "audio") return gallery.shownTime(time) + " of " + gallery.shownTime(clock.duration);
-      return "frame " + (clock.frame() + 1) + " of " + clock.frames + ", " + gallery.shownTime(time);
+      return "frame " + (clock.frame() + 1) + " of " + clock.frames + ", " + gallery.shownTime(clock.frame() * clock.step);
     }
 
     function draw() {
@@ -69,7 +69,7 @@
       var usable = clock !== null && clock.duration > 0;
       controls.forEach(function (control) { control.disabled = !usable; });
       node.hidden = clock !== null && !usable;
-      if (!usable) return gallery.replace(line, [element("div", { "class": "slider bar" })]);
+      if (!usable) return gallery.replace(line, [element("div", { "class": "slider bar" }), gallery.band(segments)]);
       [back, forward].forEach(function (button) { button.hidden = clock.kind === "audio"; });
       text.title = clock.kind === "audio" ? "" : "Frame and time";
       slider = gallery.slider({
