@@ -18,6 +18,7 @@ from diffalign.data.modalities.image import Image
 from diffalign.data.modalities.video import Video
 from reward_models import REWARD_MODELS, load_reward, reward_class, settings_of
 from reward_models.contract import Reward
+from reward_models.frames import FrameReward
 from reward_models.pixels import PixelReward
 from reward_models.waveforms import WaveformReward
 from reward_models.worlds.motion import render as render_motion
@@ -110,7 +111,10 @@ def test_does_not_depend_on_the_order(rewards, name) -> None:
         assert values == pytest.approx([forward[dimension][index] for index in order], rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if issubclass(cast("type", reward_class(name)), PixelReward | WaveformReward)])
+STATISTICS = PixelReward | FrameReward | WaveformReward
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if issubclass(cast("type", reward_class(name)), STATISTICS)])
 def test_a_statistic_of_pixels_or_samples_ignores_the_prompt(rewards, name) -> None:
     prompts, media = asked(name)
     assert rewards[name](prompts, media) == rewards[name]([""] * len(media), media)
