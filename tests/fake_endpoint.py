@@ -1,15 +1,23 @@
-"""An OpenAI-compatible server of our own on loopback, for the tests of what asks one."""
+"""A chat endpoint of our own on loopback, for tests of what asks one."""
 
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from threading import Thread
 from typing import Any
 
+import numpy as np
+import PIL.Image
+
 
 class Server:
-    """Answers from a list, the last one for ever: a text, or (status, headers, body). Remembers what it was asked."""
+    """Answers from a list, the last one for ever: a text, (status, headers, body), or a function of what was asked that gives either.
+
+    Remembers what it was asked, in order; close it when done.
+    """
 
     def __init__(self) -> None:
         self.answers: list[Any] = ["hello"]
@@ -19,9 +27,11 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                server.asked.append(question)
                 server.keys.append(self.headers["Authorization"])
                 answer = server.answers[0] if len(server.answers) == 1 else server.answers.pop(0)
+                answer = answer(question) if callable(answer) else answer
                 if isinstance(answer, str):
                     usage = {"prompt_tokens": 7, "completion_tokens": 2}
                     answer = (200, {}, json.dumps({"choices": [{"message": {"content": answer}}], "usage": usage}))
@@ -39,3 +49,26 @@ class Server:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         Thread(target=self.http.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+def shown_pictures(question: dict[str, Any]) -> tuple[list[np.ndarray], ...]:
+    """The PNGs of a question, uint8 (H, W, 3): those after the first text, those after the second, …"""
+    found: list[list[np.ndarray]] = []
+    for part in question["messages"][0]["content"]:
+        if part["type"] == "text":
+            found.append([])
+        else:
+            kind, _, data = part["image_url"]["url"].partition(";base64,")
+            assert kind == "data:image/png"
+            found[-1].append(np.asarray(PIL.Image.open(BytesIO(b64decode(data)), formats=["PNG"]).convert("RGB")))
+    return tuple(found)
+
+
+def brighter(question: dict[str, Any]) -> str:
+    """The answer of a judge of two sets of pictures who likes light, whatever the order."""
+    first, second, _ = (float(np.mean(pictures)) if pictures else 0.0 for pictures in shown_pictures(question))
+    return json.dumps({"better": "tie" if first == second else "first" if first > second else "second"})

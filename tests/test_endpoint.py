@@ -16,8 +16,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr("diffalign.endpoint.time.sleep", lambda seconds: None)
     found = Server()
     yield found
-    found.http.shutdown()
-    found.http.server_close()
+    found.close()
 
 
 def test_a_question_and_its_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
