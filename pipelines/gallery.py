@@ -249,7 +249,7 @@ def _saturation(medium: Media) -> float:
 
 
 def _loudness(medium: Media) -> float:
-    from diffalign.gallery.loudness import integrated
+    from diffalign.loudness import integrated_lufs as integrated
 
     sound = cast("Any", medium)
     return integrated(sound.waveform(), sound.sample_rate_hz)

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
+from diffalign.loudness import ABSOLUTE_GATE_LUFS, integrated_lufs
 from reward_models.waveforms import WaveformReward
-
-ABSOLUTE_GATE_LUFS = -70.0
-RELATIVE_GATE_LU = -10.0
-BLOCK_SECONDS, HOP_SECONDS = 0.4, 0.1
-_OFFSET = -0.691  # the standard's: K-weighting has a gain of 0.691 dB at 997 Hz
-
-# The two filters of K-weighting as analogue prototypes, from which the standard's coefficients for 48 kHz come: a shelf and a high-pass.
-_SHELF_HZ, _SHELF_Q, _SHELF_DB = 1681.974450955533, 0.7071752369554196, 3.999843853973347
-_SHELF_MIDDLE = 0.4996667741545416  # exponent of the shelf's gain at its middle
-_HIGH_PASS_HZ, _HIGH_PASS_Q = 38.13547087602444, 0.5003270373238773
 
 
 def loudness_lufs(waveform: np.ndarray, rate: int) -> float:
@@ -31,53 +20,7 @@ def loudness_lufs(waveform: np.ndarray, rate: int) -> float:
         raise ValueError(f"waveform has shape {np.shape(waveform)}; give (samples,) or (channels, samples) with one or two channels")
     if rate < 8000:
         raise ValueError(f"rate {rate!r} Hz is too low for K-weighting; resample to 8000 Hz or more")
-    energy = _block_energy(_k_weighted(channels, rate), rate)
-    energy = energy[_lufs(energy) > ABSOLUTE_GATE_LUFS]
-    if energy.size:
-        energy = energy[_lufs(energy) > _lufs(energy.mean()) + RELATIVE_GATE_LU]
-    return max(ABSOLUTE_GATE_LUFS, float(_lufs(energy.mean()))) if energy.size else ABSOLUTE_GATE_LUFS
-
-
-def _lufs(energy: np.ndarray | float) -> np.ndarray:
-    return _OFFSET + 10 * np.log10(np.maximum(energy, 1e-12))
-
-
-def _k_weighted(channels: np.ndarray, rate: int) -> np.ndarray:
-    from scipy.signal import lfilter
-
-    for numerator, denominator in (_shelf(rate), _high_pass(rate)):
-        channels = np.asarray(lfilter(numerator, denominator, channels, axis=-1))
-    return channels
-
-
-def _shelf(rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """The high shelf that stands for the head, +4 dB: numerator and denominator at a rate in Hz, by the bilinear transform."""
-    warped = math.tan(math.pi * _SHELF_HZ / rate)
-    high = 10 ** (_SHELF_DB / 20)
-    middle = high**_SHELF_MIDDLE
-    numerator = [high + middle * warped / _SHELF_Q + warped**2, 2 * (warped**2 - high), high - middle * warped / _SHELF_Q + warped**2]
-    return _normalised(numerator, warped, _SHELF_Q)
-
-
-def _high_pass(rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """The high-pass of the standard (its RLB curve), with the gain that its numerator, 1, -2, 1, has at 48 kHz."""
-    numerator, denominator = _normalised([1.0, -2.0, 1.0], math.tan(math.pi * _HIGH_PASS_HZ / rate), _HIGH_PASS_Q)
-    at_48_khz, _ = _normalised([1.0, -2.0, 1.0], math.tan(math.pi * _HIGH_PASS_HZ / 48_000), _HIGH_PASS_Q)
-    return numerator / at_48_khz[0], denominator
-
-
-def _normalised(numerator: list[float], warped: float, quality: float) -> tuple[np.ndarray, np.ndarray]:
-    first = 1 + warped / quality + warped**2
-    denominator = np.array([first, 2 * (warped**2 - 1), 1 - warped / quality + warped**2])
-    return np.array(numerator) / first, denominator / first
-
-
-def _block_energy(channels: np.ndarray, rate: int) -> np.ndarray:
-    """The mean squares of every block (blocks,), summed over channels."""
-    width = min(channels.shape[1], round(BLOCK_SECONDS * rate))
-    starts = np.arange(0, channels.shape[1] - width + 1, round(HOP_SECONDS * rate))
-    sums = np.concatenate([[0.0], np.cumsum((channels**2).sum(axis=0))])
-    return np.maximum(sums[starts + width] - sums[starts], 0.0) / width
+    return max(ABSOLUTE_GATE_LUFS, integrated_lufs(channels, rate))
 
 
 class Loudness(WaveformReward):

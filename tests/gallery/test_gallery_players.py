@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from diffalign.gallery import Column, Comparison, PairRow, Row, Sample
-from diffalign.gallery.loudness import integrated
 from diffalign.gallery.write import write_gallery
+from diffalign.loudness import integrated_lufs as integrated
 
 pytestmark = pytest.mark.browser
 

@@ -15,10 +15,11 @@ import soundfile
 from PIL import Image
 
 from diffalign.gallery import Column, Comparison, Row, Sample
-from diffalign.gallery.loudness import integrated, measure
+from diffalign.gallery.loudness import measure
 from diffalign.gallery.sounds import match_loudness
 from diffalign.gallery.spectra import BANDS, WAVE_HEIGHT, WIDTH, log_mel, mel_picture, wave_picture
 from diffalign.gallery.write import write_gallery
+from diffalign.loudness import integrated_lufs as integrated
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from diffalign.loudness import _high_pass, _shelf
 from reward_models import load_reward
-from reward_models.loudness import _high_pass, _shelf, loudness_lufs
+from reward_models.loudness import loudness_lufs
 from reward_models.waveforms import mono
 
 
