@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
     from diffalign.backbones.miniature import Miniature
     from diffalign.data.modalities import Media
+    from diffalign.training.loop import Visit
 
 # report.json counts seconds, and stage.json has what it says; checkpoints are for resuming alone.
 RESULT = ("pipeline/**/*", "*/metrics.jsonl")
 
 
 class Pretrain(Section):
-    """A world, the sizes of the pipeline, and the two trainings: autoencoder, then denoiser with text encoder."""
+    """A world, the sizes of the pipeline, and the trainings: autoencoder, on stills first where told, then denoiser with text encoder."""
 
     world: str
     renders: int = Field(default=20000, ge=1, description="media to train on, of captions of the train split")
@@ -37,6 +38,9 @@ class Pretrain(Section):
     kl_weight: float = Field(default=1e-3, ge=0)
     prompt_dropout: float = Field(default=0.1, ge=0, lt=1)
     min_snr: float | None = Field(default=None, gt=0, description="γ of the min-SNR weighting of the denoiser's error; None: none")
+    stills: Settings | None = Field(
+        default=None, description="of the autoencoder on single frames first, where a video's are learned sooner"
+    )
     autoencoder: Settings = Settings()
     denoiser: Settings = Settings()
     check_prompts: int = Field(default=400, ge=1, description="held-out captions that the finished pipeline is measured on")
@@ -49,7 +53,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         raise ValueError("the config has no `pretrain` section; see configs/worlds/shapes.yaml")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("pretrain runs on one process: the autoencoder's two halves are called apart; start it without accelerate launch")
-    settings = section.model_dump(mode="json", exclude={"autoencoder": FREE, "denoiser": FREE}) | {"seed": config.seed}
+    settings = section.model_dump(mode="json", exclude={"stills": FREE, "autoencoder": FREE, "denoiser": FREE}) | {"seed": config.seed}
     with open_stage(config, "pretrain", settings=settings, outputs=RESULT, redo=redo) as stage:
         if stage.is_complete:
             progress.say("pretrain: nothing to do, it is complete")
@@ -59,7 +63,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         miniature = load_miniature(config.model.backbone)
         architecture = miniature.Architecture(**section.architecture)  # a mistake in it shows before anything is rendered
         made = Made(miniature, architecture, *_render(section, config.seed, progress))
-        autoencoder = _train_autoencoder(section, config.seed, made, stage.path / "autoencoder", progress)
+        autoencoder = _train_autoencoder(section, config.seed, made, stage.path, progress)
         _train_denoiser(config.model.backbone, section, config.seed, autoencoder, made, stage.path, progress)
         report = measure(config.model.backbone, section, stage.path / "pipeline", config.seed, progress)
         (stage.path / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
@@ -75,6 +79,18 @@ class Made:
     architecture: Any
     media: list[Media]
     captions: list[str]
+
+    def of(self, visits: Sequence[Visit]) -> Tensor:
+        """What the autoencoder reads and makes of the renders that some visits are of."""
+        return self.features([visit.group for visit in visits])
+
+    def stills_of(self, visits: Sequence[Visit]) -> Tensor:
+        """A frame of each, (n, C, 1, H, W): another one at each visit."""
+        import torch
+
+        clips = self.of(visits)
+        places = [(visit.group + 7 * visit.draw) % clips.shape[2] for visit in visits]
+        return torch.stack([clip[:, place : place + 1] for clip, place in zip(clips, places)])
 
     def features(self, rows: Sequence[int]) -> Tensor:
         """What the autoencoder reads and makes (n, C, *S) of some renders."""
@@ -107,11 +123,15 @@ def _train_autoencoder(section: Pretrain, seed: int, made: Made, folder: Path, p
     from diffalign.training.randomness import seed_of
 
     torch.manual_seed(seed_of(seed, "vae"))
-    model = made.miniature.build_autoencoder(made.architecture).to(_device())
-    with progress.bar("autoencoder", section.autoencoder.steps) as advance:
-        task = AutoencoderTask(model, made.features, len(made.media), kl_weight=section.kl_weight, seed=seed)
-        final = train(task, section.autoencoder, folder, advance=advance, logger=progress.logger("autoencoder"))
-    return type(model).from_pretrained(final / "vae").to(_device()).eval()
+    model = made.miniature.build_autoencoder(made.architecture)
+    for name, settings, media in (("stills", section.stills, made.stills_of), ("autoencoder", section.autoencoder, made.of)):
+        if settings is None:
+            continue
+        with progress.bar(name, settings.steps) as advance:
+            task = AutoencoderTask(model.to(_device()), media, len(made.media), kl_weight=section.kl_weight, seed=seed)
+            final = train(task, settings, folder / name, advance=advance, logger=progress.logger(name))
+        model = type(model).from_pretrained(final / "vae")
+    return model.to(_device()).eval()
 
 
 def _train_denoiser(name: str, section: Pretrain, seed: int, autoencoder: Any, made: Made, folder: Path, progress: Progress) -> None:

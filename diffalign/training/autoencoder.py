@@ -16,11 +16,11 @@ from diffalign.training.randomness import generator
 class AutoencoderTask:
     """Trains the mean absolute plus mean squared error of the round trip, and kl_weight times the mean KL per latent element.
 
-    media(rows) gives what it reads and makes, (n, C, *S), of `count` in all; a "group" of the loop is one of them.
+    media(visits) gives what it reads and makes, (n, C, *S); a "group" of the loop is one of `count` media.
     Kingma and Welling 2013, arXiv:1312.6114; Rombach et al. 2021.
     """
 
-    def __init__(self, autoencoder: Any, media: Callable[[list[int]], Tensor], count: int, *, kl_weight: float, seed: int):
+    def __init__(self, autoencoder: Any, media: Callable[[list[Visit]], Tensor], count: int, *, kl_weight: float, seed: int):
         self.modules: dict[str, nn.Module] = {"vae": _channels_last(autoencoder)}
         self.media, self.kl_weight, self.seed = media, kl_weight, seed
         self.group_count, self.difficulty = count, None
@@ -30,7 +30,7 @@ class AutoencoderTask:
 
     def measure(self, visits: list[Visit]) -> Measured:
         vae = self.modules["vae"]
-        media = self.media([visit.group for visit in visits]).to(next(vae.parameters()).device)
+        media = self.media(visits).to(next(vae.parameters()).device)
         posterior = vae.encode(media).latent_dist
         noise = [
             torch.randn(posterior.mean.shape[1:], generator=generator(self.seed, "posterior", visit.group, visit.draw)) for visit in visits

@@ -194,3 +194,20 @@ def test_models_that_it_cannot_train_are_refused(folder: Path) -> None:
     two = plain(folder, transformer_2=pipeline.transformer, boundary_ratio=0.5)
     with pytest.raises(ValueError, match="two denoisers"):
         Wan(two, "x")
+
+
+def test_a_new_autoencoder_makes_a_clip_that_stands_still_of_its_first_frame() -> None:
+    """So what it learns from single frames holds for clips, and motion alone is left to learn."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        autoencoder = miniature.build_autoencoder(SMALL).eval()
+    still = normal(2, 3, 1, 16, 16)
+    with torch.no_grad():
+        one = autoencoder.encode(still).latent_dist.mean
+        clip = autoencoder.encode(still.expand(-1, -1, 9, -1, -1).contiguous()).latent_dist.mean
+        assert clip.shape[2] == 3 and torch.allclose(clip, one.expand_as(clip), atol=1e-5)
+        made = autoencoder.decode(clip).sample
+    assert made.shape[2] == 9 and torch.allclose(made, made[:, :, :1].expand_as(made), atol=1e-5)
+    moving = normal(2, 3, 9, 16, 16, seed=1)
+    with torch.no_grad():
+        assert not torch.allclose(autoencoder.encode(moving).latent_dist.mean[:, :, 1:], one.expand_as(clip)[:, :, 1:], atol=0.1)

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from diffalign.backbones import load_backbone
 from pipelines.config import Config
 from pipelines.pretrain import run
 from pipelines.progress import Progress
+from reward_models.worlds import load_world
 
 TRAINING = {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, "ema_decay": 0.9, "tracker": None}
 SMALL = {
@@ -93,3 +95,35 @@ def test_a_mistake_in_the_architecture_shows_at_once(tmp_path: Path) -> None:
 def test_a_config_without_the_section_says_where_one_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no `pretrain` section; see configs/worlds/shapes.yaml"):
         run(Config.model_validate({"run": tmp_path, "model": {"source": "x/y"}}), progress=Progress(silent=True))
+
+
+CLIPS = {
+    "latent_channels": 4, "autoencoder_channels": 4, "autoencoder_levels": [1, 1, 2], "denoiser_heads": 2, "denoiser_head_width": 12,
+    "denoiser_layers": 1, "text_width": 16, "text_layers": 1, "text_heads": 2,
+}  # fmt: skip
+SOUNDS = {
+    "bins": 16, "latent_channels": 4, "autoencoder_channels": [8, 8, 8, 8], "denoiser_channels": [16, 16], "denoiser_heads": 2,
+    "text_width": 16, "text_layers": 1, "text_heads": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("world", "backbone", "changes"),
+    [("motion", "wan", {"architecture": CLIPS, "stills": TRAINING}), ("tones", "tango", {"architecture": SOUNDS})],
+)
+def test_pretrain_makes_videos_and_sounds(world: str, backbone: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    section = config(tmp_path).pretrain
+    assert section is not None
+    values = section.model_dump() | {"world": world, "renders": 6, "min_snr": None} | changes
+    own = Config.model_validate(
+        {"run": tmp_path, "model": {"backbone": backbone, "source": str(tmp_path), "device": "cpu"}, "pretrain": values}
+    )
+    run(own, progress=Progress(silent=True))
+    folder = tmp_path / "pretrain"
+    assert {"overall", "score", "round_trip"} <= set(json.loads((folder / "report.json").read_text()))
+    assert (folder / "stills/metrics.jsonl").is_file() == (world == "motion")
+    found = load_backbone(backbone, str(folder / "pipeline"))
+    caption = load_world(world).prompts("heldout", 1, 0)[0].text
+    [medium] = found.sample([caption], [1], steps=2, guidance=3.0)
+    assert medium.columns == load_world(world).medium(caption, 0).columns  # of the size and rate of the world
+    assert found.token_count(caption) <= found.token_limit

@@ -18,7 +18,7 @@ from diffalign.training.randomness import generator
 def test_the_autoencoder_s_loss_by_hand(tiny_pipeline: Path) -> None:
     vae = AutoencoderKL.from_pretrained(tiny_pipeline, subfolder="vae")
     pictures = np.random.default_rng(0).uniform(-1, 1, (3, 3, 16, 16)).astype(np.float32)
-    task = AutoencoderTask(vae, lambda rows: torch.from_numpy(pictures[rows]), 3, kl_weight=0.1, seed=5)
+    task = AutoencoderTask(vae, lambda visits: torch.from_numpy(pictures[[visit.group for visit in visits]]), 3, kl_weight=0.1, seed=5)
     visits = [Visit(2, 0), Visit(0, 1)]
     measured = task.measure(visits)
     for index, visit in enumerate(visits):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -37,11 +38,38 @@ class Architecture(BaseModel):
 def build_autoencoder(architecture: Architecture) -> AutoencoderKLWan:
     """An AutoencoderKLWan with random weights: 8 pixels and 4 frames to a latent, the first frame alone."""
     channels = architecture.latent_channels
-    return AutoencoderKLWan(
+    autoencoder = AutoencoderKLWan(
         base_dim=architecture.autoencoder_channels, z_dim=channels, dim_mult=list(architecture.autoencoder_levels), num_res_blocks=1,
         attn_scales=[], temperal_downsample=[True, True], latents_mean=[0.0] * channels, latents_std=[1.0] * channels,
         in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=8, scale_factor_temporal=4,
     )  # fmt: skip
+    _stand_still(autoencoder)
+    return autoencoder
+
+
+@torch.no_grad()
+def _stand_still(autoencoder: nn.Module) -> None:
+    """Lets a clip that stands still begin as its first frame does, so that from what stills taught motion alone is left to learn.
+
+    Convolutions look at the present moment only, as strongly as they would at three; those that halve time take the mean of the last two
+    moments, and those that double it the last one twice.
+    """
+    for name, module in autoencoder.named_modules():
+        if not isinstance(module, nn.Conv3d) or module.kernel_size[0] != 3:
+            continue
+        weight, (made, read, *_) = module.weight, module.weight.shape
+        if not name.endswith("time_conv"):
+            weight[:, :, :2] = 0
+            weight *= 3**0.5
+            continue
+        weight.zero_()
+        if module.bias is not None:
+            module.bias.zero_()
+        same = torch.arange(read)
+        if made == read:
+            weight[same, same, 1:] = 0.5
+        else:
+            weight[same, same, 2] = weight[read + same, same, 2] = 1.0
 
 
 def build_pipeline(architecture: Architecture, captions: Sequence[str], autoencoder: AutoencoderKLWan, folder: Path) -> WanPipeline:
