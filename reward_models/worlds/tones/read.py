@@ -25,6 +25,7 @@ _TRIM = 3  # frames left out at either end of a segment when it is described
 _CLICK_REACH = 11  # frames, 88 ms, within which a click stands out on either side
 _CLICK_PROMINENCE_DB = (4.0, 7.0)  # none, full
 _CLICK_BELOW_LOUDEST_DB = 24.0
+_CLICK_BELOW_LEVEL_DB = 17.0  # the partials of a low buzz widen where it begins and ends, to 24 dB below it at most
 _CLICK_WIDTH = 5  # frames on either side of a click that belong to it
 _CLICK_SPACING = 0.27  # seconds at most between clicks of one train
 _SURE_CLICKS = 3  # clicks that make a train for certain
@@ -97,7 +98,7 @@ def read(waveform: np.ndarray) -> Reading:
     power = power_spectrogram(waveform - waveform.mean())
     level = decibels(power.sum(axis=1))
     loudest = float(level.max())
-    clicks = _clicks(power, loudest) if loudest > _QUIETEST_DB else []
+    clicks = _clicks(power, level) if loudest > _QUIETEST_DB else []
     trains, strays = _trains(clicks)
     segments = _segments(level, loudest)
     sounds = [_train_sound(train, level) for train in trains]
@@ -115,7 +116,7 @@ def read(waveform: np.ndarray) -> Reading:
     )
 
 
-def _clicks(power: np.ndarray, loudest: float) -> list[tuple[int, float]]:
+def _clicks(power: np.ndarray, level: np.ndarray) -> list[tuple[int, float]]:
     """(frame, certainty) of every click: a peak of broad power that stands out on both sides."""
     broad = ndimage.uniform_filter1d(broad_level(power), 3)
     padded = np.pad(broad, _CLICK_REACH, mode="edge")
@@ -123,7 +124,8 @@ def _clicks(power: np.ndarray, loudest: float) -> list[tuple[int, float]]:
     before, after = around[: len(broad)].min(axis=1), around[_CLICK_REACH:][: len(broad)].min(axis=1)
     prominence = broad - np.maximum(before, after)
     is_peak = broad >= ndimage.maximum_filter1d(broad, 9)
-    is_click = is_peak & (prominence > _CLICK_PROMINENCE_DB[0]) & (broad > max(loudest - _CLICK_BELOW_LOUDEST_DB, _QUIETEST_DB))
+    is_loud = broad > np.maximum(level - _CLICK_BELOW_LEVEL_DB, max(float(level.max()) - _CLICK_BELOW_LOUDEST_DB, _QUIETEST_DB))
+    is_click = is_peak & is_loud & (prominence > _CLICK_PROMINENCE_DB[0])
     return [(int(frame), _ramp(float(prominence[frame]), _CLICK_PROMINENCE_DB)) for frame in np.flatnonzero(is_click)]
 
 

@@ -27,6 +27,7 @@ _CHIRP_LOWEST_HZ = (350.0, 600.0)
 _CHIRP_OCTAVES = (1.4, 2.2)
 _ATTACK, _RELEASE = (0.015, 0.035), (0.030, 0.060)  # seconds
 _HIGHEST_HZ = 7600.0
+_SQUARE_BELOW_HZ = 1200.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def sounding(event: Event, start: float, end: float, rng: np.random.Generator) -
             first, last = last, first
     elif event.kind == "click":
         level = float(rng.uniform(*_CLICK_PEAK_DB))
-        first = last = max(float(rng.uniform(*_CLICKS_PER_SECOND)), 2.05 / (end - start))  # three clicks at least
+        first = last = max(float(rng.uniform(*_CLICKS_PER_SECOND)), 2.05 / (end - start - 0.025))  # three clicks at least
     return Sounding(event.kind, start, end, level, first, last, timbre, seed)
 
 
@@ -152,8 +153,11 @@ def _wave(one: Sounding, samples: int) -> np.ndarray:
 
 
 def _harmonics(one: Sounding, cycles: np.ndarray) -> np.ndarray:
-    """A band-limited sawtooth, or, for a timbre over 1/2, a square wave; both between -6 and -5 dB per octave."""
-    step, slope = (2 if one.timbre > 0.5 else 1), 0.85 + 0.3 * (one.timbre % 0.5)
+    """A band-limited sawtooth, or, for a timbre over 1/2 and a low or middle pitch, a square wave; both between -6 and -5 dB per octave.
+
+    A high square wave would have one partial beside its first, above 5.4 kHz, where a dull recording has nothing.
+    """
+    step, slope = (2 if one.timbre > 0.5 and one.hz < _SQUARE_BELOW_HZ else 1), 0.85 + 0.3 * (one.timbre % 0.5)
     turn = np.exp(2j * np.pi * cycles)
     partial, stride = turn.copy(), turn**step
     wave = np.zeros(len(cycles))
