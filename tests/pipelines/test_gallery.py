@@ -173,7 +173,7 @@ def test_a_sound_that_is_much_louder_is_flagged_and_a_video_has_no_gap() -> None
     half = tone(0.5, "a")
     assert flags_of(pair, half, tone(0.5 * 10 ** (-5.8 / 20), "b")) == []
     assert flags_of(pair, half, tone(0.5 * 10 ** (-6.2 / 20), "b")) == ["loudness gap"]
-    assert flags_of(pair, tone(0.01, "a"), half) == ["loudness gap"]
+    assert flags_of(pair, tone(0.01, "a"), tone(0.5, "b")) == ["loudness gap"]
     assert flags_of(pair, tone(0.0, "a"), tone(0.0, "b")) == ["identical"]  # silence beside silence
     assert flags_of(pair, half, tone(0.0, "b")) == ["loudness gap"]
     grey, red = (

@@ -39,7 +39,7 @@ def scored(tmp_path: Path, loader: Loader) -> Config:  # noqa: F811
 
 
 def test_the_section_mirrors_the_settings_of_pairing() -> None:
-    named = {field.name: field.default for field in fields(PairingSettings)}
+    named = {field.name: getattr(PairingSettings(by="contrast.score"), field.name) for field in fields(PairingSettings)} | {"by": None}
     section = {name: field.default for name, field in Pair.model_fields.items()}
     assert set(section) - {"source"} == set(named)
     assert {name: value for name, value in section.items() if name not in ("source", "seed")} == {
