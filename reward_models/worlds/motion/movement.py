@@ -4,7 +4,7 @@ Ways are centres (T, 2) in pixels with NaN where the object is not seen; velocit
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,13 +68,13 @@ def velocity(way: np.ndarray, stretch: Stretch) -> np.ndarray | None:
 
 
 def direction(way: np.ndarray, parts: Sequence[Stretch]) -> float:
-    """How far the parts of a segment go where they should; 0 for one that is not seen."""
-    return _over(parts, lambda part: _along(velocity(way, part), part.motion, len(way)))
+    """How far the worst of the parts of a segment goes where it should: half a segment of the wrong motion is not half right."""
+    return min(_along(velocity(way, part), part.motion, len(way)) for part in parts)
 
 
 def speed(way: np.ndarray, parts: Sequence[Stretch], asked: str | None) -> float:
-    """How far the parts go as fast as asked, in whatever direction; where nothing is asked, whether they move if they should at all."""
-    return _over(parts, lambda part: _pace_fits(velocity(way, part), part.motion, asked, len(way)))
+    """How far the worst part is as fast as asked, in whatever direction; where nothing is asked, whether it moves if it should at all."""
+    return min(_pace_fits(velocity(way, part), part.motion, asked, len(way)) for part in parts)
 
 
 def leaps(way: np.ndarray, parts: Sequence[Stretch]) -> float:
@@ -108,13 +108,6 @@ def _seen(way: np.ndarray, stretch: Stretch) -> tuple[np.ndarray, np.ndarray]:
     places = way[stretch.first : stretch.last + 1]
     is_seen = ~np.isnan(places[:, 0])
     return np.flatnonzero(is_seen) + float(stretch.first), places[is_seen]
-
-
-def _over(parts: Sequence[Stretch], value: Callable[[Stretch], float]) -> float:
-    """Halfway between the mean over steps and the worst part: half a segment of the wrong motion is not half right."""
-    steps, values = [part.last - part.first for part in parts], [value(part) for part in parts]
-    mean = sum(count * one for count, one in zip(steps, values, strict=True)) / sum(steps)
-    return (mean + min(values)) / 2
 
 
 def _along(slope: np.ndarray | None, motion: str, frames: int) -> float:

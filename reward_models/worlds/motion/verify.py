@@ -75,7 +75,7 @@ def verify(scene: Scene | str, video: np.ndarray) -> dict[str, float]:
     seen = _examine(scene, video)
     segments = segment_count(len(video))
     moves = [_directions(actor, len(video)) for actor in seen.actors]
-    speeds = [speed(actor.way, actor.whole, actor.item.speed) for actor in seen.actors]
+    speeds = [sum(speed(a.way, [one], a.item.speed) for one in a.whole) / len(a.whole) for a in seen.actors]
     smooth = [_smoothness(actor, len(video)) for actor in seen.actors]
     steady = [actor.looks.steadiness * seen.background for actor in seen.actors]
     crowd = float(seen.share.mean())

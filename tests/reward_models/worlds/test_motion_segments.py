@@ -34,7 +34,7 @@ def assert_one_segment_is_spoiled(name, count):
             assert values[segment] < 0.6, (scene, index)
             assert np.delete(values, segment).min() >= 0.85, (scene, index)
             spoiled += 1
-    assert spoiled >= count // 5  # the others have nothing of the kind to spoil
+    assert spoiled >= count // 8
 
 
 @pytest.mark.parametrize("name", IN_SEGMENT)
@@ -50,7 +50,7 @@ def test_thousands_of_spoiled_segments_are_low_alone(name):
 
 def test_the_motion_of_the_other_phase_is_wrong_in_every_segment():
     video = render("a red circle moves right then moves up", 3)
-    assert verify_segments("a red circle moves up then moves right", video).max() < 0.65
+    assert verify_segments("a red circle moves up then moves right", video).max() < 0.6
     assert (verify_segments("a red circle moves right then stays", video) >= 0.6).tolist() == [True, True, False, False]
     assert (verify_segments("a red circle stays then moves up", video) >= 0.6).tolist() == [False, False, True, True]
 
