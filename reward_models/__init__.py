@@ -48,6 +48,7 @@ REWARD_MODELS: dict[str, Entry] = {
     "jpeg_size": Entry("reward_models.jpeg_size", "JPEG bytes per pixel at quality 75: Black et al. 2023 (DDPO), arXiv:2305.13301", IMAGE),
     "movement": Entry("reward_models.movement", "mean change of luma per second: how much moves", VIDEO),
     "flicker": Entry("reward_models.flicker", "mean second difference of luma in time, higher is worse: a guard", VIDEO),
+    "frame_score": Entry("reward_models.frame_score", "any image reward over the frames: CLIP score per frame, and the like", VIDEO),
     "loudness": Entry("reward_models.loudness", "integrated loudness in LUFS: ITU-R BS.1770-4", AUDIO),
     "rms": Entry("reward_models.rms", "RMS level in dBFS", AUDIO),
     "clipping": Entry("reward_models.clipping", "minus the share of samples in runs at full scale", AUDIO),

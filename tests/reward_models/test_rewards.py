@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -34,7 +34,10 @@ PROMPTS = {
 @pytest.fixture(scope="module")
 def rewards(tiny_clip: Path) -> dict[str, Reward]:
     """Every reward of the table, each with the smallest settings it works with."""
-    needed = {"clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"}}
+    needed: dict[str, dict[str, Any]] = {
+        "clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
+        "frame_score": {"of": {"clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"}}, "every": 4},
+    }
     return {name: load_reward(name, **needed.get(name, {})) for name in NAMES}
 
 
@@ -176,7 +179,7 @@ def test_a_missing_extra_is_named(name, monkeypatch) -> None:
     with pytest.raises(
         ModuleNotFoundError, match=rf"reward '{name}' needs {library}, which is not installed: pip install 'diffalign\[{extra}\]'"
     ):
-        load_reward(name, **{"checkpoint": "random"} if name == "clip_score" else {})
+        load_reward(name, checkpoint="random")
 
 
 def test_the_table_imports_nothing_heavy() -> None:
