@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from diffalign.data.modalities import Media
 from reward_models.contract import check_call
+from reward_models.pretrained import chunks, torch_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,9 +72,7 @@ class ClipScore:
             raise ValueError(f"clip_score got batch = {batch!r}; give a whole number of at least 1")
         weights = None if checkpoint == "random" else weights_file(checkpoint)
         source = model_source(architecture)
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"clip_score got device = {device!r}, but torch finds no CUDA here; give 'cpu' or 'auto'")
+        self.device = torch_device(self.name, device)
         self.factor, self.prefix, self.batch = FORMULAS[formula], prefix, batch
         with torch.random.fork_rng(devices=[]), without_random_weights_warning():
             torch.manual_seed(seed)
@@ -211,11 +210,6 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:12]
-
-
-def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """The items in order, at most `size` at a time."""
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 @contextmanager

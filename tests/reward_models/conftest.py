@@ -1,4 +1,4 @@
-"""A CLIP of random weights small enough for tests, in the layout that open_clip pushes to a hub."""
+"""A CLIP and a CLAP of random weights small enough for tests, in the layouts that open_clip and transformers push to a hub."""
 
 from __future__ import annotations
 
@@ -23,4 +23,37 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip") / "tiny"
     folder.mkdir()
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    return folder
+
+
+CLAP_WORDS = ("a", "low", "beep", "noise", "then", "buzz", "rising", "chirp", "high", "while", "click", "repeats")
+
+
+@pytest.fixture(scope="session")
+def tiny_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for clap_score: config, weights, feature extractor (windows of a second), tokenizer (16 tokens). Do not write into it."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("clap") / "tiny"
+    names = ["<s>", "<pad>", "</s>", "<unk>", ",", *CLAP_WORDS]
+    tokenizer = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair=None, special_tokens=[("<s>", 0), ("</s>", 2)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
+    ).save_pretrained(folder)
+    ClapFeatureExtractor(feature_size=16, max_length_s=1, frequency_min=50, truncation="rand_trunc").save_pretrained(folder)
+    text = {"vocab_size": len(names), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37,
+            "max_position_embeddings": 18}  # fmt: skip
+    audio = {"window_size": 4, "num_mel_bins": 16, "spec_size": 64, "patch_size": 2, "patch_stride": [2, 2], "hidden_size": 32,
+             "patch_embeds_hidden_size": 16, "depths": [2, 2], "num_attention_heads": [2, 2], "num_hidden_layers": 2}  # fmt: skip
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=32))
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.3)  # wide enough for prompts and sounds to differ
+    model.save_pretrained(folder)
     return folder

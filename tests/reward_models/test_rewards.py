@@ -32,11 +32,12 @@ PROMPTS = {
 
 
 @pytest.fixture(scope="module")
-def rewards(tiny_clip: Path) -> dict[str, Reward]:
+def rewards(tiny_clip: Path, tiny_clap: Path) -> dict[str, Reward]:
     """Every reward of the table, each with the smallest settings it works with."""
     needed: dict[str, dict[str, Any]] = {
         "clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
         "frame_score": {"of": {"clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"}}, "every": 4},
+        "clap_score": {"checkpoint": str(tiny_clap), "device": "cpu"},
     }
     return {name: load_reward(name, **needed.get(name, {})) for name in NAMES}
 
@@ -172,7 +173,7 @@ def test_an_unknown_reward_is_an_error_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if REWARD_MODELS[name].extra])
 def test_a_missing_extra_is_named(name, monkeypatch) -> None:
     extra = REWARD_MODELS[name].extra
-    library = {"clip": "open_clip"}[extra]
+    library = {"clip": "open_clip", "audio": "torchaudio"}[extra]
     for module in [module for module in sys.modules if module.split(".")[0] == library]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, library, None)
