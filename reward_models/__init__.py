@@ -49,6 +49,7 @@ REWARD_MODELS: dict[str, Entry] = {
     "movement": Entry("reward_models.movement", "mean change of luma per second: how much moves", VIDEO),
     "flicker": Entry("reward_models.flicker", "mean second difference of luma in time, higher is worse: a guard", VIDEO),
     "frame_score": Entry("reward_models.frame_score", "any image reward over the frames: CLIP score per frame, and the like", VIDEO),
+    "vlm_segments": Entry("reward_models.vlm_segments", "wins of each segment, judged by a vision-language model: arXiv:2506.03517", VIDEO),
     "clap_score": Entry("reward_models.clap_score", "sound-text agreement by any ClapModel: arXiv:2211.06687", AUDIO, "audio"),
     "loudness": Entry("reward_models.loudness", "integrated loudness in LUFS: ITU-R BS.1770-4", AUDIO),
     "rms": Entry("reward_models.rms", "RMS level in dBFS", AUDIO),

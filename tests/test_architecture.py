@@ -72,7 +72,7 @@ SHARED_FILES = {
     "diffalign/backbones": {"mel", "process", "random_weights", "schedulers", "seeded", "weights"},
     "diffalign/data/modalities": {"stored"},
     "diffalign/data/importers": {"captions", "media", "report", "sources"},
-    "reward_models": {"contract", "frames", "pixels", "pretrained", "waveforms"},
+    "reward_models": {"contract", "frames", "pixels", "pretrained", "vision_language", "waveforms"},
     "pipelines": {
         "bench",
         "bench_objectives",

@@ -7,11 +7,13 @@ import math
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from fake_endpoint import Server, brighter
 
 from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image
@@ -32,11 +34,21 @@ PROMPTS = {
 
 
 @pytest.fixture(scope="module")
-def rewards(tiny_clip: Path, tiny_clap: Path) -> dict[str, Reward]:
+def judge_url() -> Iterator[str]:
+    """An endpoint that prefers the brighter pictures."""
+    server = Server()
+    server.answers = [brighter]
+    yield server.url
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def rewards(tiny_clip: Path, tiny_clap: Path, judge_url: str) -> dict[str, Reward]:
     """Every reward of the table, each with the smallest settings it works with."""
     needed: dict[str, dict[str, Any]] = {
         "clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
         "frame_score": {"of": {"clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"}}, "every": 4},
+        "vlm_segments": {"endpoint": {"url": judge_url, "model": "brighter"}},
         "clap_score": {"checkpoint": str(tiny_clap), "device": "cpu"},
     }
     return {name: load_reward(name, **needed.get(name, {})) for name in NAMES}

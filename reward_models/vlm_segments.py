@@ -1,0 +1,180 @@
+"""Which of two videos is better, segment by segment, by a vision-language model that is asked in both orders: DenseDPO's machine labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import combinations, permutations
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from diffalign.data.modalities import Media
+from diffalign.data.modalities.image import Image
+from reward_models.contract import check_call
+from reward_models.vision_language import Judge, LocalJudge, RemoteJudge, endpoint_of, text
+
+if TYPE_CHECKING:
+    from diffalign.data.modalities.video import Video
+
+QUESTION = (
+    "Two videos were made for one prompt. You see the same stretch of time of each, as frames in order. Judge which is better in this "
+    "stretch: whose motion is more natural, whose frames have fewer artefacts (flicker, deformation, what appears or vanishes without "
+    "cause), and which agrees better with the prompt."
+)
+ANSWER = 'Answer with JSON alone: {"better": "first"}, {"better": "second"}, or {"better": "tie"} where neither is clearly better.'
+CHOICES = ("first", "second", "tie")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question: the prompt, the segment from 0, and the places in the call of the videos shown first and second."""
+
+    prompt: str
+    segment: int
+    first: int
+    second: int
+
+
+class VlmSegments:
+    """How often each video wins against the others of its prompt, in each segment of time.
+
+    After Wu et al. 2025 (DenseDPO), arXiv:2506.03517, whose machine labels are of one pair and whose segments last a second.
+    Every pair is asked about every segment in both orders, K(K − 1) · segments questions for K videos. Where both answers name the same
+    video it has 1 and the other 0; ties and answers that change with the order are 0.5 each. `segment_i` is the mean over a video's
+    pairs, `score` the mean over segments. Videos are compared where their prompts are equal; one alone has 0.5.
+
+    endpoint      {url, model, …} as diffalign.endpoint.Endpoint has it, or else
+    checkpoint    a folder or hub id of an image-text-to-text model of transformers
+    segments      equal spans of time, as pair.spans has them: clips of unequal length are compared by share of their time
+    frames        shown of each segment, evenly spaced; all where it has no more
+    question      what to judge; the form of the answer is asked for after it
+    longest_side  of a frame as shown, in pixels: larger ones are scaled down
+    at_once       questions under way at an endpoint
+    revision, device, dtype  of a checkpoint: see vision_language.LocalJudge
+    """
+
+    name = "vlm_segments"
+    modalities = frozenset({"video"})
+    groupwise = True
+
+    def __init__(
+        self,
+        endpoint: Mapping[str, Any] | None = None,
+        checkpoint: str | None = None,
+        *,
+        segments: int = 4,
+        frames: int = 4,
+        question: str = QUESTION,
+        longest_side: int = 512,
+        at_once: int = 4,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> None:
+        for name, value in {"segments": segments, "frames": frames, "longest_side": longest_side, "at_once": at_once}.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"vlm_segments got {name} = {value!r}; give a whole number of at least 1")
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(f"vlm_segments got question = {question!r}; say what to judge, or leave it out")
+        if (endpoint is None) == (checkpoint is None):
+            raise ValueError(
+                f"vlm_segments got endpoint = {endpoint!r} and checkpoint = {checkpoint!r}; give one: endpoint {{url: …, model: …}} of a "
+                "server, or the checkpoint of a model on this machine"
+            )
+        self.judge: Judge = (
+            RemoteJudge(endpoint_of(self.name, endpoint), at_once)
+            if checkpoint is None
+            else LocalJudge(self.name, checkpoint, revision=revision, device=device, dtype=dtype)
+        )
+        self.segments, self.frames, self.question, self.longest_side = segments, frames, question, longest_side
+        self.dimensions = (*(f"segment_{place + 1}" for place in range(segments)), "score")
+        words = sha256("\n".join([question, ANSWER]).encode()).hexdigest()[:12]
+        self.revision = f"{self.judge.revision}/{segments}x{frames}/{longest_side}/{words}"
+
+    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
+        """One list per dimension, one float in [0, 1] per video. ValueError names the question that the model does not answer."""
+        check_call(self, prompts, media)
+        groups: dict[str, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            groups.setdefault(prompt, []).append(place)
+        asked = [
+            Asked(prompt, segment, first, second)
+            for prompt, places in groups.items()
+            for pair in combinations(places, 2)
+            for segment in range(self.segments)
+            for first, second in permutations(pair)
+        ]
+        shown = {place: self._shown(cast("Video", media[place])) for place in sorted({question.first for question in asked})}
+        with ThreadPoolExecutor(self.judge.questions) as pool:
+            answers = dict(zip(asked, pool.map(lambda question: self._better(question, shown), asked), strict=True))
+        points = points_of(answers, len(media), self.segments)
+        found = {f"segment_{segment + 1}": points[:, segment].tolist() for segment in range(self.segments)}
+        return {**found, "score": points.mean(axis=1).tolist()}
+
+    def _shown(self, video: Video) -> list[list[dict[str, Any]]]:
+        """The frames of each segment as parts of a question."""
+        frames = video.frames()
+        return [
+            [self.judge.show(Image.from_pixels(shrunk(frames[place], self.longest_side))) for place in places]
+            for places in frame_places(len(frames), self.segments, self.frames)
+        ]
+
+    def _better(self, asked: Asked, shown: Mapping[int, list[list[dict[str, Any]]]]) -> str:
+        """first, second or tie."""
+        parts = [
+            text(f"{self.question}\n\nThe prompt: {asked.prompt}\n\nFrames of the first video:"),
+            *shown[asked.first][asked.segment],
+            text("Frames of the second video:"),
+            *shown[asked.second][asked.segment],
+            text(ANSWER),
+        ]
+        try:
+            return self.judge.ask_json(parts, is_choice)["better"]
+        except ValueError as error:
+            where = f"segment {asked.segment + 1} of items {asked.first} and {asked.second} ({asked.prompt[:80]!r})"
+            raise ValueError(f"vlm_segments got no answer about {where}: {error}") from error
+
+
+def is_choice(value: Any) -> bool:
+    """Whether an answer is {"better": one of CHOICES}."""
+    return isinstance(value, dict) and isinstance(value.get("better"), str) and value["better"] in CHOICES
+
+
+def points_of(answers: Mapping[Asked, str], items: int, segments: int) -> np.ndarray:
+    """(items, segments): the mean over an item's pairs of 1 for a win that both orders agree on, 0 for such a loss, 0.5 else."""
+    sums, pairs = np.zeros((items, segments)), np.zeros((items, segments))
+    for asked, answer in answers.items():
+        swapped = answers[Asked(asked.prompt, asked.segment, asked.second, asked.first)]
+        # Each pair is met twice, once in each order: the item shown first takes its points.
+        sums[asked.first, asked.segment] += {("first", "second"): 1.0, ("second", "first"): 0.0}.get((answer, swapped), 0.5)
+        pairs[asked.first, asked.segment] += 1
+    return np.where(pairs > 0, sums / np.maximum(pairs, 1), 0.5)
+
+
+def frame_places(count: int, segments: int, shown: int) -> list[list[int]]:
+    """Of each segment of a clip, the frames shown: at most `shown`, in the middles of equal parts of the segment.
+
+    The segments are equal spans of time, and a frame is of the one in which most of it lies, or of the first of two: the rule by which
+    training maps labels of spans to latent frames (diffalign.training.groups). ValueError for fewer frames than segments.
+    """
+    if count < segments:
+        raise ValueError(f"vlm_segments got a video of {count} frames for {segments} segments; set segments to at most {count}")
+    members: list[list[int]] = [[] for _ in range(segments)]
+    for frame in range(count):
+        members[-(-(2 * frame + 1) * segments // (2 * count)) - 1].append(frame)  # ceil(middle of the frame · segments) − 1, exactly
+    return [own if len(own) <= shown else [own[(2 * part + 1) * len(own) // (2 * shown)] for part in range(shown)] for own in members]
+
+
+def shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
+    """uint8 (H, W, 3) scaled down (Lanczos) so that neither side is over `longest`; as it is where none is."""
+    from PIL import Image as PillowImage
+
+    height, width = pixels.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(PillowImage.fromarray(pixels).resize(size, PillowImage.Resampling.LANCZOS))
