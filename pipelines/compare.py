@@ -27,19 +27,19 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipelines import evaluate
+from pipelines.compare_agreement import check_agreement, check_disjoint, outsiders
 from pipelines.compare_jobs import Job, Point, Road, digest_of, link_stages, make_job, points_for, train_jobs
 from pipelines.compare_result import Contest, Evaluation, judge
 from pipelines.config import Config, Section, load_config, read_override, read_section, settings_of
 from pipelines.json_file import read_json
 from pipelines.progress import Progress
-from pipelines.prompts import Prompt, Prompts, load_prompts
+from pipelines.prompts import Prompts, load_prompts
 from pipelines.report import read_report
 from pipelines.run_folder import full_disk, full_disk_is_clear, lock_run
 from pipelines.stage import stage_path, write_atomically
 from pipelines.train import weights_path
 
 EACH = "each"  # the first part of the key of a word that makes variants
-SHARED = ("seed", "model", "generate", "score", "encode", "evaluate")  # what all configs must agree on
 Factor = Annotated[float, Field(gt=0)]
 Factors = Annotated[tuple[Factor, ...], Field(min_length=1)]
 
@@ -73,6 +73,8 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
     ValueError: configs that disagree, validation prompts among the held-out ones, not one method whose data can be made or whose
     training succeeds.
     """
+    left_out = outsiders(roads)
+    entered, roads = roads, [road for road in roads if road.name not in left_out]
     check_agreement(roads)
     order = rounds(roads)
     first = roads[0].config
@@ -91,7 +93,11 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
         def judged(name: str, prompts: Prompts, models: Mapping[str, Path]) -> Path:
             return judge_models(roads[0], settings.run / name, prompts, models, trained_on, progress)
 
-        found: dict[str, Contest] = {}
+        found = {
+            road.name: Contest(road.name, road.variant, road.train.objective["name"], (), {}, None, (), left_out[road.name])
+            for road in entered
+            if road.name in left_out
+        }
         tried: list[Job] = []
         final: list[Job] = []
         for due in order:
@@ -121,7 +127,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
             final += new
             curves = [found[road.name].final[0].name for road in due if settings.curve and found[road.name].final]
             train_jobs(new, workers=settings.workers, retry=settings.retry, progress=progress, keep=curves)
-        contests = [found[road.name] for road in roads]
+        contests = [found[road.name] for road in entered]
         models = weights_of(final)
         if settings.curve:
             models |= {contest.checkpoint_name(step): path for contest in contests for step, path in contest.checkpoints.items()}
@@ -191,28 +197,6 @@ def read_road(file: str, overrides: Sequence[str], variant: str = "") -> Road:
     return Road(Path(file).stem + variant, variant, config, pair, train, evaluate)
 
 
-def check_agreement(roads: Sequence[Road]) -> None:
-    """ValueError where a config differs from the first in anything but the method, which is the pairs and the training."""
-    ours = _shared(roads[0].config)
-    for road in roads[1:]:
-        theirs = _shared(road.config)
-        for key in ours | theirs:
-            if ours.get(key) != theirs.get(key):
-                raise ValueError(
-                    f"{roads[0].name} and {road.name} differ in {key}: {ours.get(key)!r} and {theirs.get(key)!r}; methods are compared on "
-                    f"the same {', '.join(SHARED)}: make them equal, or give {key}=... for all"
-                )
-
-
-def _shared(config: Config) -> dict[str, Any]:
-    values = config.model_dump(mode="json", include=set(SHARED))
-    return {
-        f"{name}.{key}" if isinstance(section, dict) else name: value
-        for name, section in values.items()
-        for key, value in (section.items() if isinstance(section, dict) else [("", section)])
-    }
-
-
 def validation_prompts(settings: Compare, road: Road) -> Prompts:
     """The prompts that choose the points; ValueError where nobody named them and no world has a split for it."""
     if settings.validation is not None:
@@ -223,18 +207,6 @@ def validation_prompts(settings: Compare, road: Road) -> Prompts:
             "evaluate.prompts is of no world, which would have a split for validation; name other prompts: validation.file=..."
         )
     return heldout.model_copy(update={"split": "validation", "count": settings.validation_count})
-
-
-def check_disjoint(validation: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
-    """ValueError where a validation prompt means the same as a held-out one, in whatever words."""
-    judged = {prompt.cluster: prompt.text for prompt in heldout}
-    shared = [prompt for prompt in validation if prompt.cluster in judged]
-    if shared:
-        raise ValueError(
-            f"{len(shared)} of {len(validation)} validation prompts mean the same as a held-out one, the first {shared[0].text!r} "
-            f"as {judged[shared[0].cluster]!r}: the choice would be made on what is judged; name others "
-            "(validation.split=... or validation.file=...)"
-        )
 
 
 def prepare(run: Path, roads: Sequence[Road], progress: Progress) -> tuple[dict[str, Path], dict[str, str]]:

@@ -29,8 +29,14 @@ def one_or_more(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+def _one_or_more_sizes(value: Any) -> Any:
+    """A single size stands for a list of one, and so does null for none."""
+    several = isinstance(value, list | tuple) and all(isinstance(size, list | tuple) for size in value)
+    return () if value is None else value if several else (value,)
+
+
 class Generate(Section):
-    """Sampling of candidates. `steps`, `guidance` and `models` may be lists: sample k of every prompt takes entry k, cycled."""
+    """Sampling of candidates. `steps`, `guidance`, `size` and `models` may be lists: sample k of every prompt takes entry k, cycled."""
 
     prompts: Prompts
     samples_per_prompt: int = Field(default=4, ge=1)
@@ -39,7 +45,7 @@ class Generate(Section):
     models: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()  # sources; empty: the config's model
     negative_prompt: str = ""
     scheduler: str | None = None  # default: the model's own
-    size: MediaSize | None = None  # default: the model's own
+    size: Annotated[tuple[MediaSize, ...], BeforeValidator(_one_or_more_sizes)] = ()  # of the media; empty: the model's own
     long_prompts: Literal["refuse", "truncate"] = "refuse"
     batch_size: int = Field(default=64, ge=1)  # speed and memory only
     prompts_per_shard: int = Field(default=32, ge=1)
@@ -90,7 +96,7 @@ def requests_for(prompt: Prompt, generate: Generate, seed: int) -> list[SampleRe
             steps=generate.steps[k % len(generate.steps)],
             guidance=generate.guidance[k % len(generate.guidance)],
             negative_prompt=generate.negative_prompt,
-            size=generate.size,
+            size=generate.size[k % len(generate.size)] if generate.size else None,
             scheduler=generate.scheduler,
             tags=prompt.tags if text is None else {**prompt.tags, STRATEGY: strategy, ASKED: text},
             asked=text,
@@ -192,7 +198,8 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
                 if not shards:
                     continue
                 backbone = load_model(config.model, source=source)
-                check_size(backbone, generate.size, "generate.size")
+                for size in generate.size:
+                    check_size(backbone, size, "generate.size")
                 if generate.long_prompts == "refuse":
                     refuse_long_prompts([prompt.text for prompt in prompts], backbone)
                 for index, block in shards:

@@ -36,6 +36,9 @@ class Pretrain(Section):
     renders: int = Field(default=20000, ge=1, description="media to train on, of captions of the train split")
     architecture: dict[str, Any] = Field(default={}, description="sizes, of the Architecture in diffalign/backbones/miniature/BACKBONE.py")
     kl_weight: float = Field(default=1e-3, ge=0)
+    edge_weight: float = Field(
+        default=0.0, ge=0, description="after the stills, of the error of differences between neighbours: small shapes are edges"
+    )
     prompt_dropout: float = Field(default=0.1, ge=0, lt=1)
     min_snr: float | None = Field(default=None, gt=0, description="γ of the min-SNR weighting of the denoiser's error; None: none")
     stills: Settings | None = Field(
@@ -124,11 +127,13 @@ def _train_autoencoder(section: Pretrain, seed: int, made: Made, folder: Path, p
 
     torch.manual_seed(seed_of(seed, "vae"))
     model = made.miniature.build_autoencoder(made.architecture)
-    for name, settings, media in (("stills", section.stills, made.stills_of), ("autoencoder", section.autoencoder, made.of)):
+    phases = (("stills", section.stills, made.stills_of, 0.0), ("autoencoder", section.autoencoder, made.of, section.edge_weight))
+    for name, settings, media, edge_weight in phases:  # edges from the start would keep a picture blank
         if settings is None:
             continue
         with progress.bar(name, settings.steps) as advance:
-            task = AutoencoderTask(model.to(_device()), media, len(made.media), kl_weight=section.kl_weight, seed=seed)
+            weights = {"kl_weight": section.kl_weight, "edge_weight": edge_weight}
+            task = AutoencoderTask(model.to(_device()), media, len(made.media), **weights, seed=seed)
             final = train(task, settings, folder / name, advance=advance, logger=progress.logger(name))
         model = type(model).from_pretrained(final / "vae")
     return model.to(_device()).eval()

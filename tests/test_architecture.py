@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,6 +80,7 @@ SHARED_FILES = {
         "cli",
         "compare",
         "compare_child",
+        "compare_agreement",
         "compare_jobs",
         "compare_page",
         "compare_picture",
@@ -323,6 +325,43 @@ def test_the_file_defines_what_its_entry_names(folder) -> None:
 def test_one_public_function_to_a_file(folder) -> None:
     for name in tables()[folder]:
         assert [each for each in defined(ROOT / folder / f"{name}.py") if not each.startswith("_")] == [name]
+
+
+BLIND = ("diffalign/objectives", "diffalign/noising", "diffalign/stabilisers", "diffalign/training", "diffalign/tensors.py")
+
+
+def words_of(path: Path) -> set[str]:
+    """The words in what a file runs, in lower case and without plural: names and texts, but no comment and no docstring."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
+        for value in (
+            [node.value] if isinstance(node, ast.Constant) else [getattr(node, key, None) for key in ("id", "attr", "arg", "name")]
+        ):
+            if isinstance(value, str) and id(node) not in docstrings:
+                found |= {word.lower().removesuffix("s") for word in re.findall(r"[A-Za-z][a-z]*", value)}
+    return found
+
+
+@pytest.mark.parametrize("path", [file for part in BLIND for file in FILES if file.is_relative_to(ROOT / part)], ids=str)
+def test_what_trains_names_no_modality_and_no_family(path) -> None:
+    from diffalign.backbones import BACKBONES
+    from reward_models.worlds import WORLDS
+
+    media = {"image", "picture", "pixel", "video", "frame", "audio", "sound", "waveform", "mel"}
+    families = {"wan", "tango", "unet", "transformer"}
+    assert {family.modality for family in BACKBONES.values()} <= media and set(WORLDS) <= {"shapes", "motion", "tones"}
+    assert not words_of(path) & (media | families | {"motion", "tone"})
+
+
+def test_a_modality_that_is_named_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "part.py"
+    path.write_text('"""Of videos."""\nif modality == "audio":\n    """images"""\n    take(batch.frame_rates)\n')
+    assert {"audio", "image", "frame", "rate"} <= words_of(path) and "video" not in words_of(path)
 
 
 def test_rewards_of_worlds_live_in_their_world() -> None:

@@ -14,19 +14,24 @@ from diffalign.training.randomness import generator
 
 
 class AutoencoderTask:
-    """Trains the mean absolute plus mean squared error of the round trip, and kl_weight times the mean KL per latent element.
+    """Trains the mean absolute plus mean squared error of the round trip, kl_weight times the mean KL per latent element, and
+    edge_weight times the mean absolute error of the differences between neighbours along the last two axes.
 
     media(visits) gives what it reads and makes, (n, C, *S); a "group" of the loop is one of `count` media.
-    Kingma and Welling 2013, arXiv:1312.6114; Rombach et al. 2021.
+    Kingma and Welling 2013, arXiv:1312.6114; Rombach et al. 2021; the differences: Mathieu et al. 2016, arXiv:1511.05440, eq. 6, α = 1.
     """
 
-    def __init__(self, autoencoder: Any, media: Callable[[list[Visit]], Tensor], count: int, *, kl_weight: float, seed: int):
+    def __init__(
+        self, autoencoder: Any, media: Callable[[list[Visit]], Tensor], count: int, *, kl_weight: float, edge_weight: float = 0.0, seed: int
+    ):
         self.modules: dict[str, nn.Module] = {"vae": _channels_last(autoencoder)}
-        self.media, self.kl_weight, self.seed = media, kl_weight, seed
+        self.media, self.kl_weight, self.edge_weight, self.seed = media, kl_weight, edge_weight, seed
         self.group_count, self.difficulty = count, None
         self.state: dict[str, Tensor] = {}
         self.family, self.config = type(autoencoder), dict(autoencoder.config)
         self.identity: dict[str, Any] = {"task": "autoencoder", "media": count, "kl_weight": kl_weight, "seed": seed}
+        if edge_weight:
+            self.identity["edge_weight"] = edge_weight
 
     def measure(self, visits: list[Visit]) -> Measured:
         vae = self.modules["vae"]
@@ -38,8 +43,12 @@ class AutoencoderTask:
         difference = vae.decode(posterior.mean + posterior.std * torch.stack(noise).to(media)).sample - media
         absolute, squared = difference.abs().flatten(1).mean(1), difference.square().flatten(1).mean(1)
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).flatten(1).mean(1)
+        numbers = {"absolute": absolute, "squared": squared, "kl": divergence}
         value = absolute + squared + self.kl_weight * divergence
-        return Measured(value, torch.ones_like(value), {"loss": value, "absolute": absolute, "squared": squared, "kl": divergence})
+        if self.edge_weight:
+            numbers["edges"] = sum(difference.diff(dim=axis).abs().flatten(1).mean(1) for axis in (-1, -2))
+            value = value + self.edge_weight * numbers["edges"]
+        return Measured(value, torch.ones_like(value), {"loss": value, **numbers})
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         return {name: float(values.mean()) for name, values in numbers.items()}

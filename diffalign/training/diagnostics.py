@@ -246,13 +246,13 @@ def warnings(history: list[dict[str, float]], window: int = 50, *, winners_fall:
         and len(history) > 200
     ):
         said["running away"] = (
-            f"distance to the reference ×{growth:.0f} in 100 steps: expect noise images soon; keep the last good checkpoint"
+            f"distance to the reference ×{growth:.0f} in 100 steps: expect samples of noise soon; keep the last good checkpoint"
         )
     return said
 
 
 def _of_accuracy(history: list[dict[str, float]], window: int, words: Words, has_reference: bool) -> dict[str, str]:
-    """Without a reference ½ is no chance level: which sample has the smaller error is a matter of the pictures too."""
+    """Without a reference ½ is no chance level: which sample has the smaller error is a matter of the samples themselves too."""
     said: dict[str, str] = {}
     groups = sum(history[-1].get(f"groups/t_bucket_{index}", 0.0) for index in range(BUCKETS))
     needed = math.ceil(GROUPS_TO_JUDGE / max(groups, 1))
@@ -267,7 +267,7 @@ def _of_accuracy(history: list[dict[str, float]], window: int, words: Words, has
         said["too easy"] = f"{words.accuracy} {accuracy:.2f}" + (
             f": the {words.rows} are too easy, or beta is too small to hold the policy near the reference"
             if has_reference
-            else f" without a reference: the {words.preferred} may be easy to denoise whatever the policy does, such as flat pictures; "
+            else f" without a reference: the {words.preferred} may be easy to denoise whatever the policy does, such as flat ones; "
             f"judge by held-out rewards, or take an objective with a reference"
         )
     return said

@@ -96,7 +96,7 @@ class CachedGroups:
         shapes = {cache.shape(sample) for preference in self.preferences for sample in preference.samples}
         if len(shapes) > 1 and not (lengths and len({shape[:1] + shape[2:] for shape in shapes}) == 1):
             raise ValueError(
-                f"latents of different shapes in one set: {sorted(shapes)}; encode with one `size`"
+                f"latents of different shapes in one set: {sorted(shapes)}; encode with one size: set encode.size"
                 + (", or let them differ in their first axis after the channels alone" if lengths else "")
             )
         self.longest = max(shapes, key=lambda shape: shape[1]) if len(shapes) > 1 else None

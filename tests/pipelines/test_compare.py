@@ -20,8 +20,6 @@ from typer.testing import CliRunner
 from pipelines import compare_jobs
 from pipelines.cli import app
 from pipelines.compare import (
-    check_agreement,
-    check_disjoint,
     choose,
     headline_of,
     read_words,
@@ -30,6 +28,7 @@ from pipelines.compare import (
     teacher_of,
     validation_prompts,
 )
+from pipelines.compare_agreement import check_agreement, check_disjoint
 from pipelines.compare_jobs import Job, Point, make_job, points_for, train_jobs
 from pipelines.compare_page import command_of, rows
 from pipelines.compare_result import Contest, rivals_of
@@ -78,6 +77,13 @@ def write_configs(folder: Path, model: Path, names: Sequence[str], **sections: A
     return [str(folder / f"{name}.yaml") for name in names]
 
 
+def of_another_model(file: str) -> str:
+    """The config beside it, of clips."""
+    path = Path(file).with_stem("of_clips")
+    path.write_text(Path(file).read_text().replace("model: {", "model: {backbone: wan, ").replace("model:\n", "model:\n  backbone: wan\n"))
+    return str(path)
+
+
 def call(*words: str, status: int = 0) -> Any:
     result = CliRunner().invoke(app, ["compare", *words])
     assert result.exit_code == status, (result.output, result.exception)
@@ -91,10 +97,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Two methods, one that diverges and one without a pair; two points of the learning rate; two seeds; the checkpoints too."""
+    """Two methods, one that diverges, one without a pair, one of another model; two points, two seeds, and the checkpoints too."""
     folder = tmp_path_factory.mktemp("compare")
     files = write_configs(folder / "methods", model, [*FEW, "broken"])
-    files += write_configs(folder / "methods", model, ["pairless"], pair=NO_PAIRS)
+    files += [*write_configs(folder / "methods", model, ["pairless"], pair=NO_PAIRS), of_another_model(files[0])]
     settings = ["seeds=2", "workers=2", "grid=[[1, 1], [1, 20]]", "validation.texts=[a blue circle, a green]", "curve=true"]
     words = [*files, f"run={folder / 'run'}", *settings]
     call(*words)
@@ -142,7 +148,7 @@ def test_checkpoints_stay_for_the_curve_alone(made: Made) -> None:
 @pytest.mark.integration
 def test_a_method_that_fails_leaves_the_others(made: Made) -> None:
     methods = made.result["methods"]
-    assert set(methods) == set(METHODS) and "scores" not in methods["broken"] and "learning_rate" not in methods["broken"]
+    assert set(methods) == {*METHODS, "of_clips"} and "scores" not in methods["broken"] and "learning_rate" not in methods["broken"]
     assert len(methods["broken"]["failures"]) == 2 and "not finite" in next(iter(methods["broken"]["failures"].values()))
     assert all(point["mean"] is None and point["failure"] for point in methods["broken"]["grid"])
     assert not any(name.startswith("broken") for name in report_of(made, "heldout"))
@@ -317,6 +323,13 @@ def test_configs_that_disagree(section: dict[str, Any], told: str, tmp_path: Pat
     with pytest.raises(ValueError, match="mapo and diffusion_dpo differ in") as refused:
         check_agreement(read_words([*ours, *theirs])[0])
     assert told in str(refused.value)
+
+
+@pytest.mark.integration
+def test_a_method_of_another_modality_is_left_out_with_the_reason(made: Made) -> None:
+    left_out = made.result["methods"]["of_clips"]
+    assert left_out["failures"] == {"of_clips": "it trains on video and diffusion_dpo on image; compare it with others of its own model"}
+    assert "scores" not in left_out and not list((made.run / "jobs").glob("of_clips*"))
 
 
 def test_validation_and_held_out_prompts_of_a_world_share_no_scene(files: list[str]) -> None:

@@ -316,7 +316,7 @@ WRONG = {
     "saturated": ({"gradient_factor": lambda step: 0.01}, r"gradient factor 0\.010: 99% of the pairs teach nothing now"),
     "running away": (
         {"distance": lambda step: 1.1 ** (step - 299)},
-        r"distance to the reference ×\d+ in 100 steps: expect noise images soon",
+        r"distance to the reference ×\d+ in 100 steps: expect samples of noise soon",
     ),
     "reference moves": ({"distance": lambda step: 0.0}, r"still exactly its reference after 10 updates"),
 }  # fmt: skip
@@ -331,7 +331,7 @@ IN_ITS_WORDS = {  # rows → kind → what it says; a kind that is not there mus
         "saturated": "99% of the pairs teach nothing now. Stop here, or bring harder pairs",
         "large logits": "lower learning_rate (now 0.0001), or lower beta",
         "gradient spike": "keep clip_norm",
-        "running away": "expect noise images soon",
+        "running away": "expect samples of noise soon",
         "reference moves": "still exactly its reference",
     },
     "pairs without a reference": {
@@ -347,7 +347,7 @@ IN_ITS_WORDS = {  # rows → kind → what it says; a kind that is not there mus
         "too easy": "pair concordance 0.99: the lists are too easy",
         "large logits": "lower learning_rate",
         "gradient spike": "keep clip_norm",
-        "running away": "expect noise images soon",
+        "running away": "expect samples of noise soon",
         "reference moves": "still exactly its reference",
     },
     "single samples": {
@@ -357,7 +357,7 @@ IN_ITS_WORDS = {  # rows → kind → what it says; a kind that is not there mus
         "too easy": "AUC 0.99: the samples are too easy",
         "large logits": "lower learning_rate",
         "gradient spike": "keep clip_norm",
-        "running away": "expect noise images soon",
+        "running away": "expect samples of noise soon",
         "reference moves": "still exactly its reference",
     },
     "clips": {
@@ -366,7 +366,7 @@ IN_ITS_WORDS = {  # rows → kind → what it says; a kind that is not there mus
         "saturated": "99% of the clips teach nothing now. Stop here, or bring harder clips",
         "large logits": "lower learning_rate",
         "gradient spike": "keep clip_norm",
-        "running away": "expect noise images soon",
+        "running away": "expect samples of noise soon",
         "reference moves": "still exactly its reference",
     },
 }
