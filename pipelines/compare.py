@@ -1,7 +1,7 @@
 """compare: methods side by side, on the same candidates, from the same base, at the same budget.
 
 RUN/
-  data/                candidates and scores, made once for all methods
+  data/                candidates and scores, made once for all methods; data-DIGEST/ those of a section generate of its own (own_data)
   pairs/RULE-DIGEST/   preferences and latents, once for each distinct section pair
   jobs/NAME/           one training each: a method, a point of its grid, a seed
   reference/           what the reference predicted, for all trainings with the same draws
@@ -55,6 +55,7 @@ class Compare(Section):
     validation: Prompts | None = None  # default: of the world that evaluate draws from, the split "validation"
     validation_count: int = Field(default=200, ge=1)  # of the default's prompts
     select: str | None = None  # the score that chooses the points; default: the continuous REWARD.score of the reward trained on
+    own_data: bool = False  # configs may differ in generate: how its samples are made is a part of the method
     against: str = "diffusion_dpo"  # the method that the others are compared with, where it is one of them
     curve: bool = False  # keep and evaluate the checkpoints of the first seed too, for the steps to base + target
     target: float = Field(default=0.05, gt=0)  # of the first headline score: overall, where the reward has one
@@ -75,7 +76,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
     """
     left_out = outsiders(roads)
     entered, roads = roads, [road for road in roads if road.name not in left_out]
-    check_agreement(roads)
+    check_agreement(roads, own_data=settings.own_data)
     order = rounds(roads)
     first = roads[0].config
     heldout, validation = roads[0].evaluate.prompts, validation_prompts(settings, roads[0])
@@ -218,7 +219,7 @@ def prepare(run: Path, roads: Sequence[Road], progress: Progress) -> tuple[dict[
     failures: dict[str, str] = {}
     for road in roads:
         try:
-            prepared[road.name] = _pairs_of(run, road, progress)
+            prepared[road.name] = _pairs_of(run, road, roads[0], progress)
         except Exception as error:  # whatever is wrong with the data of one method, the others go on; a full disk stops all
             if full_disk(error) is not None:
                 raise
@@ -230,13 +231,19 @@ def prepare(run: Path, roads: Sequence[Road], progress: Progress) -> tuple[dict[
     return prepared, failures
 
 
-def _pairs_of(run: Path, road: Road, progress: Progress) -> Path:
+def _pairs_of(run: Path, road: Road, first: Road, progress: Progress) -> Path:
     """The run folder of a config's section pair; the candidates and scores lie in RUN/data, where they are not imported."""
     folder = run / "pairs" / f"{road.pair.rule}-{digest_of(settings_of(road.pair))}"
-    if road.config.generate is None:  # the candidates are imported, and that is a part of pair
+    generate = road.config.generate
+    if generate is None:  # the candidates are imported, and that is a part of pair
         _make(road.config, folder, ("score", "pair", "encode"), progress)
         return folder
-    link_stages(run / "data", folder, ("generate", "score"))
+    data = run / "data"
+    if generate != first.config.generate:
+        own = f"-{digest_of(settings_of(generate))}"
+        data, folder = data.with_name(data.name + own), folder.with_name(folder.name + own)
+        _make(road.config, data, ("generate", "score"), progress)
+    link_stages(data, folder, ("generate", "score"))
     _make(road.config, folder, ("pair", "encode"), progress)
     return folder
 

@@ -28,21 +28,23 @@ def modality_of(road: Road) -> str:
     return family_of(road.config.model.backbone).modality
 
 
-def check_agreement(roads: Sequence[Road]) -> None:
-    """ValueError where a config differs from the first in anything but the method, which is the pairs and the training."""
-    ours = _shared(roads[0].config)
+def check_agreement(roads: Sequence[Road], *, own_data: bool = False) -> None:
+    """ValueError where a config differs from the first in anything but the method: pairs and training, with own_data samples too."""
+    names = [name for name in SHARED if not (own_data and name == "generate")]
+    ours = _shared(roads[0].config, names)
     for road in roads[1:]:
-        theirs = _shared(road.config)
+        theirs = _shared(road.config, names)
         for key in ours | theirs:
             if ours.get(key) != theirs.get(key):
+                data = ", or say own_data=true where the samples are a part of the method" if key.startswith("generate") else ""
                 raise ValueError(
                     f"{roads[0].name} and {road.name} differ in {key}: {ours.get(key)!r} and {theirs.get(key)!r}; methods are compared on "
-                    f"the same {', '.join(SHARED)}: make them equal, or give {key}=... for all"
+                    f"the same {', '.join(names)}: make them equal, or give {key}=... for all{data}"
                 )
 
 
-def _shared(config: Config) -> dict[str, Any]:
-    values = config.model_dump(mode="json", include=set(SHARED))
+def _shared(config: Config, names: Sequence[str]) -> dict[str, Any]:
+    values = config.model_dump(mode="json", include=set(names))
     return {
         f"{name}.{key}" if isinstance(section, dict) else name: value
         for name, section in values.items()

@@ -17,6 +17,7 @@ from kills import kill_after
 from small_road import save_tiny_pipeline
 from typer.testing import CliRunner
 
+from diffalign.data.shards import read_rows
 from pipelines import compare_jobs
 from pipelines.cli import app
 from pipelines.compare import (
@@ -316,6 +317,7 @@ def test_bad_words(words: list[str], told: str, files: list[str], tmp_path: Path
         ({"seed": 4}, "differ in seed: 3 and 4"),
         ({"encode": {"posterior": "mean"}}, "differ in encode.posterior: 'sample' and 'mean'"),
         ({"evaluate": {"prompts": {"texts": HELDOUT}, "samples_per_prompt": 2, "steps": 9, "guidance": 2.0}}, "evaluate.steps: 2 and 9"),
+        ({"generate": {"prompts": {"texts": ["a red circle"]}, "steps": 2, "samples_per_prompt": 3}}, "or say own_data=true"),
     ],
 )  # fmt: skip
 def test_configs_that_disagree(section: dict[str, Any], told: str, tmp_path: Path, model: Path) -> None:
@@ -330,6 +332,21 @@ def test_a_method_of_another_modality_is_left_out_with_the_reason(made: Made) ->
     left_out = made.result["methods"]["of_clips"]
     assert left_out["failures"] == {"of_clips": "it trains on video and diffusion_dpo on image; compare it with others of its own model"}
     assert "scores" not in left_out and not list((made.run / "jobs").glob("of_clips*"))
+
+
+@pytest.mark.integration
+def test_with_data_of_its_own_a_method_trains_on_its_own_samples(tmp_path: Path, model: Path) -> None:
+    files = write_configs(tmp_path / "methods", model, FEW)
+    other = yaml.safe_load(Path(files[1]).read_text())
+    other["generate"]["steps"] = 3
+    Path(files[1]).write_text(yaml.safe_dump(other))
+    words = [*files, f"run={tmp_path / 'run'}", "seeds=1", "grid=[[1, 1]]", "validation.texts=[a blue circle]", "own_data=true"]
+    call(*words)
+    [shared], [own] = (list((tmp_path / "run").glob(name)) for name in ("data", "data-*"))
+    trained = [next((tmp_path / "run/jobs").glob(f"{name}-*")) for name in FEW]
+    assert [(job / "candidates").resolve().parent for job in trained] == [shared, own]
+    steps = [{row["steps"] for row in read_rows(job / "candidates", ["steps"])} for job in trained]
+    assert steps == [{2}, {3}]
 
 
 def test_validation_and_held_out_prompts_of_a_world_share_no_scene(files: list[str]) -> None:
