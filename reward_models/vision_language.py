@@ -12,9 +12,7 @@ from pydantic import ValidationError
 
 from diffalign.data.modalities.image import Image
 from diffalign.endpoint import Endpoint, json_in
-from reward_models.pretrained import from_pretrained, pretrained_model, settings_digest, torch_device, weights_digest
-
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")  # auto: as the checkpoint is stored
+from reward_models.pretrained import checked_dtype, from_pretrained, pretrained_model, settings_digest, torch_device, weights_digest
 
 
 class Judge(Protocol):
@@ -73,8 +71,7 @@ class LocalJudge:
     def __init__(
         self, reward: str, checkpoint: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", max_tokens: int = 256
     ) -> None:
-        if dtype not in PRECISIONS:
-            raise ValueError(f"{reward} got dtype = {dtype!r}; choose one of: {', '.join(PRECISIONS)}")
+        checked_dtype(reward, dtype)
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         self.checkpoint, self.max_tokens = checkpoint, max_tokens

@@ -43,13 +43,24 @@ def judge_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def rewards(tiny_clip: Path, tiny_clap: Path, judge_url: str) -> dict[str, Reward]:
+def rewards(tiny_clip: Path, tiny_clap: Path, tiny_pictures: Path, judge_url: str) -> dict[str, Reward]:
     """Every reward of the table, each with the smallest settings it works with."""
     needed: dict[str, dict[str, Any]] = {
         "clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
         "frame_score": {"of": {"clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"}}, "every": 4},
         "vlm_segments": {"endpoint": {"url": judge_url, "model": "brighter"}},
         "clap_score": {"checkpoint": str(tiny_clap), "device": "cpu"},
+        "pick_score": {"checkpoint": str(tiny_pictures / "clip"), "processor": str(tiny_pictures / "clip"), "device": "cpu"},
+        "hps_v2": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
+        "hps_v2_1": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
+        "aesthetic": {"checkpoint": str(tiny_pictures / "aesthetic.pth"), "clip": str(tiny_pictures / "clip"), "device": "cpu"},
+        "siglip_score": {"checkpoint": str(tiny_pictures / "siglip"), "device": "cpu"},
+        "dino_similarity": {"checkpoint": str(tiny_pictures / "dino"), "device": "cpu"},
+        "image_reward": {
+            "checkpoint": str(tiny_pictures / "image_reward" / "ImageReward.pt"),
+            "tokenizer": str(tiny_pictures / "image_reward"),
+            "device": "cpu",
+        },
     }
     return {name: load_reward(name, **needed.get(name, {})) for name in NAMES}
 
