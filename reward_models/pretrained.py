@@ -8,6 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reward_models.contract import check_counts
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -35,8 +37,7 @@ def checked_dtype(reward: str, dtype: str) -> str:
 
 def checked_batch(reward: str, batch: int) -> int:
     """Items per forward; ValueError for fewer than 1."""
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"{reward} got batch = {batch!r}; give a whole number of at least 1")
+    check_counts(reward, batch=batch)
     return batch
 
 

@@ -73,6 +73,7 @@ SHARED_FILES = {
     "diffalign/data/modalities": {"stored"},
     "diffalign/data/importers": {"captions", "media", "report", "sources"},
     "reward_models": {
+        "both_orders",
         "clip_transform",
         "contract",
         "encoders",

@@ -70,3 +70,11 @@ def tiny_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(folder / name)
     save_aesthetic_head(folder / "aesthetic.pth")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a LLaVA: see tiny_llava. Do not write into it."""
+    from tiny_llava import save_llava
+
+    return save_llava(tmp_path_factory.mktemp("llava") / "tiny")
