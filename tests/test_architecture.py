@@ -106,6 +106,8 @@ SHARED_FILES = {
         "prompts",
         "report",
         "result_table",
+        "reward_eval",
+        "reward_metrics",
         "rounds",
         "run_config",
         "run_folder",
