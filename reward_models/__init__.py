@@ -54,6 +54,9 @@ REWARD_MODELS: dict[str, Entry] = {
     "vqa_score": Entry("reward_models.vqa_score", "P(yes) of a vision-language model asked for the prompt: arXiv:2404.01291", IMAGE),
     "unified_reward": Entry("reward_models.unified_reward", "ratings or ranks by a tuned vision-language model: arXiv:2503.05236", IMAGE),
     "vlm_judge": Entry("reward_models.vlm_judge", "criteria of your own, rated or compared by a model that sees or hears", ANY),
+    "ensemble": Entry(
+        "reward_models.ensemble", "several rewards as one, within each prompt: means, wins, agreement: arXiv:2410.18013", ANY
+    ),
     "sharpness": Entry("reward_models.sharpness", "variance of the Laplacian: doi:10.1109/ICPR.2000.903548", IMAGE),
     "saturation": Entry("reward_models.saturation", "mean HSV saturation, 0 to 1: Smith 1978, doi:10.1145/965139.807361", IMAGE),
     "contrast": Entry("reward_models.contrast", "RMS contrast of luma, 0 to 0.5: Peli 1990, doi:10.1364/JOSAA.7.002032", IMAGE),

@@ -60,6 +60,7 @@ def rewards(tiny_clip: Path, tiny_clap: Path, tiny_pictures: Path, tiny_llava: P
         "vlm_segments": {"endpoint": {"url": judge_url, "model": "brighter"}},
         "vlm_judge": {"endpoint": {"url": rater_url, "model": "rating"}},
         "unified_reward": {"endpoint": {"url": rater_url, "model": "rating"}},
+        "ensemble": {"of": ["movement", "flicker"], "weights": {"movement.score": 2, "flicker.score": -1}},
         "vqa_score": {"checkpoint": str(tiny_llava), "answers": ["word1", "word2"], "device": "cpu"},
         "clap_score": {"checkpoint": str(tiny_clap), "device": "cpu"},
         "pick_score": {"checkpoint": str(tiny_pictures / "clip"), "processor": str(tiny_pictures / "clip"), "device": "cpu"},
