@@ -32,6 +32,11 @@ class Account:
             self.prompt_tokens += int(usage.get("prompt_tokens") or 0)
             self.completion_tokens += int(usage.get("completion_tokens") or 0)
 
+    def counts(self) -> dict[str, int]:
+        """questions, prompt_tokens and completion_tokens."""
+        with self._lock:
+            return {name: getattr(self, name) for name in ("questions", "prompt_tokens", "completion_tokens")}
+
     def wait_for_turn(self, per_minute: float | None) -> None:
         """Until the next question may be asked."""
         if per_minute is None:

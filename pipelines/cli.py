@@ -225,6 +225,21 @@ def rounds(
         _show_result(settings)
 
 
+@app.command("reward-eval")
+def reward_eval(config: ConfigPath, overrides: Overrides = None, traceback: Traceback = False) -> None:
+    """How well the run's rewards agree with its judgements: pairs in order, lists, best of K, calibration."""
+    with clear_errors(traceback):
+        from pipelines import reward_eval as module
+        from pipelines.config import load_config
+        from pipelines.run_folder import full_disk_is_clear, lock_run
+
+        settings = load_config(config, overrides or ())
+        with full_disk_is_clear(settings.run), lock_run(settings.run):
+            report = module.run(settings, progress=_progress())
+        _show_table(module.COLUMNS, module.rows(report))
+        print(f"{module.caption(report)}\npage: {(settings.run / module.FOLDER / 'README.md').resolve()}")
+
+
 def _run_stage(name: str, config: Config, *, redo: bool, progress: Progress) -> None:
     from pipelines.run_config import keep_config
     from pipelines.run_folder import full_disk_is_clear, lock_run

@@ -76,13 +76,13 @@ def bootstrap_intervals(
     count = int(places.max()) + 1
     sizes = np.bincount(places).astype(np.float64)
     totals = np.stack([np.bincount(places, column) for column in values.T], axis=1)
-    counts = _resamplings(count, resamples, seed)
+    counts = resamplings(count, resamples, seed)
     means = (counts @ totals) / (counts @ sizes)[:, None]
     return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
 @lru_cache(maxsize=8)  # at 10,000 clusters 80 MB each
-def _resamplings(clusters: int, resamples: int, seed: int) -> np.ndarray:
+def resamplings(clusters: int, resamples: int, seed: int) -> np.ndarray:
     """How often each resample draws each cluster, (resamples, clusters): the same for every score of every model, so it is drawn once."""
     generator = np.random.default_rng(seed)
     counts = np.empty((resamples, clusters), np.float32)  # small whole numbers

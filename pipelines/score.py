@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -181,8 +182,15 @@ def _score_with(
         with progress.bar(f"score {name}", total, done=total - sum(counts[index] for index in missing)) as advance:
             for index in missing:
                 rows: list[Candidate] = [Candidate.from_row(row) for path in units[index] for row in read_file(path)]
-                write_scores(stage.shard(index), reward, rows, batch_size=batch_size, advance=advance)
-        stage.finish(_summary(stage.path, reward, total))
+                with _usage_is_kept(stage, reward):
+                    write_scores(stage.shard(index), reward, rows, batch_size=batch_size, advance=advance)
+        usage = stage.record.get("usage", {})
+        stage.finish(_summary(stage.path, reward, total) | ({"usage": usage} if usage else {}))
+    if usage:
+        progress.say(
+            f"score: {name} asked {usage['questions']} questions of {usage['prompt_tokens']} tokens, "
+            f"answers of {usage['completion_tokens']} tokens"
+        )
     means = ", ".join(f"{dimension} {mean:.4g}" for dimension, mean in stage.summary["means"].items())
     progress.say(f"score: {total} candidates by {name}; means: {means}")
 
@@ -198,6 +206,25 @@ def keep_revision(stage: StageFolder, name: str, revision: str) -> None:
             f"{stage.path} was begun with revision {recorded[name]!r} of reward {name!r}, installed is {revision!r}; "
             f"scores of two revisions are never mixed: diffalign {stage.name.partition('/')[0]} CONFIG --redo"
         )
+
+
+@contextmanager
+def _usage_is_kept(stage: StageFolder, reward: Reward) -> Iterator[None]:
+    """Adds what an endpoint was asked meanwhile to the stage's record: what is paid for is counted, whether or not it ends well."""
+    from reward_models.contract import account_of
+
+    account = account_of(reward)
+    if account is None:
+        yield
+        return
+    before = account.counts()
+    try:
+        yield
+    finally:
+        recorded = stage.record.setdefault("usage", dict.fromkeys(before, 0))
+        for key, value in account.counts().items():
+            recorded[key] += value - before[key]
+        stage.save_record()
 
 
 def write_scores(

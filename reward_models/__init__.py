@@ -35,12 +35,28 @@ class Entry:
 IMAGE = frozenset({"image"})
 VIDEO = frozenset({"video"})
 AUDIO = frozenset({"audio"})
+ANY = IMAGE | VIDEO | AUDIO
 
 REWARD_MODELS: dict[str, Entry] = {
     "shapes": Entry("reward_models.worlds.shapes", "exact verifier of the shapes world: which parts of the caption hold", IMAGE),
     "motion": Entry("reward_models.worlds.motion", "exact verifier of the motion world: who moves where, when and how fast", VIDEO),
     "tones": Entry("reward_models.worlds.tones", "verifier of the tones world: which parts of the caption hold", AUDIO),
     "clip_score": Entry("reward_models.clip_score", "image-text agreement by any open_clip model: arXiv:2104.08718", IMAGE, "clip"),
+    "pick_score": Entry("reward_models.pick_score", "what people on Pick-a-Pic prefer for a prompt: arXiv:2305.01569", IMAGE),
+    "hps_v2": Entry("reward_models.hps_v2", "human preference score, version 2: arXiv:2306.09341", IMAGE, "clip"),
+    "hps_v2_1": Entry("reward_models.hps_v2_1", "human preference score, version 2.1: arXiv:2306.09341", IMAGE, "clip"),
+    "aesthetic": Entry("reward_models.aesthetic", "LAION's aesthetic predictor, version 2, of 1 to 10: arXiv:2210.08402", IMAGE),
+    "siglip_score": Entry("reward_models.siglip_score", "P(picture and prompt belong together) by SigLIP 1 or 2: arXiv:2303.15343", IMAGE),
+    "dino_similarity": Entry(
+        "reward_models.dino_similarity", "likeness of a prompt's pictures by DINOv2, a guard: arXiv:2304.07193", IMAGE
+    ),
+    "image_reward": Entry("reward_models.image_reward", "what people like for a prompt, by BLIP: arXiv:2304.05977", IMAGE),
+    "vqa_score": Entry("reward_models.vqa_score", "P(yes) of a vision-language model asked for the prompt: arXiv:2404.01291", IMAGE),
+    "unified_reward": Entry("reward_models.unified_reward", "ratings or ranks by a tuned vision-language model: arXiv:2503.05236", IMAGE),
+    "vlm_judge": Entry("reward_models.vlm_judge", "criteria of your own, rated or compared by a model that sees or hears", ANY),
+    "ensemble": Entry(
+        "reward_models.ensemble", "several rewards as one, within each prompt: means, wins, agreement: arXiv:2410.18013", ANY
+    ),
     "sharpness": Entry("reward_models.sharpness", "variance of the Laplacian: doi:10.1109/ICPR.2000.903548", IMAGE),
     "saturation": Entry("reward_models.saturation", "mean HSV saturation, 0 to 1: Smith 1978, doi:10.1145/965139.807361", IMAGE),
     "contrast": Entry("reward_models.contrast", "RMS contrast of luma, 0 to 0.5: Peli 1990, doi:10.1364/JOSAA.7.002032", IMAGE),

@@ -13,7 +13,16 @@ from diffalign.data.modalities import Media
 from diffalign.data.modalities.audio import resample
 from diffalign.data.modalities.stored import library
 from reward_models.contract import check_call
-from reward_models.pretrained import chunks, from_pretrained, pretrained_model, settings_digest, torch_device, weights_digest
+from reward_models.pretrained import (
+    checked_batch,
+    chunks,
+    from_pretrained,
+    pretrained_model,
+    settings_digest,
+    torch_device,
+    unit_embeddings,
+    weights_digest,
+)
 from reward_models.waveforms import Waveform, mono
 
 if TYPE_CHECKING:
@@ -51,8 +60,7 @@ class ClapScore:
         library("torchaudio", "audio")
         from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor
 
-        if batch < 1:
-            raise ValueError(f"clap_score got batch = {batch!r}; give a whole number of at least 1")
+        self.batch = checked_batch(self.name, batch)
         if (checkpoint == "random") != (architecture is not None):
             raise ValueError(
                 f"clap_score got checkpoint = {checkpoint!r} and architecture = {architecture!r}; give a folder as architecture with "
@@ -69,7 +77,7 @@ class ClapScore:
         self.extractor = from_pretrained(self.name, ClapFeatureExtractor, source, revision)
         self.tokenizer = from_pretrained(self.name, AutoTokenizer, source, revision)
         self.model = random_model(config, seed) if architecture else trained_model(checkpoint, revision)
-        self.prefix, self.batch = prefix, batch
+        self.prefix = prefix
         self.rate, self.window = int(self.extractor.sampling_rate), int(self.extractor.nb_max_samples)
         text = config.text_config  # whose positions begin after the padding's own
         self.token_limit = min(self.tokenizer.model_max_length, text.max_position_embeddings - (text.pad_token_id or 0) - 1)
@@ -97,7 +105,7 @@ class ClapScore:
         tokens = self.tokenizer(
             [self.prefix + prompt for prompt in prompts], padding=True, truncation=True, max_length=self.token_limit, return_tensors="pt"
         ).to(self.device)
-        return projected(self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]))
+        return unit_embeddings(self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]))
 
     def embed_sounds(self, sounds: Sequence[Waveform]) -> Tensor:
         """Unit sound embeddings, (N, D) float32, of each sound's first window."""
@@ -106,7 +114,7 @@ class ClapScore:
         windows = [self.first_window(sound) for sound in sounds]
         mels = self.extractor(windows, sampling_rate=self.rate, truncation="rand_trunc")["input_features"]
         features = torch.from_numpy(np.stack(mels)).float()
-        return projected(self.model.get_audio_features(input_features=features.to(self.device)))
+        return unit_embeddings(self.model.get_audio_features(input_features=features.to(self.device)))
 
     def first_window(self, sound: Waveform) -> np.ndarray:
         """float32 (samples,), mono at the model's rate, at most a window long."""
@@ -132,11 +140,3 @@ def random_model(config: Any, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ClapModel(config).eval()
-
-
-def projected(output: Any) -> Tensor:
-    """Unit embeddings (N, D) float32 of what a ClapModel gives: transformers 4 gave them bare, transformers 5 as `pooler_output`."""
-    from torch import Tensor
-    from torch.nn.functional import normalize
-
-    return normalize((output if isinstance(output, Tensor) else output.pooler_output).float(), dim=1)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from diffalign.data.modalities import Media, modality_of
+
+if TYPE_CHECKING:
+    from diffalign.endpoint import Account
 
 
 class Reward(Protocol):
@@ -45,9 +48,21 @@ def check_call(reward: Reward, prompts: Sequence[str], media: Sequence[Media]) -
             raise ValueError(f"reward {reward.name!r} scores {scored}, but item {index} is {modality}; {fitting_rewards(modality)}")
 
 
+def account_of(reward: Reward) -> Account | None:
+    """What a reward that asks a model behind an endpoint asked so far (its attribute `account`); None for one that asks nobody."""
+    return getattr(reward, "account", None)
+
+
 def fitting_rewards(modality: str) -> str:
     """A phrase that lists the rewards of a modality, for error messages."""
     from reward_models import REWARD_MODELS
 
     names = [name for name, entry in REWARD_MODELS.items() if modality in entry.modalities]
     return f"rewards for {modality}: {', '.join(names) or 'none yet'}"
+
+
+def check_counts(reward: str, **counts: int) -> None:
+    """ValueError for a setting that is no whole number of at least 1."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{reward} got {name} = {value!r}; give a whole number of at least 1")

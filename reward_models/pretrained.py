@@ -8,9 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reward_models.contract import check_counts
+
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")  # auto: as the checkpoint is stored
 INCIDENTAL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}  # of a config: no number depends on them
 
 
@@ -22,6 +26,19 @@ def torch_device(reward: str, device: str) -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"{reward} got device = {device!r}, but torch finds no CUDA here; give 'cpu' or 'auto'")
     return found
+
+
+def checked_dtype(reward: str, dtype: str) -> str:
+    """A name of PRECISIONS; ValueError for another."""
+    if dtype not in PRECISIONS:
+        raise ValueError(f"{reward} got dtype = {dtype!r}; choose one of: {', '.join(PRECISIONS)}")
+    return dtype
+
+
+def checked_batch(reward: str, batch: int) -> int:
+    """Items per forward; ValueError for fewer than 1."""
+    check_counts(reward, batch=batch)
+    return batch
 
 
 def from_pretrained(reward: str, kind: Any, checkpoint: str, revision: str | None, **settings: Any) -> Any:
@@ -53,6 +70,17 @@ def from_pretrained(reward: str, kind: Any, checkpoint: str, revision: str | Non
         ) from error
 
 
+def pillow_processor(reward: str, checkpoint: str, revision: str | None) -> Any:
+    """The image processor of a checkpoint that resizes with Pillow, as the releases of CLIP and its kin do.
+
+    transformers 5 resizes tensors with torchvision unless told otherwise, and the numbers differ.
+    """
+    import transformers
+
+    pillow = {"use_fast": False} if int(transformers.__version__.partition(".")[0]) < 5 else {"backend": "pil"}
+    return from_pretrained(reward, transformers.AutoImageProcessor, checkpoint, revision, **pillow)
+
+
 def pretrained_model(reward: str, kind: Any, checkpoint: str, revision: str | None, dtype: Any) -> Any:
     """The model in its mode for evaluation, on the CPU. ValueError where the checkpoint leaves a weight out: it would be random."""
     model, report = from_pretrained(
@@ -65,6 +93,14 @@ def pretrained_model(reward: str, kind: Any, checkpoint: str, revision: str | No
             f"{missing[0]}; give a checkpoint of that architecture"
         )
     return model.eval()
+
+
+def unit_embeddings(output: Any) -> Tensor:
+    """Unit embeddings (N, D) float32 of what get_text_features and its kin give: transformers 4 bare, transformers 5 as `pooler_output`."""
+    from torch import Tensor
+    from torch.nn.functional import normalize
+
+    return normalize((output if isinstance(output, Tensor) else output.pooler_output).float(), dim=1)
 
 
 def weights_digest(model: Any) -> str:

@@ -1,36 +1,60 @@
-"""A vision-language model as a judge of pictures: behind an endpoint, or of transformers on this machine."""
+"""A vision-language model as a judge of media: behind an endpoint, or of transformers on this machine."""
 
 from __future__ import annotations
 
 import json
+import wave
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+import numpy as np
 from pydantic import ValidationError
 
+from diffalign.data.modalities import Media, modality_of
 from diffalign.data.modalities.image import Image
-from diffalign.endpoint import Endpoint, json_in
-from reward_models.pretrained import from_pretrained, pretrained_model, settings_digest, torch_device, weights_digest
+from diffalign.endpoint import Account, Endpoint, json_in
+from reward_models.pretrained import checked_dtype, from_pretrained, pretrained_model, settings_digest, torch_device, weights_digest
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")  # auto: as the checkpoint is stored
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffalign.data.modalities.video import Video
+    from reward_models.waveforms import Waveform
+
+Found = TypeVar("Found")
 
 
 class Judge(Protocol):
-    """A model that is shown pictures and answers in JSON. A question is a list of parts, `text` and what `show` makes of pictures.
+    """A model that is shown media and answers. A question is a list of parts, `text` and what `show` and `play` make of media.
 
     revision   what gave the answers
     questions  how many it can be asked at once
+    tries      how often one question is asked before its answers are given up
+    account    what it was asked so far; None where that costs nothing
     """
 
     @property
     def revision(self) -> str: ...
     @property
     def questions(self) -> int: ...
+    @property
+    def tries(self) -> int: ...
+    @property
+    def account(self) -> Account | None: ...
 
     def show(self, picture: Image) -> dict[str, Any]:
         """A picture as a part of a question."""
+        ...
+
+    def play(self, sound: Waveform) -> dict[str, Any]:
+        """A sound as a part of a question; ValueError where the model has no ears."""
+        ...
+
+    def ask(self, parts: Sequence[dict[str, Any]]) -> str:
+        """The model's answer."""
         ...
 
     def ask_json(self, parts: Sequence[dict[str, Any]], check: Callable[[Any], bool]) -> Any:
@@ -43,6 +67,46 @@ def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
 
+def shown(judge: Judge, item: Media, *, frames: int, longest_side: int) -> list[dict[str, Any]]:
+    """A medium as parts of a question: a picture, at most `frames` of a video in the middles of equal parts of it, or a sound."""
+    modality = modality_of(item)
+    if modality == "audio":
+        return [judge.play(cast("Waveform", item))]
+    if modality == "image":
+        return [judge.show(Image.from_pixels(shrunk(cast("Image", item).pixels(), longest_side)))]
+    clip = cast("Video", item).frames()
+    places = evenly(len(clip), frames)
+    return [judge.show(Image.from_pixels(shrunk(clip[place], longest_side))) for place in places]
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """`wanted` of `count` places, in the middles of equal parts; all where there are no more."""
+    return list(range(count)) if count <= wanted else [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
+
+
+def shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
+    """uint8 (H, W, 3) scaled down (Lanczos) so that neither side is over `longest`; as it is where none is."""
+    from PIL import Image as PillowImage
+
+    height, width = pixels.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(PillowImage.fromarray(pixels).resize(size, PillowImage.Resampling.LANCZOS))
+
+
+def parsed(judge: Judge, parts: Sequence[dict[str, Any]], parse: Callable[[str], Found | None]) -> Found:
+    """What `parse` finds in the first answer where it finds something; ValueError after as many as the judge is worth."""
+    answer = ""
+    for _ in range(judge.tries):
+        answer = judge.ask(parts)
+        found = parse(answer)
+        if found is not None:
+            return found
+    raise ValueError(f"no answer of the form asked for in {judge.tries}, the last: {answer[:200]!r}; ask a larger model")
+
+
 class RemoteJudge:
     """A model behind an OpenAI-compatible endpoint; pictures go there as PNG inside the question.
 
@@ -50,11 +114,18 @@ class RemoteJudge:
     """
 
     def __init__(self, endpoint: Endpoint, at_once: int) -> None:
-        self.endpoint, self.questions = endpoint, at_once
+        self.endpoint, self.questions, self.tries = endpoint, at_once, endpoint.retries + 1
+        self.account: Account | None = endpoint.account
         self.revision = f"{endpoint.model}/temperature-{endpoint.temperature:g}"
 
     def show(self, picture: Image) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64encode(picture.encoded()).decode()}"}}
+
+    def play(self, sound: Waveform) -> dict[str, Any]:
+        return {"type": "input_audio", "input_audio": {"data": b64encode(wav(sound)).decode(), "format": "wav"}}
+
+    def ask(self, parts: Sequence[dict[str, Any]]) -> str:
+        return self.endpoint.ask(parts)
 
     def ask_json(self, parts: Sequence[dict[str, Any]], check: Callable[[Any], bool]) -> Any:
         return self.endpoint.ask_json(parts, check)
@@ -68,13 +139,13 @@ class LocalJudge:
     max_tokens  of an answer
     """
 
-    questions = 1
+    questions = tries = 1
+    account: Account | None = None
 
     def __init__(
         self, reward: str, checkpoint: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", max_tokens: int = 256
     ) -> None:
-        if dtype not in PRECISIONS:
-            raise ValueError(f"{reward} got dtype = {dtype!r}; choose one of: {', '.join(PRECISIONS)}")
+        checked_dtype(reward, dtype)
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         self.checkpoint, self.max_tokens = checkpoint, max_tokens
@@ -93,13 +164,26 @@ class LocalJudge:
 
         return {"type": "image", "image": PillowImage.fromarray(picture.pixels())}
 
+    def play(self, sound: Waveform) -> dict[str, Any]:
+        raise ValueError(f"{self.checkpoint!r} sees pictures and hears no sound; give an endpoint of a model that does")
+
+    def _inputs(self, parts: Sequence[dict[str, Any]]) -> Any:
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": list(parts)}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        ).to(self.device, self.model.dtype)
+
+    def first_token(self, parts: Sequence[dict[str, Any]]) -> Tensor:
+        """Log-probabilities of the first token of an answer to one message, float32 (words,)."""
+        import torch
+
+        with torch.inference_mode():
+            return self.model(**self._inputs(parts)).logits[0, -1].float().log_softmax(0)
+
     def ask(self, parts: Sequence[dict[str, Any]]) -> str:
         """The model's answer to one message."""
         import torch
 
-        inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": list(parts)}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        ).to(self.device, self.model.dtype)
+        inputs = self._inputs(parts)
         with torch.inference_mode():
             tokens = self.model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
         return self.processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
@@ -119,3 +203,30 @@ def endpoint_of(reward: str, settings: Any) -> Endpoint:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'endpoint'}: {each['msg']}" for each in error.errors())
         raise ValueError(f"{reward} got endpoint = {settings!r} ({wrong}); it takes: {', '.join(Endpoint.model_fields)}") from error
+
+
+def judge_of(
+    reward: str, endpoint: Any, checkpoint: str | None, *, at_once: int = 4, revision: str | None = None, device: str = "auto",
+    dtype: str = "auto", max_tokens: int = 256,
+) -> Judge:  # fmt: skip
+    """The judge of a reward's settings: an endpoint {url, model, …}, or a checkpoint of transformers. ValueError unless one is given."""
+    if (endpoint is None) == (checkpoint is None):
+        raise ValueError(
+            f"{reward} got endpoint = {endpoint!r} and checkpoint = {checkpoint!r}; give one: endpoint {{url: …, model: …}} of a "
+            "server, or the checkpoint of a model on this machine"
+        )
+    if checkpoint is None:
+        return RemoteJudge(endpoint_of(reward, endpoint), at_once)
+    return LocalJudge(reward, checkpoint, revision=revision, device=device, dtype=dtype, max_tokens=max_tokens)
+
+
+def wav(sound: Waveform) -> bytes:
+    """A sound as a WAV file of 16 bits."""
+    samples = np.rint(np.clip(sound.waveform(), -1, 1) * 32767).astype("<i2")
+    buffer = BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(len(samples))
+        file.setsampwidth(2)
+        file.setframerate(sound.sample_rate_hz)
+        file.writeframes(samples.T.tobytes())
+    return buffer.getvalue()

@@ -13,8 +13,9 @@ import numpy as np
 
 from diffalign.data.modalities import Media
 from diffalign.data.modalities.image import Image
-from reward_models.contract import check_call
-from reward_models.vision_language import Judge, LocalJudge, RemoteJudge, endpoint_of, text
+from reward_models.both_orders import CHOICES, win_shares
+from reward_models.contract import check_call, check_counts
+from reward_models.vision_language import judge_of, shrunk, text
 
 if TYPE_CHECKING:
     from diffalign.data.modalities.video import Video
@@ -25,7 +26,6 @@ QUESTION = (
     "cause), and which agrees better with the prompt."
 )
 ANSWER = 'Answer with JSON alone: {"better": "first"}, {"better": "second"}, or {"better": "tie"} where neither is clearly better.'
-CHOICES = ("first", "second", "tie")
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,11 @@ class VlmSegments:
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
-        for name, value in {"segments": segments, "frames": frames, "longest_side": longest_side, "at_once": at_once}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"vlm_segments got {name} = {value!r}; give a whole number of at least 1")
+        check_counts(self.name, segments=segments, frames=frames, longest_side=longest_side, at_once=at_once)
         if not isinstance(question, str) or not question.strip():
             raise ValueError(f"vlm_segments got question = {question!r}; say what to judge, or leave it out")
-        if (endpoint is None) == (checkpoint is None):
-            raise ValueError(
-                f"vlm_segments got endpoint = {endpoint!r} and checkpoint = {checkpoint!r}; give one: endpoint {{url: …, model: …}} of a "
-                "server, or the checkpoint of a model on this machine"
-            )
-        self.judge: Judge = (
-            RemoteJudge(endpoint_of(self.name, endpoint), at_once)
-            if checkpoint is None
-            else LocalJudge(self.name, checkpoint, revision=revision, device=device, dtype=dtype)
-        )
+        self.judge = judge_of(self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype)
+        self.account = self.judge.account
         self.segments, self.frames, self.question, self.longest_side = segments, frames, question, longest_side
         self.dimensions = (*(f"segment_{place + 1}" for place in range(segments)), "score")
         words = sha256("\n".join([question, ANSWER]).encode()).hexdigest()[:12]
@@ -144,14 +134,11 @@ def is_choice(value: Any) -> bool:
 
 
 def points_of(answers: Mapping[Asked, str], items: int, segments: int) -> np.ndarray:
-    """(items, segments): the mean over an item's pairs of 1 for a win that both orders agree on, 0 for such a loss, 0.5 else."""
-    sums, pairs = np.zeros((items, segments)), np.zeros((items, segments))
+    """(items, segments): the share of its pairs that an item wins in a segment, by `win_shares`."""
+    by_segment: list[dict[tuple[int, int], str]] = [{} for _ in range(segments)]
     for asked, answer in answers.items():
-        swapped = answers[Asked(asked.prompt, asked.segment, asked.second, asked.first)]
-        # Each pair is met twice, once in each order: the item shown first takes its points.
-        sums[asked.first, asked.segment] += {("first", "second"): 1.0, ("second", "first"): 0.0}.get((answer, swapped), 0.5)
-        pairs[asked.first, asked.segment] += 1
-    return np.where(pairs > 0, sums / np.maximum(pairs, 1), 0.5)
+        by_segment[asked.segment][asked.first, asked.second] = answer
+    return np.array([win_shares(own, items) for own in by_segment]).T
 
 
 def frame_places(count: int, segments: int, shown: int) -> list[list[int]]:
@@ -166,15 +153,3 @@ def frame_places(count: int, segments: int, shown: int) -> list[list[int]]:
     for frame in range(count):
         members[-(-(2 * frame + 1) * segments // (2 * count)) - 1].append(frame)  # ceil(middle of the frame · segments) − 1, exactly
     return [own if len(own) <= shown else [own[(2 * part + 1) * len(own) // (2 * shown)] for part in range(shown)] for own in members]
-
-
-def shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
-    """uint8 (H, W, 3) scaled down (Lanczos) so that neither side is over `longest`; as it is where none is."""
-    from PIL import Image as PillowImage
-
-    height, width = pixels.shape[:2]
-    scale = longest / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(PillowImage.fromarray(pixels).resize(size, PillowImage.Resampling.LANCZOS))

@@ -55,9 +55,9 @@ class Server:
         self.http.server_close()
 
 
-def shown_pictures(question: dict[str, Any]) -> tuple[list[np.ndarray], ...]:
-    """The PNGs of a question, uint8 (H, W, 3): those after the first text, those after the second, …"""
-    found: list[list[np.ndarray]] = []
+def shown_pictures(question: dict[str, Any], *, words_first: bool = True) -> tuple[list[np.ndarray], ...]:
+    """The PNGs of a question, uint8 (H, W, 3): those after the first text, those after the second, …; those before it where not first."""
+    found: list[list[np.ndarray]] = [] if words_first else [[]]
     for part in question["messages"][0]["content"]:
         if part["type"] == "text":
             found.append([])
@@ -72,3 +72,12 @@ def brighter(question: dict[str, Any]) -> str:
     """The answer of a judge of two sets of pictures who likes light, whatever the order."""
     first, second, _ = (float(np.mean(pictures)) if pictures else 0.0 for pictures in shown_pictures(question))
     return json.dumps({"better": "tie" if first == second else "first" if first > second else "second"})
+
+
+def rating(question: dict[str, Any]) -> str:
+    """The answer of a judge of one set of pictures who likes light, in the forms that vlm_judge and unified_reward ask for."""
+    light = float(np.mean([np.mean(pictures) for pictures in shown_pictures(question, words_first=False) if pictures]))
+    score = 1 + 4 * light / 255
+    lines = [json.dumps({"alignment": score, "quality": 6 - score})]
+    lines += [f"{name} Score (1-5): {value:.6f}" for name, value in (("Alignment", score), ("Coherence", 1), ("Style", 6 - score))]
+    return "\n".join([*lines, f"Final Score: {score:.6f}"])

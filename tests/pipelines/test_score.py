@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from fake_backbone import Loader, fake_config, loader  # noqa: F401 (a fixture)
+from fake_endpoint import Server, rating
 from test_generate import kill_once
 
 import pipelines.score
@@ -192,6 +193,28 @@ def test_a_killed_run_resumes(config: Config, tmp_path: Path) -> None:
     assert 1 <= len(list((config.run / "scores").glob("*/shard-*.parquet"))) < 6
     run(config, progress=QUIET)
     assert read_scores(config.run / "scores") == read_scores(whole.run / "scores")
+
+
+def test_what_a_judge_was_asked_is_counted_through_a_failure_and_the_resumption(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 candidates in three shards of eight; the server refuses the twelfth question, which is in the second shard."""
+    monkeypatch.setattr("diffalign.endpoint.time.sleep", lambda seconds: None)
+    server = Server()
+    try:
+        server.answers = [*[rating] * 11, (401, {}, "no credit"), rating]
+        settings = {"endpoint": {"url": server.url, "model": "m"}, "at_once": 1}
+        judged = config.model_copy(update={"score": Score(rewards={"vlm_judge": settings})})
+        with pytest.raises(ValueError, match=r"no answer about item 3 of a call: .*refused the question to 'm' .HTTP 401: no credit"):
+            run(judged, progress=QUIET)
+        folder = config.run / "scores" / "vlm_judge"
+        assert [path.name for path in sorted(folder.glob("*.parquet"))] == ["shard-00000.parquet"]
+        asked = json.loads((folder / "stage.json").read_text())["usage"]
+        assert 11 <= asked["questions"] <= 15 and asked["prompt_tokens"] == 7 * asked["questions"]
+        run(judged, progress=QUIET)
+        total = json.loads((folder / "stage.json").read_text())["summary"]["usage"]
+        assert total == {"questions": asked["questions"] + 16, "prompt_tokens": 7 * (asked["questions"] + 16),
+                         "completion_tokens": 2 * (asked["questions"] + 16)}  # fmt: skip
+    finally:
+        server.close()
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""A CLIP and a CLAP of random weights small enough for tests, in the layouts that open_clip and transformers push to a hub."""
+"""Models of random weights small enough for tests, in the layouts that open_clip and transformers push to a hub."""
 
 from __future__ import annotations
 
@@ -57,3 +57,24 @@ def tiny_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 parameter.normal_(0, 0.3)  # wide enough for prompts and sounds to differ
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clip, siglip, dino and image_reward, and aesthetic.pth for clip: see tiny_picture_models. Do not write into it."""
+    from tiny_picture_models import save_aesthetic_head, save_clip, save_dino, save_image_reward, save_siglip
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, save in (("clip", save_clip), ("siglip", save_siglip), ("dino", save_dino), ("image_reward", save_image_reward)):
+        (folder / name).mkdir()
+        save(folder / name)
+    save_aesthetic_head(folder / "aesthetic.pth")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a LLaVA: see tiny_llava. Do not write into it."""
+    from tiny_llava import save_llava
+
+    return save_llava(tmp_path_factory.mktemp("llava") / "tiny")

@@ -54,7 +54,7 @@ def test_score_is_the_clipped_cosine_of_open_clip(tiny_clip, images, direct_cosi
     path, cosines = direct_cosine
     reward = load_reward("clip_score", checkpoint=str(path), architecture=str(tiny_clip), formula=formula, device="cpu", batch=2)
     np.testing.assert_allclose(reward(PROMPTS, images)["score"], [factor * max(0.0, cosine) for cosine in cosines], atol=1e-5 * factor)
-    unclipped = (reward.embed_texts(PROMPTS) * reward.embed_images(images)).sum(1).tolist()
+    unclipped = (reward.clip.embed_texts(PROMPTS) * reward.clip.embed_images(images)).sum(1).tolist()
     np.testing.assert_allclose(unclipped, cosines, atol=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_a_wrong_setting_is_named_with_its_fix(settings, message) -> None:
 
 
 def test_published_transforms_follow_the_tag() -> None:
-    from reward_models.clip_score import published_transform
+    from reward_models.open_clip_model import published_transform
 
     assert published_transform("ViT-L-14", "openai")["mean"] == (0.48145466, 0.4578275, 0.40821073)
     assert published_transform("ViT-L-14", "laion2b_s32b_b82k")["mean"] == (0.5, 0.5, 0.5)

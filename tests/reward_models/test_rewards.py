@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from fake_endpoint import Server, brighter
+from fake_endpoint import Server, brighter, rating
 
 from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image
@@ -43,13 +43,37 @@ def judge_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def rewards(tiny_clip: Path, tiny_clap: Path, judge_url: str) -> dict[str, Reward]:
+def rater_url() -> Iterator[str]:
+    """An endpoint that rates what it is shown from 1 to 5, by how bright it is."""
+    server = Server()
+    server.answers = [rating]
+    yield server.url
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def rewards(tiny_clip: Path, tiny_clap: Path, tiny_pictures: Path, tiny_llava: Path, judge_url: str, rater_url: str) -> dict[str, Reward]:
     """Every reward of the table, each with the smallest settings it works with."""
     needed: dict[str, dict[str, Any]] = {
         "clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
         "frame_score": {"of": {"clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"}}, "every": 4},
         "vlm_segments": {"endpoint": {"url": judge_url, "model": "brighter"}},
+        "vlm_judge": {"endpoint": {"url": rater_url, "model": "rating"}},
+        "unified_reward": {"endpoint": {"url": rater_url, "model": "rating"}},
+        "ensemble": {"of": ["movement", "flicker"], "weights": {"movement.score": 2, "flicker.score": -1}},
+        "vqa_score": {"checkpoint": str(tiny_llava), "answers": ["word1", "word2"], "device": "cpu"},
         "clap_score": {"checkpoint": str(tiny_clap), "device": "cpu"},
+        "pick_score": {"checkpoint": str(tiny_pictures / "clip"), "processor": str(tiny_pictures / "clip"), "device": "cpu"},
+        "hps_v2": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
+        "hps_v2_1": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
+        "aesthetic": {"checkpoint": str(tiny_pictures / "aesthetic.pth"), "clip": str(tiny_pictures / "clip"), "device": "cpu"},
+        "siglip_score": {"checkpoint": str(tiny_pictures / "siglip"), "device": "cpu"},
+        "dino_similarity": {"checkpoint": str(tiny_pictures / "dino"), "device": "cpu"},
+        "image_reward": {
+            "checkpoint": str(tiny_pictures / "image_reward" / "ImageReward.pt"),
+            "tokenizer": str(tiny_pictures / "image_reward"),
+            "device": "cpu",
+        },
     }
     return {name: load_reward(name, **needed.get(name, {})) for name in NAMES}
 
@@ -76,7 +100,7 @@ MEDIA = {"image": images(), "video": videos(), "audio": sounds()}
 
 def asked(name: str) -> tuple[list[str], list]:
     """Five prompts and five media of a modality that a reward can look at."""
-    modality = min(REWARD_MODELS[name].modalities)
+    modality = max(REWARD_MODELS[name].modalities)  # a judge of all of them is asked about videos
     return PROMPTS[modality], MEDIA[modality]
 
 
@@ -152,13 +176,15 @@ def test_no_items_give_no_scores(rewards, name) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_refuses_another_modality_and_lists_what_fits(rewards, name) -> None:
     prompts, media = asked(name)
-    (own,) = REWARD_MODELS[name].modalities
-    other = next(modality for modality in MEDIA if modality != own)
+    with pytest.raises(ValueError, match="item 0 is ndarray; rewards for ndarray: none yet"):
+        rewards[name](prompts[:1], [np.zeros(5)])
+    own = ", ".join(sorted(REWARD_MODELS[name].modalities))
+    other = next((modality for modality in MEDIA if modality not in REWARD_MODELS[name].modalities), None)
+    if other is None:
+        return
     fitting = ", ".join(one for one in NAMES if other in REWARD_MODELS[one].modalities)
     with pytest.raises(ValueError, match=rf"'{name}' scores {own}, but item 1 is {other}; rewards for {other}: {fitting}$"):
         rewards[name](prompts[:2], [media[0], MEDIA[other][0]])
-    with pytest.raises(ValueError, match="item 0 is ndarray; rewards for ndarray: none yet"):
-        rewards[name](prompts[:1], [np.zeros(5)])
 
 
 @pytest.mark.parametrize("name", NAMES)

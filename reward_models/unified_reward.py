@@ -1,0 +1,119 @@
+"""UnifiedReward: a vision-language model tuned to rate and to rank generated pictures, asked for the answers that it was tuned to give."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from statistics import fmean
+from typing import Any
+
+from diffalign.data.modalities import Media
+from reward_models.both_orders import pairs_in_both_orders, win_shares
+from reward_models.contract import check_call, check_counts
+from reward_models.vision_language import judge_of, parsed, shown, text
+
+CRITERIA = ("alignment", "coherence", "style")
+QUESTIONS = {
+    "final": (
+        "You see a picture that was generated for a caption. Judge how well it agrees with the caption (objects, attributes, relations) "
+        "and how good it looks (clarity, detail, colours, beauty). List the caption's elements as 'element (type): value' with 1 for what "
+        "is in the picture and 0 for what is not, then give one score from 1 to 5 after 'Final Score:'."
+    ),
+    "dimensions": (
+        "You see a picture that was generated for a caption. Rate it from 1 to 5 by alignment (does its content agree with the caption), "
+        "coherence (is it free of glitches and distortions) and style (is it beautiful, whatever the caption says). Answer in this form:"
+        "\n\n"
+        "Alignment Score (1-5): X\nCoherence Score (1-5): Y\nStyle Score (1-5): Z"
+    ),
+    "rank": (
+        "You see two pictures that were generated for one caption. Compare how well they agree with the caption and how good they look, "
+        "and end with 'Image 1 is better than Image 2.', 'Image 2 is better than Image 1.' or 'Both images are equally good.'"
+    ),
+}
+NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+
+
+class UnifiedReward:
+    """Scores from 1 to 5, or shares of pairs won: Wang et al. 2025, arXiv:2503.05236.
+
+    answer        final: "Final Score", 1 to 5. dimensions: alignment, coherence and style, 1 to 5 each, and `score`, their mean (version
+                  1.5 and later). rank: `score`, the share of a prompt's other pictures that one is better than, each two asked in both
+                  orders; answers that change with the order are ties
+    question      what is asked, before "Text Caption: [prompt]", in place of QUESTIONS: the words of the model's own card, for one
+    endpoint      {url, model, …} as diffalign.endpoint.Endpoint has it, or else
+    checkpoint    a folder or hub id of transformers: CodeGoat24/UnifiedReward-2.0-qwen-7b and its kin
+    longest_side  of a picture as shown, in pixels: larger ones are scaled down
+    at_once       questions under way at an endpoint
+    max_tokens    of an answer of a checkpoint; an endpoint has a setting of its own
+    revision, device, dtype  of a checkpoint: see vision_language.LocalJudge
+    """
+
+    name = "unified_reward"
+    modalities = frozenset({"image"})
+
+    def __init__(
+        self, endpoint: Mapping[str, Any] | None = None, checkpoint: str | None = None, *, answer: str = "dimensions",
+        question: str | None = None, longest_side: int = 1024, at_once: int = 4, max_tokens: int = 1024, revision: str | None = None,
+        device: str = "auto", dtype: str = "auto",
+    ) -> None:  # fmt: skip
+        check_counts(self.name, longest_side=longest_side, at_once=at_once, max_tokens=max_tokens)
+        if answer not in QUESTIONS:
+            raise ValueError(f"unified_reward got answer = {answer!r}; choose one of: {', '.join(QUESTIONS)}")
+        self.judge = judge_of(
+            self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype, max_tokens=max_tokens
+        )
+        self.account = self.judge.account
+        self.answer, self.question, self.longest_side = answer, question or QUESTIONS[answer], longest_side
+        self.groupwise = answer == "rank"
+        self.dimensions = (*CRITERIA, "score") if answer == "dimensions" else ("score",)
+        words = sha256(self.question.encode()).hexdigest()[:12]
+        self.revision = f"{self.judge.revision}/{answer}/{longest_side}/{words}"
+
+    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
+        """One list per dimension. ValueError names the pictures about which no answer can be read."""
+        check_call(self, prompts, media)
+        parts = [shown(self.judge, item, frames=1, longest_side=self.longest_side) for item in media]
+        if self.answer == "rank":
+            pairs = pairs_in_both_orders(prompts)
+            answers = self._answers([(pair, prompts[pair[0]], [*parts[pair[0]], *parts[pair[1]]]) for pair in pairs], better)
+            return {"score": win_shares(dict(zip(pairs, answers, strict=True)), len(media))}
+        questions = [((place,), prompt, parts[place]) for place, prompt in enumerate(prompts)]
+        if self.answer == "final":
+            return {"score": self._answers(questions, final_score)}
+        rows = self._answers(questions, dimension_scores)
+        return {**{name: [row[name] for row in rows] for name in CRITERIA}, "score": [fmean(row.values()) for row in rows]}
+
+    def _answers(self, questions: Sequence[tuple[tuple[int, ...], str, list[dict[str, Any]]]], parse: Callable[[str], Any]) -> list[Any]:
+        def answer(places: tuple[int, ...], prompt: str, parts: list[dict[str, Any]]) -> Any:
+            try:
+                return parsed(self.judge, [*parts, text(f"{self.question}\nText Caption: [{prompt}]")], parse)
+            except ValueError as error:
+                raise ValueError(f"unified_reward has no score for item {' and '.join(map(str, places))} of a call: {error}") from error
+
+        with ThreadPoolExecutor(self.judge.questions) as pool:
+            return list(pool.map(lambda each: answer(*each), questions))
+
+
+def final_score(answer: str) -> float | None:
+    """The last "Final Score: X" of an answer, X from 1 to 5; None where there is none."""
+    found = re.findall(rf"Final Score:?\**\s*:?\s*{NUMBER}", answer)
+    return float(found[-1]) if found and 1 <= float(found[-1]) <= 5 else None
+
+
+def dimension_scores(answer: str) -> dict[str, float] | None:
+    """The last score of each criterion of an answer, from 1 to 5; None where one is not there."""
+    scores: dict[str, float] = {}
+    for name in CRITERIA:
+        found = re.findall(rf"{name} score(?: \(1-5\))?:?\**\s*:?\s*{NUMBER}", answer, flags=re.IGNORECASE)
+        if not found or not 1 <= float(found[-1]) <= 5:
+            return None
+        scores[name] = float(found[-1])
+    return scores
+
+
+def better(answer: str) -> str | None:
+    """first, second or tie, by the last sentence of an answer that says so; None where none does."""
+    verdicts = re.findall(r"(Image 1 is better|Image 2 is better|equally good)", answer, flags=re.IGNORECASE)
+    return {"image 1 is better": "first", "image 2 is better": "second", "equally good": "tie"}[verdicts[-1].lower()] if verdicts else None
