@@ -70,8 +70,8 @@ SHARED_FILES = {
     "diffalign/noising": {"inversion"},
     "diffalign/stabilisers": set(),
     "diffalign/backbones": {"mel", "process", "random_weights", "schedulers", "seeded", "weights"},
-    "diffalign/data/modalities": {"stored"},
-    "diffalign/data/importers": {"captions", "media", "report", "sources"},
+    "diffalign/data/modalities": {"signature", "stored"},
+    "diffalign/data/importers": {"captions", "judged", "media", "report", "sources"},
     "reward_models": {"contract", "frames", "pixels", "pretrained", "vision_language", "waveforms"},
     "pipelines": {
         "bench",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from diffalign.data.importers.media import media_of
+from diffalign.data.importers.judged import Pair, Side, import_rows, number_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport
-from diffalign.data.importers.sources import stream_rows
-from diffalign.data.records import Candidate, Preference
+from diffalign.data.importers.sources import SourceRow, stream_rows
+
+MEANING = "P(chosen preferred), a number in 0 … 1 (0.5 a tie)"
 
 
 def table(
@@ -36,44 +35,12 @@ def table(
     columns = [prompt, chosen, rejected, *([label] if label else [])]
     if len(set(columns)) < len(columns):
         raise ValueError(f"the columns {columns} are not distinct; name one column each for prompt, chosen, rejected and label")
-    if max_samples is not None and max_samples < 1:
-        raise ValueError(f"max_samples is {max_samples}; give 1 or more, or null for all")
+
+    def judge(row: SourceRow) -> Pair:
+        columns = {"chosen": chosen, "rejected": rejected}
+        first, second = (Side(row.values[name], side, tags={"side": side}, column=name) for side, name in columns.items())
+        return Pair(row.values[prompt], first, second, 1.0 if label is None else number_of(row.values, label, MEANING))
+
     advice = "Name your columns in the settings prompt, chosen, rejected, label."
-    for row in stream_rows(source, required=columns, split=split, revision=revision, advice=advice):
-        if max_samples is not None and report.kept >= max_samples:
-            return
-        group_id = f"table-{report.read:07d}"
-        report.read += 1
-        text = row.values[prompt]
-        if not isinstance(text, str) or not text.strip():
-            report.skipped += 1
-            continue
-        try:
-            probability = 1.0 if label is None else _probability(row.values, label)
-            media = [media_of(row.values[name], f"{row.where} {name}", row.folder) for name in (chosen, rejected)]
-        except (ValueError, FileNotFoundError) as error:
-            report.count_broken(row.where, error)
-            continue
-        candidates = tuple(
-            Candidate(f"{group_id}-{side}", group_id, text, image, tags={"side": side})
-            for side, image in zip(("chosen", "rejected"), media, strict=True)
-        )
-        first, second = candidates if probability >= 0.5 else candidates[::-1]
-        preference = Preference(
-            group_id=group_id,
-            prompt=text,
-            samples=(first.candidate_id, second.candidate_id),
-            win_probability=None if probability in (0, 1) else max(probability, 1 - probability),
-            source="table",
-        )
-        yield report.count_kept(ImportedGroup(group_id, text, candidates, (preference,)))
-
-
-def _probability(values: Mapping[str, Any], label: str) -> float:
-    try:
-        probability = float(values[label])
-    except (TypeError, ValueError):
-        probability = math.nan
-    if not 0 <= probability <= 1:
-        raise ValueError(f"{label} is {values[label]!r}; it is P(chosen preferred), a number in 0 … 1 (0.5 a tie)")
-    return probability
+    rows = stream_rows(source, required=columns, split=split, revision=revision, advice=advice)
+    return import_rows("table", rows, judge, report, max_samples)
