@@ -145,7 +145,7 @@ class Preference:
     samples   candidate ids, best first
     kind      "pair": two samples; "list": two or more, ranked; "labelled": each with a label of its own (1 wanted, 0 unwanted)
     labels    (K,) in {0, 1} for "labelled", else None
-    scores    (K,) what the ranking rests on, or None where people ranked
+    scores    (K,) what the ranking rests on (of lists that people ranked: the share of the others that each sample beats), or None
     win_probability   P(first preferred over second) where votes or an importer give one; 0.5 is a tie; None unknown
     segment_labels    per time span of a pair: 1 the first is better, −1 the second, 0 neither; or None
     weight    of the row in the loss, finite and ≥ 0
