@@ -189,7 +189,7 @@ def _imported(group: Group, settings: PairingSettings) -> Iterator[_Proposal]:
     for name in settings.agreement:
         _check_score(group, name)
     place = {name: index for index, name in enumerate(group.ids)}
-    rows = [single for row in group.preferences for single in _singles(row)]
+    rows = [single for row in group.preferences for single in row.singles()]
     for given in sorted(rows, key=lambda row: (row.samples, row.source, row.user or "", row.context or "")):
         missing = [name for name in given.samples if name not in place]
         if missing:
@@ -234,17 +234,6 @@ def _keeps(limits: Mapping[str, float], winner: float, loser: float) -> bool:
         and loser >= limits.get("minimum_loser", -inf)
         and limits.get("minimum_gap", -inf) <= round(winner - loser, 9) <= limits.get("maximum_gap", inf)  # 0.5 − 0.45 is 0.05 to people
     )
-
-
-def _singles(preference: Preference) -> list[Preference]:
-    """One row per sample of a labelled row: a batch needs groups of one size. Any other row as it is."""
-    if preference.labels is None:
-        return [preference]
-    scores = preference.scores
-    return [
-        replace(preference, samples=(sample,), labels=(label,), scores=None if scores is None else scores[place : place + 1])
-        for place, (sample, label) in enumerate(zip(preference.samples, preference.labels, strict=True))
-    ]
 
 
 def _is_across_sources(group: Group, members: Sequence[int]) -> bool:

@@ -33,7 +33,8 @@ IMPORTERS: dict[str, str] = {
     "kto_csv": "Diffusion-KTO (Li et al. 2024): single images labelled exclusive_win, exclusive_lose or intersection",
     "two_folders": "chosen/NAME.png and rejected/NAME.png (or .mp4, .wav, …), captions NAME.txt beside them or one file of prompts",
     "suffix_folder": "NAME_w.png beats NAME_l.png; NAME_e1.png and NAME_e2.png are a tie; captions NAME.txt",
-    "table": "CSV, TSV, JSON, JSONL or Parquet with columns for prompt, chosen, rejected and optionally label (also a hub id)",
+    "table": "CSV, TSV, JSON, JSONL or Parquet with columns for prompt, chosen, rejected and optionally label (also a hub id), or exported",
+    "records": "JSONL of prompts with all their candidates, scores and preferences of any kind, media beside it (an export, or your own)",
 }
 
 

@@ -27,7 +27,7 @@ def audio_alpaca(
     def judge(row: SourceRow) -> Pair:
         tags = tags_of(row.values, (STRATEGY,))
         rejected = Side(row.values["rejected"], "rejected", tags=tags)
-        return Pair(row.values["prompt"], Side(row.values["chosen"], "chosen"), rejected, context=tags.get(STRATEGY))
+        return Pair(row.values["prompt"], Side(row.values["chosen"], "chosen"), rejected, said={"context": tags.get(STRATEGY)})
 
     required = ("prompt", "chosen", "rejected")
     rows = stream_rows(source, required=required, optional=(STRATEGY,), split=split, revision=revision)

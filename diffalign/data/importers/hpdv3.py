@@ -47,7 +47,7 @@ def hpdv3(
             odds = _share(values.get("choice_dist"))
         first, second = sides_of(values, ("path1", "path2"), ("model1", "model2"))
         context = tags_of(values, ("source",)).get("source")
-        return Pair(values["prompt"], first, second, odds, votes=probability is not None, context=context)
+        return Pair(values["prompt"], first, second, odds, votes=probability is not None, said={"context": context})
 
     rows = stream_rows(source, required=REQUIRED, optional=OPTIONAL, split=split, revision=revision)
     return import_rows("hpdv3", rows, judge, report, max_samples, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ class Side:
     media   bytes, {"bytes", "path"}, or a path relative to the row's folder
     end     of its candidate id, after the group's
     column  what messages call it; "": as its end
+    facts   other fields of the Candidate: seed, steps, …
     """
 
     media: Any
     end: str
     model: str = ""
-    seed: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     column: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Pair:
 
     probability   P(first preferred): 1, 0, 0.5 a tie; another is kept as win_probability (votes), of the better one
     votes         whether 1 and 0 are shares of votes as well, and kept as win_probability 1
+    said          other fields of the Preference: context, user, …; they stand over the above
     """
 
     prompt: Any
@@ -45,8 +47,7 @@ class Pair:
     second: Side
     probability: float = 1.0
     votes: bool = False
-    context: str | None = None
-    user: str | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class Ranking:
 
     ranks   one for each side, lower is better; equal ones are tied
     pairs   every two samples as a pair, instead of one list
+    said    other fields of the Preference; `scores` of them stand over the win shares
     """
 
     prompt: Any
     sides: Sequence[Side]
     ranks: Sequence[float]
     pairs: bool = False
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Labelled:
     side: Side
     label: int
     score: float | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 Judged = Pair | Ranking | Labelled
@@ -113,7 +117,7 @@ class Place:
     def candidate(self, prompt: str, side: Side) -> Candidate:
         """The side as a candidate, its medium checked."""
         media = media_of(side.media, f"{self.where} {side.column or side.end}".strip(), self.folder)
-        return Candidate(f"{self.group_id}-{side.end}", self.group_id, prompt, media, model=side.model, seed=side.seed, tags=side.tags)
+        return Candidate(f"{self.group_id}-{side.end}", self.group_id, prompt, media, side.model, tags=side.tags, **side.facts)
 
 
 def pair_group(pair: Pair, at: Place) -> ImportedGroup:
@@ -129,10 +133,8 @@ def pair_group(pair: Pair, at: Place) -> ImportedGroup:
         samples=(first.candidate_id, second.candidate_id),
         win_probability=None if probability in (0, 1) and not pair.votes else max(probability, 1 - probability),
         source=at.source,
-        context=pair.context,
-        user=pair.user,
     )
-    return ImportedGroup(at.group_id, pair.prompt, candidates, (preference,))
+    return ImportedGroup(at.group_id, pair.prompt, candidates, (replace(preference, **pair.said),))
 
 
 def ranked_group(ranking: Ranking, at: Place) -> ImportedGroup:
@@ -145,7 +147,7 @@ def ranked_group(ranking: Ranking, at: Place) -> ImportedGroup:
 
     def said(places: Sequence[int], **values: Any) -> Preference:
         samples = tuple(candidates[place].candidate_id for place in places)
-        return Preference(at.group_id, ranking.prompt, samples, source=at.source, **values)
+        return Preference(at.group_id, ranking.prompt, samples, **{"source": at.source, **values, **ranking.said})
 
     if ranking.pairs:
         tied = {two: ranking.ranks[two[0]] == ranking.ranks[two[1]] for two in combinations(order, 2)}
@@ -157,7 +159,7 @@ def ranked_group(ranking: Ranking, at: Place) -> ImportedGroup:
 
 
 def _are_numbers(values: Any, count: int) -> bool:
-    is_list = isinstance(values, list | tuple) and len(values) == count
+    is_list = isinstance(values, list | tuple | range) and len(values) == count
     return is_list and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
@@ -182,7 +184,7 @@ def labelled_group(labelled: Labelled, at: Place) -> ImportedGroup:
         scores=None if labelled.score is None else (labelled.score,),
         source=at.source,
     )
-    return ImportedGroup(at.group_id, labelled.prompt, (candidate,), (preference,))
+    return ImportedGroup(at.group_id, labelled.prompt, (candidate,), (replace(preference, **labelled.said),))
 
 
 def sides_of(values: Mapping[str, Any], columns: tuple[str, str], models: tuple[str, str] | None = None) -> tuple[Side, Side]:

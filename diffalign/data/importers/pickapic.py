@@ -66,7 +66,7 @@ def _pair(values: Mapping[str, Any]) -> Pair:
         for side in ("0", "1")
     )
     user = values.get("user_id")
-    return Pair(values["caption"], first, second, label, user=None if user is None else str(user))
+    return Pair(values["caption"], first, second, label, said={"user": None if user is None else str(user)})
 
 
 def _bytes(value: Any) -> Any:

@@ -38,7 +38,7 @@ def rapidata(
         if first < 0 or second < 0 or first + second == 0:
             raise ValueError(f"{' and '.join(votes)} are {first} and {second}; they are shares of the votes, and not both 0")
         sides = sides_of(row.values, ("image1", "image2"), ("model1", "model2"))
-        return Pair(row.values["prompt"], *sides, probability=first / (first + second), votes=True, context=aspect)
+        return Pair(row.values["prompt"], *sides, probability=first / (first + second), votes=True, said={"context": aspect})
 
     required = ("prompt", "image1", "image2", *votes)
     rows = stream_rows(source, required=required, optional=("model1", "model2"), split=split, revision=revision)

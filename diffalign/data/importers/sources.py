@@ -145,8 +145,12 @@ def _hub_rows(
     if rows.features is not None:
         check_columns(list(rows.features), required, repr(source), advice)
         for name, feature in rows.features.items():
-            if isinstance(feature, datasets.Image | datasets.Audio | datasets.Video):
+            kinds = (datasets.Image, datasets.Audio, datasets.Video)
+            inner: Any = getattr(feature, "feature", None)  # of a list
+            if isinstance(feature, kinds):
                 rows = rows.cast_column(name, type(feature)(decode=False))  # bytes, which our own checks then decode
+            elif isinstance(inner, kinds):
+                rows = rows.cast_column(name, datasets.Sequence(type(inner)(decode=False)))
         if wanted is not None:
             rows = rows.select_columns([name for name in wanted if name in rows.features])
     for index, values in enumerate(rows):

@@ -41,7 +41,7 @@ def videoalign(
             Side(row.values[f"path_{end}"], end, tags=tags_of(row.values, (f"fps_{end}", f"num_frames_{end}")), column=f"path_{end}")
             for end in ("A", "B")
         )
-        return Pair(row.values["prompt"], first, second, PREFERRED[verdict], context=aspect)
+        return Pair(row.values["prompt"], first, second, PREFERRED[verdict], said={"context": aspect})
 
     required = ("path_A", "path_B", "prompt", aspect)
     optional = ("fps_A", "num_frames_A", "fps_B", "num_frames_B")
