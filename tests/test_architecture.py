@@ -93,6 +93,7 @@ SHARED_FILES = {
         "methods_table",
         "model",
         "progress",
+        "prompt_files",
         "prompts",
         "report",
         "result_table",
