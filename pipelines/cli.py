@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -179,6 +180,23 @@ def bench(
         from pipelines.config import read_section
 
         print(run_bench(what, read_section(Bench, overrides or ())))
+
+
+@app.command()
+def export(
+    config: ConfigPath,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="a new folder")],
+    overrides: Overrides = None,
+    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="parquet (datasets opens it) or jsonl (people do)")] = "parquet",
+    licence: Annotated[str | None, typer.Option("--license", metavar="NAME", help="of the set, for its card")] = None,
+    traceback: Traceback = False,
+) -> None:
+    """Write the run's preferences as a set that others open, with media and a card."""
+    with clear_errors(traceback):
+        from pipelines.config import load_config
+        from pipelines.export import run as run_export
+
+        run_export(load_config(config, overrides or ()), to, form=form, licence=licence, progress=_progress())
 
 
 @app.command()

@@ -1,48 +1,60 @@
-"""The prompts of a stage: drawn from a miniature world, read from a file, or written in the config."""
+"""The prompts of a stage: drawn from a miniature world, read from a file or a hub, or written in the config."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from pipelines.config import Section
+from pipelines.prompt_files import FILES, Columns, read_hub_prompts, read_prompts
 from reward_models.worlds import WORLDS, load_world
 
-FILES = (".txt", ".jsonl", ".csv", ".parquet")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+GIVEN = ("world", "file", "hub", "texts")
 
 
 class Prompts(Section):
-    """Where the prompts come from: exactly one of `world` (with count), `file` and `texts`."""
+    """Where the prompts come from: exactly one of `world` (with count), `file`, `hub` and `texts`."""
 
     world: str | None = None
-    split: str = "train"
+    split: str = "train"  # of a world, or of a set on a hub
     seed: int | None = Field(default=None, ge=0)  # of the draw from a world; default: the run's seed
-    file: Path | None = None
-    column: str = "prompt"  # of .jsonl, .csv and .parquet
+    file: Path | None = None  # see pipelines/prompt_files.py; or a folder of .json, one for each style
+    hub: str | None = Field(default=None, exclude_if=lambda name: name is None)  # owner/name
+    revision: str | None = Field(default=None, exclude_if=lambda name: name is None)  # of the set on the hub
+    column: str = "prompt"  # of files with columns, and of a hub; PartiPrompts' own name is known
+    tags: tuple[str, ...] | None = Field(default=None, exclude_if=lambda names: names is None)  # columns; default: those of PartiPrompts
     texts: tuple[str, ...] | None = None
-    count: int | None = Field(default=None, ge=1)  # from a world: how many; from a file: the first so many, default all
+    count: int | None = Field(default=None, ge=1)  # from a world: how many; from a file or a hub: the first so many, default all
 
     @model_validator(mode="after")
     def _has_one_origin(self) -> Prompts:
-        given = [name for name in ("world", "file", "texts") if getattr(self, name) is not None]
+        given = [name for name in GIVEN if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of world, file and texts; got {' and '.join(given) or 'none of them'}")
+            raise ValueError(f"give exactly one of world, file, hub and texts; got {' and '.join(given) or 'none of them'}")
         if self.world is not None and self.world not in WORLDS:
             raise ValueError(f"unknown world {self.world!r}; choose one of: {', '.join(WORLDS)}")
         if self.world is not None and self.count is None:
             raise ValueError("prompts from a world need a count, for example count: 256")
-        if self.file is not None and self.file.suffix.lower() not in FILES:
-            raise ValueError(f"cannot read prompts from {str(self.file)!r}; known endings: {', '.join(FILES)}")
+        if self.file is not None and self.file.suffix.lower() not in (*FILES, ""):
+            raise ValueError(f"cannot read prompts from {str(self.file)!r}; known endings: {', '.join(FILES)}, or none: a folder of .json")
+        if self.hub is not None and not HUB_ID.fullmatch(self.hub):
+            raise ValueError(f"hub is {self.hub!r}; give the name of a set, owner/name, or a file: file: {self.hub}")
+        if self.revision is not None and self.hub is None:
+            raise ValueError(f"revision {self.revision!r} is of a set on a hub, and there is none; remove it, or give hub: owner/name")
         return self
+
+    @property
+    def columns(self) -> Columns:
+        """Which columns are read."""
+        return Columns(self.column, self.tags)
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,10 @@ def load_prompts(prompts: Prompts, seed: int) -> list[Prompt]:
         rows = [(prompt.text, {"task": prompt.task, "split": prompts.split}) for prompt in drawn]
         origin = f"the world {prompts.world!r}"
     elif prompts.file is not None:
-        rows, origin = list(_read_file(prompts.file, prompts.column)), str(prompts.file)
+        rows, origin = list(read_prompts(prompts.file, prompts.columns)), str(prompts.file)
+    elif prompts.hub is not None:
+        found = read_hub_prompts(prompts.hub, prompts.columns, prompts.split, prompts.revision)
+        rows, origin = list(islice(found, prompts.count)), prompts.hub
     else:
         rows, origin = [(text, {}) for text in prompts.texts or ()], "prompts.texts"
     if prompts.count is not None:
@@ -94,71 +109,3 @@ def refuse_long_prompts(prompts: list[str], backbone: Any) -> None:
             f"{len(long)} of {len(prompts)} prompts are longer than the {backbone.token_limit} tokens the text encoder takes: {shown}; "
             "shorten them, or allow the cut with long_prompts: truncate"
         )
-
-
-def _read_file(path: Path, column: str) -> Iterator[tuple[str, dict[str, str]]]:
-    path = path.expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"prompt file {str(path)!r} does not exist or is not a file; check the path (it is read from {Path.cwd()})")
-    if path.suffix.lower() == ".parquet":
-        from diffalign.data.shards import open_parquet, read_file
-
-        fix = "check prompts.file, or write it again"
-        with open_parquet(path, fix=fix) as file:
-            _check_column(column, file.schema_arrow.names, path)
-        for number, row in enumerate(read_file(path, [column], fix=fix), 1):
-            yield _text(row[column], path, number), {}
-        return
-    try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    match path.suffix.lower():
-        case ".txt":
-            for line in _lines(content):
-                yield line.strip(), {}
-        case ".jsonl":
-            for number, line in enumerate(_lines(content), 1):
-                yield _text(_from_json(line, column, path, number), path, number), {}
-        case _:
-            yield from _read_csv(content, column, path)
-
-
-def _lines(content: str) -> list[str]:
-    """The lines of a file; unlike str.splitlines, U+2028 and its like are part of a line."""
-    *lines, last = re.split(r"\r?\n", content)
-    return [*lines, last] if last else lines
-
-
-def _read_csv(content: str, column: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    try:
-        table = csv.DictReader(StringIO(content, newline=""), strict=True)
-        _check_column(column, list(table.fieldnames or ()), path)
-        for number, row in enumerate(table, 1):
-            yield _text(row[column], path, number), {}
-    except csv.Error as error:
-        raise ValueError(f"{path} is not readable CSV: {error}") from None
-
-
-def _from_json(line: str, column: str, path: Path, number: int) -> Any:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}, line {number}: not JSON ({error}); each line is an object like {{{column!r}: '…'}} or a string"
-        ) from None
-    if isinstance(row, dict):
-        _check_column(column, list(row), path)
-        return row[column]
-    return row
-
-
-def _check_column(column: str, known: list[str], path: Path) -> None:
-    if column not in known:
-        raise ValueError(f"{path} has no column {column!r}; it has: {', '.join(map(str, known)) or 'none'}; choose with prompts.column")
-
-
-def _text(value: Any, path: Path, number: int) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{path}, row {number}: the prompt is {value!r}, not text")
-    return value

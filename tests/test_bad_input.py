@@ -137,7 +137,7 @@ def test_prompts(config: Path, run: Path, tmp_path: Path) -> None:
     refused("generate", config, new, f"generate.prompts={{file: {tmp_path}/empty.txt}}", told=("empty.txt", "holds no prompts"))
     refused("generate", config, new, f"generate.prompts={{file: {tmp_path}/no.txt}}", told=("no.txt", "does not exist", "check the path"))
     refused("generate", config, new, "generate.prompts={texts: [a, ' ']}", told=("prompt 2", "blank", "remove it"))
-    refused("generate", config, new, "generate.prompts={file: prompts.pdf}", told=("'prompts.pdf'", ".txt, .jsonl, .csv, .parquet"))
+    refused("generate", config, new, "generate.prompts={file: prompts.pdf}", told=("'prompts.pdf'", ".txt, .jsonl, .json, .csv"))
     long = "a red circle and a blue square and two green stars and a white circle"
     refused(
         "generate",

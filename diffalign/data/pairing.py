@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
+from itertools import combinations
 from math import inf
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from diffalign.data.filters import Judged, meeting_objection, objection, split_group
 from diffalign.data.groups import Group, group_candidates
 from diffalign.data.pairing_settings import PairingSettings
+from diffalign.data.ranked_lists import shortened, spread, tied_places, untied
 from diffalign.data.records import Kind, Preference
 from diffalign.data.set_filters import set_objections
 
@@ -169,13 +170,11 @@ def _ruled(group: Group, settings: PairingSettings, set_aside: Counter[str]) -> 
     for part in split.parts:
         ranked = sorted(part, key=lambda index: (-values[index], group.ids[index]))
         for members in rule.propose(ranked, group):
-            tied = _tied(members, values)
+            tied = tied_places([values[index] for index in members])
             if rule.kind == "list" and settings.ties == "drop":
-                # A list is thinned to its distinct scores; it is a tie as a whole only where all are equal.
-                members = tuple(index for index in members if index not in tied) if len(tied) < len(members) - 1 else members
+                members = tuple(members[place] for place in untied(tied, len(members)))
             judged = _judge(group, members, values, settings)
-            if settings.length is not None and len(members) >= settings.length:
-                members = _spread(members, settings.length)
+            members = tuple(members[place] for place in spread(len(members), settings.length))
             yield _Proposal(
                 preference=_preference(group, members, values, judged, settings),
                 is_across_sources=_is_across_sources(group, members),
@@ -190,25 +189,30 @@ def _imported(group: Group, settings: PairingSettings) -> Iterator[_Proposal]:
     for name in settings.agreement:
         _check_score(group, name)
     place = {name: index for index, name in enumerate(group.ids)}
-    rows = [single for row in group.preferences for single in _singles(row)]
-    for preference in sorted(rows, key=lambda row: (row.samples, row.source, row.user or "", row.context or "")):
-        missing = [name for name in preference.samples if name not in place]
+    rows = [single for row in group.preferences for single in row.singles()]
+    for given in sorted(rows, key=lambda row: (row.samples, row.source, row.user or "", row.context or "")):
+        missing = [name for name in given.samples if name not in place]
         if missing:
             raise ValueError(
                 f"a preference of group {group.group_id!r} names {missing}, which the group lacks; it has: {', '.join(group.ids)}"
             )
-        members = tuple(place[name] for name in preference.samples)
-        best, worst = members[0], members[-1]
-        is_tie = preference.win_probability == 0.5
+        tied = tied_places(given.scores or ()) if given.kind == "list" else set()
+        thin = given.kind == "list" and settings.ties == "drop"
+        preference = shortened(given, untied(tied, len(given.samples))) if thin else given
+        best, worst, count = place[preference.samples[0]], place[preference.samples[-1]], len(preference.samples)
+        is_tie = preference.win_probability == 0.5 or 0 < len(tied) == len(given.samples) - 1
         if preference.scores is not None and len(preference.samples) > 1:
             gap, winner = preference.scores[0] - preference.scores[-1], preference.scores[0]
         else:
             gap, winner = (None if preference.win_probability is None else abs(2 * preference.win_probability - 1)), None
         agreement = tuple(_number(group.scores[name][best]) - _number(group.scores[name][worst]) for name in settings.agreement)
-        judged = Judged(gap, winner, agreement, is_tie, len(members))
+        judged = Judged(gap, winner, agreement, is_tie, count)
         unscored = any(not np.isfinite(difference) for difference in agreement)
+        if given.kind == "list":
+            preference = shortened(preference, spread(count, settings.length))
+        members = tuple(place[name] for name in preference.samples)
         reason = "unscored" if unscored else meeting_objection(group, members, settings) or objection(judged, settings)
-        yield _Proposal(preference, _is_across_sources(group, members), judged, int(is_tie), reason)
+        yield _Proposal(preference, _is_across_sources(group, members), judged, len(tied) or int(is_tie), reason)
 
 
 def _judge(group: Group, members: Sequence[int], values: Sequence[float], settings: PairingSettings) -> Judged:
@@ -230,22 +234,6 @@ def _keeps(limits: Mapping[str, float], winner: float, loser: float) -> bool:
         and loser >= limits.get("minimum_loser", -inf)
         and limits.get("minimum_gap", -inf) <= round(winner - loser, 9) <= limits.get("maximum_gap", inf)  # 0.5 − 0.45 is 0.05 to people
     )
-
-
-def _spread(members: Sequence[int], length: int) -> tuple[int, ...]:
-    """`length` ≥ 2 of at least as many members: the first, the last, and evenly spread ranks between, rounded to the better."""
-    return tuple(members[place * (len(members) - 1) // (length - 1)] for place in range(length))
-
-
-def _singles(preference: Preference) -> list[Preference]:
-    """One row per sample of a labelled row: a batch needs groups of one size. Any other row as it is."""
-    if preference.labels is None:
-        return [preference]
-    scores = preference.scores
-    return [
-        replace(preference, samples=(sample,), labels=(label,), scores=None if scores is None else scores[place : place + 1])
-        for place, (sample, label) in enumerate(zip(preference.samples, preference.labels, strict=True))
-    ]
 
 
 def _is_across_sources(group: Group, members: Sequence[int]) -> bool:
@@ -287,11 +275,6 @@ def _controlled(preference: Preference, draw: int, settings: PairingSettings) ->
     if preference.labels is not None:
         return replace(preference, labels=tuple(1 - label for label in preference.labels))
     return replace(preference, samples=preference.samples[::-1])
-
-
-def _tied(members: Sequence[int], values: Sequence[float]) -> set[int]:
-    """Members whose score the one before them has."""
-    return {later for earlier, later in pairwise(members) if values[earlier] == values[later]}
 
 
 def _number(value: float | None) -> float:

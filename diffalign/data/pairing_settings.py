@@ -31,8 +31,9 @@ class PairingSettings:
                     more than span_margin, −1 where its second is, else 0. Then it is a tie only where all spans are
     span_margin     in the units of `spans`
     minimum_judged  a pair with a smaller share of spans that are not 0 is dropped (DenseDPO: 0.2)
-    length          ranked_list: samples of every list, the best, the worst and evenly spread ranks between; a group that has fewer, after
-                    `ties` and `deduplicate`, is dropped. None: all there are, so that lists may differ in length, and training needs one
+    length          ranked_list, imported: samples of every list, the best, the worst and evenly spread ranks between; a group that has
+                    fewer, after `ties` and `deduplicate`, is dropped. None: all there are, so that lists may differ in length, and
+                    training needs one
     ties            gap exactly 0: "drop", or "keep" as a pair with win_probability 0.5. A ranked list loses or keeps its tied samples.
     deduplicate     of identical media in a group, keep the first id
     same_source     pair only samples of one model (pains 10, 33)
@@ -118,7 +119,7 @@ class PairingSettings:
             raise ValueError(f"span_margin is {self.span_margin}; it is finite and ≥ 0")
         if not 0 <= self.minimum_judged <= 1:
             raise ValueError(f"minimum_judged is {self.minimum_judged}; a share of the spans lies in 0 … 1")
-        if self.length is not None and self.rule != "ranked_list":
+        if self.length is not None and self.rule not in ("ranked_list", "imported"):
             raise ValueError(f"length {self.length} belongs to rule 'ranked_list', not {self.rule!r}; remove it, or choose that rule")
         if self.length is not None and self.length < 2:
             raise ValueError(f"length is {self.length}; a list has 2 samples or more: give such a number, or null for all samples")

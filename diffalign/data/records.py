@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, Literal
@@ -145,7 +145,7 @@ class Preference:
     samples   candidate ids, best first
     kind      "pair": two samples; "list": two or more, ranked; "labelled": each with a label of its own (1 wanted, 0 unwanted)
     labels    (K,) in {0, 1} for "labelled", else None
-    scores    (K,) what the ranking rests on, or None where people ranked
+    scores    (K,) what the ranking rests on (of lists that people ranked: the share of the others that each sample beats), or None
     win_probability   P(first preferred over second) where votes or an importer give one; 0.5 is a tie; None unknown
     segment_labels    per time span of a pair: 1 the first is better, −1 the second, 0 neither; or None
     weight    of the row in the loss, finite and ≥ 0
@@ -186,6 +186,16 @@ class Preference:
             raise ValueError(f"{where}: weight {self.weight}; it is finite and ≥ 0")
         if self.segment_labels is not None and not set(self.segment_labels) <= {-1, 0, 1}:
             raise ValueError(f"{where}: segment_labels {list(self.segment_labels)}; each is −1, 0 or 1")
+
+    def singles(self) -> list[Preference]:
+        """One row per sample of a labelled row: a batch needs groups of one size. Any other row as it is."""
+        if self.labels is None:
+            return [self]
+        scores = self.scores
+        return [
+            replace(self, samples=(sample,), labels=(label,), scores=None if scores is None else scores[place : place + 1])
+            for place, (sample, label) in enumerate(zip(self.samples, self.labels, strict=True))
+        ]
 
     def to_row(self) -> dict[str, Any]:
         """A row of PREFERENCES."""

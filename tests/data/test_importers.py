@@ -127,7 +127,7 @@ def test_pickapic_reads_images_in_the_struct_of_datasets(tmp_path):
 
 
 def test_pickapic_streams_and_stops(tmp_path, monkeypatch):
-    import diffalign.data.importers.pickapic as module
+    import diffalign.data.importers.judged as module
 
     decoded = []
     original = module.media_of
@@ -286,14 +286,14 @@ def test_two_folders_count_what_is_missing(tmp_path):
     assert (report.read, report.kept, report.broken) == (5, 1, 4)
     reasons = " | ".join(report.reasons)
     for part in (
-        "a: the rejected image is missing",
+        "a: the rejected file is missing",
         "rejected/b' cannot be read",
         "c: no caption; write c.txt",
-        "e: the chosen image is missing",
+        "e: the chosen file is missing",
     ):
         assert part in reasons
     (tmp_path / "few.txt").write_text("one\n")
-    with pytest.raises(ValueError, match="has 1 prompts for 5 images; give one line per image"):
+    with pytest.raises(ValueError, match="has 1 prompts for 5 files; give one line per file"):
         read("two_folders", tmp_path, prompts="few.txt")
     with pytest.raises(PermissionError, match="lies outside"):
         read("two_folders", tmp_path, prompts="../few.txt")
@@ -490,9 +490,7 @@ def test_every_importer_refuses_what_it_cannot_use(tmp_path, name):
 
 
 def test_unknown_importers_name_the_nearest():
-    with pytest.raises(
-        ValueError, match=r"unknown importer 'pick_a_pic' \(did you mean 'pickapic'\?\); choose one of: pickapic, two_folders"
-    ):
+    with pytest.raises(ValueError, match=r"unknown importer 'pick_a_pic' \(did you mean 'pickapic'\?\); choose one of: pickapic, hpdv2"):
         build_import("pick_a_pic", "somewhere")
 
 

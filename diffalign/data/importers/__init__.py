@@ -19,9 +19,22 @@ __all__ = ["IMPORTERS", "Import", "ImportReport", "ImportedGroup", "build_import
 
 IMPORTERS: dict[str, str] = {
     "pickapic": "Pick-a-Pic v1, v2 or a copy of its columns: Parquet folder, glob, file or hub id; ties kept, URLs never fetched",
-    "two_folders": "chosen/NAME.png and rejected/NAME.png, captions NAME.txt beside them or one file of prompts",
+    "hpdv2": "HPDv2 (Wu et al. 2023): pairs of train.json (file_path or image_path), ranked lists of test.json",
+    "hpdv3": "HPDv3, HPDv3++ (Ma et al. 2025): pairs, path1 preferred; confidence or choice_dist as probability on request",
+    "imagerewarddb": "ImageRewardDB (Xu et al. 2023): one row per image, ranked within its prompt_id; ties kept",
+    "rapidata": "Rapidata's pairs: shares of weighted votes as win_probability, for overall, alignment or coherence",
+    "align_anything": "align-anything (Ji et al. 2024), text to image, audio or video: response_1 or response_2 preferred",
+    "vision_reward": "VisionRewardDB (Xu et al. 2024): single images or videos with a checklist, labelled; pairs by standard_answer",
+    "videoalign": "VideoAlign (Liu et al. 2025): CSV of pairs of videos; VQ, MQ or TA, same is a tie",
+    "videodpo": "VideoDPO (Liu et al. 2024): video1 preferred to video2",
+    "videofeedback": "VideoFeedback (He et al. 2024): single videos with scores from 1 to 4, labelled by a threshold",
+    "audio_alpaca": "Audio-Alpaca (Majumder et al. 2024): chosen and rejected sounds, strategy kept",
+    "crpo": "CRPO of TangoFlux (Hung et al. 2024): captions, chosen and reject sounds",
+    "kto_csv": "Diffusion-KTO (Li et al. 2024): single images labelled exclusive_win, exclusive_lose or intersection",
+    "two_folders": "chosen/NAME.png and rejected/NAME.png (or .mp4, .wav, …), captions NAME.txt beside them or one file of prompts",
     "suffix_folder": "NAME_w.png beats NAME_l.png; NAME_e1.png and NAME_e2.png are a tie; captions NAME.txt",
-    "table": "CSV, TSV, JSON, JSONL or Parquet with columns for prompt, chosen, rejected and optionally label (also a hub id)",
+    "table": "CSV, TSV, JSON, JSONL or Parquet with columns for prompt, chosen, rejected and optionally label (also a hub id), or exported",
+    "records": "JSONL of prompts with all their candidates, scores and preferences of any kind, media beside it (an export, or your own)",
 }
 
 

@@ -1,4 +1,4 @@
-"""Captions of images in folders: NAME.txt beside the image, or one file of prompts."""
+"""Media in folders and their captions: NAME.txt beside the file, or one file of prompts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 
 from diffalign.data.importers.sources import check_columns, csv_rows, json_rows
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
+    *(".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"),
+)
 
 
-def image_files(folder: Path) -> dict[str, Path]:
-    """The images of a folder and its subfolders: name (relative, without suffix, with /) → path, sorted."""
+def media_files(folder: Path) -> dict[str, Path]:
+    """The images, videos and sounds of a folder and its subfolders: name (relative, without suffix, with /) → path, sorted."""
     if not folder.is_dir():
         raise FileNotFoundError(f"folder {str(folder)!r} does not exist; check the path")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith("."):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in found:
                 raise ValueError(f"{str(path)!r} and {found[name].name!r} have the same name without suffix; rename one of them")
@@ -44,7 +48,7 @@ def read_prompts(path: Path, names: Sequence[str]) -> Mapping[str, str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         if len(lines) != len(names):
             raise ValueError(
-                f"{str(path)!r} has {len(lines)} prompts for {len(names)} images; give one line per image in sorted order, or a .csv"
+                f"{str(path)!r} has {len(lines)} prompts for {len(names)} files; give one line per file in sorted order, or a .csv"
             )
         return dict(zip(names, lines, strict=True))
     if suffix in (".csv", ".tsv"):

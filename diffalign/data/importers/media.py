@@ -5,27 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffalign.data.modalities.image import Image
+from diffalign.data.modalities import Media, media_class
+from diffalign.data.modalities.signature import modality_of_file
+from diffalign.data.modalities.stored import stored_bytes, stored_path
 
 
-def media_of(value: Any, where: str, folder: Path | None = None) -> Image:
-    """The checked image of a column's value: bytes, {"bytes", "path"}, or a path relative to `folder`.
+def media_of(value: Any, where: str, folder: Path | None = None) -> Media:
+    """The checked image, video or sound of a column's value: bytes, {"bytes", "path"}, or a path relative to `folder`.
 
-    Raises ValueError on missing or corrupt media (FileNotFoundError for a missing file), PermissionError on a path that leaves the folder.
+    What it is, its bytes say. Raises ValueError on missing or corrupt media (FileNotFoundError for a missing file), PermissionError on a
+    path that leaves the folder.
     """
     if isinstance(value, dict):
         inner = value.get("bytes")
         value = inner if inner is not None else value.get("path")
     if isinstance(value, bytes):
-        image = Image.from_bytes(value, name=where)
+        stored_bytes("media", value, name=where)  # refuses what is empty
+        item = media_class(modality_of_file(value, where)).from_bytes(value, name=where)
     elif isinstance(value, str) and value:
-        image = Image.from_path(inside(folder, value, where))
+        path = inside(folder, value, where)
+        stored_path("media", path)  # refuses what is no file
+        item = media_class(modality_of_file(path, where)).from_path(path)
     else:
         raise ValueError(
             f"{where}: no media (got {'nothing' if value in (None, '') else type(value).__name__}); expected bytes or a relative path"
         )
-    image.check()
-    return image
+    item.check()
+    return item
 
 
 def inside(folder: Path | None, name: str, where: str) -> Path:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from diffalign.data.importers.media import media_of
+from diffalign.data.importers.judged import Pair, Side, import_rows, tags_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport
-from diffalign.data.importers.sources import check_columns, stream_rows
-from diffalign.data.records import Candidate, Preference
+from diffalign.data.importers.sources import SourceRow, check_columns, stream_rows
 
 REQUIRED = ("caption", "jpg_0", "jpg_1", "label_0")
 OPTIONAL = (
@@ -36,58 +35,38 @@ def pickapic(
     """
     conditions = {name: allowed if isinstance(allowed, list | tuple) else [allowed] for name, allowed in (where or {}).items()}
     check_columns((*REQUIRED, *OPTIONAL), list(conditions), "the filter `where`: Pick-a-Pic")
-    if max_samples is not None and max_samples < 1:
-        raise ValueError(f"max_samples is {max_samples}; give 1 or more, or null for all")
-    for row in stream_rows(source, required=(*REQUIRED, *conditions), optional=OPTIONAL, split=split, revision=revision, advice=NO_URLS):
-        if max_samples is not None and report.kept >= max_samples:
-            return
-        values, number = row.values, report.read
-        report.read += 1
-        if not _wanted(values, conditions):
-            report.skipped += 1
-            continue
-        try:
-            group = _group(values, f"pickapic-{number:07d}", row.where)
-        except ValueError as error:
-            report.count_broken(row.where, error)
-            continue
-        yield report.count_kept(group)
+
+    def judge(row: SourceRow) -> Pair | None:
+        return _pair(row.values) if _wanted(row.values, conditions) else None
+
+    rows = stream_rows(source, required=(*REQUIRED, *conditions), optional=OPTIONAL, split=split, revision=revision, advice=NO_URLS)
+    return import_rows("pickapic", rows, judge, report, max_samples)
 
 
 def _wanted(values: Mapping[str, Any], conditions: Mapping[str, Sequence[Any]]) -> bool:
     labelled = values.get("has_label") is not False
-    return labelled and bool((values["caption"] or "").strip()) and all(values[name] in allowed for name, allowed in conditions.items())
+    return labelled and all(values[name] in allowed for name, allowed in conditions.items())
 
 
-def _group(values: Mapping[str, Any], group_id: str, where: str) -> ImportedGroup:
+def _pair(values: Mapping[str, Any]) -> Pair:
     label = values["label_0"]
     if label not in (0, 0.5, 1):
         raise ValueError(f"label_0 is {label!r}; it is 1 (first preferred), 0 (second) or 0.5 (tie)")
     other = values.get("label_1")
     if other is not None and other != 1 - label:
         raise ValueError(f"label_0 {label} and label_1 {other} do not add up to 1")
-    candidates = tuple(
-        Candidate(
-            candidate_id=f"{group_id}-{side}",
-            group_id=group_id,
-            prompt=values["caption"],
-            media=media_of(_bytes(values[f"jpg_{side}"]), f"{where} jpg_{side}"),
+    first, second = (
+        Side(
+            _bytes(values[f"jpg_{side}"]),
+            side,
             model=values.get(f"model_{side}") or "",
-            tags={name: str(values[name]) for name in (f"image_{side}_uid", "ranking_id", "created_at") if values.get(name) is not None},
+            tags=tags_of(values, (f"image_{side}_uid", "ranking_id", "created_at")),
+            column=f"jpg_{side}",
         )
-        for side in (0, 1)
+        for side in ("0", "1")
     )
-    first, second = (1, 0) if label == 0 else (0, 1)
     user = values.get("user_id")
-    preference = Preference(
-        group_id=group_id,
-        prompt=values["caption"],
-        samples=(candidates[first].candidate_id, candidates[second].candidate_id),
-        win_probability=0.5 if label == 0.5 else None,
-        source="pickapic",
-        user=None if user is None else str(user),
-    )
-    return ImportedGroup(group_id, values["caption"], candidates, (preference,))
+    return Pair(values["caption"], first, second, label, said={"user": None if user is None else str(user)})
 
 
 def _bytes(value: Any) -> Any:

@@ -15,6 +15,7 @@ from diffalign.data.shards import open_parquet, read_file
 
 FETCH_AGAIN = "fetch it again, or check the path"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+Column = str | tuple[str, ...]  # a name, or several of which one is enough
 SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
 
 
@@ -30,7 +31,7 @@ class SourceRow:
 def stream_rows(
     source: str,
     *,
-    required: Sequence[str],
+    required: Sequence[Column],
     optional: Sequence[str] | None = (),
     split: str = "train",
     revision: str | None = None,
@@ -38,9 +39,10 @@ def stream_rows(
 ) -> Iterator[SourceRow]:
     """Rows of `source`, a few at a time, with the required and those of the optional columns that exist (None: every column).
 
+    required   names; of a tuple of names one is enough
     Raises FileNotFoundError where there is nothing, ValueError naming the missing columns with the expected ones (and `advice`).
     """
-    wanted = None if optional is None else [*required, *optional]
+    wanted = None if optional is None else [*(name for entry in required for name in alternatives(entry)), *optional]
     paths = source_paths(source)
     if not paths:
         yield from _hub_rows(source, required, wanted, split, revision, advice)
@@ -72,17 +74,23 @@ def source_paths(source: str) -> list[Path]:
     raise FileNotFoundError(f"{source!r} is no file, folder, pattern or hub id (owner/name); check the path")
 
 
-def check_columns(found: Sequence[str], required: Sequence[str], where: str, advice: str = "") -> None:
+def alternatives(entry: Column) -> tuple[str, ...]:
+    """The names of a column, of which one is enough."""
+    return (entry,) if isinstance(entry, str) else entry
+
+
+def check_columns(found: Sequence[str], required: Sequence[Column], where: str, advice: str = "") -> None:
     """ValueError naming the missing columns, the expected and the found ones."""
-    missing = [name for name in required if name not in found]
+    missing = [entry for entry in required if not set(alternatives(entry)) & set(found)]
     if missing:
+        lacks, expected = (", ".join(" or ".join(alternatives(entry)) for entry in entries) for entries in (missing, required))
         raise ValueError(
-            f"{where} lacks the columns {', '.join(missing)}; expected {', '.join(required)}, found {', '.join(map(str, found)) or 'none'}."
+            f"{where} lacks the columns {lacks}; expected {expected}, found {', '.join(map(str, found)) or 'none'}."
             f"{' ' + advice if advice else ''}"
         )
 
 
-def _file_rows(path: Path, required: Sequence[str], wanted: Sequence[str] | None, advice: str) -> Iterator[Mapping[str, Any]]:
+def _file_rows(path: Path, required: Sequence[Column], wanted: Sequence[str] | None, advice: str) -> Iterator[Mapping[str, Any]]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         yield from _parquet_rows(path, required, wanted, advice)
@@ -94,7 +102,7 @@ def _file_rows(path: Path, required: Sequence[str], wanted: Sequence[str] | None
             yield values
 
 
-def _parquet_rows(path: Path, required: Sequence[str], wanted: Sequence[str] | None, advice: str) -> Iterator[Mapping[str, Any]]:
+def _parquet_rows(path: Path, required: Sequence[Column], wanted: Sequence[str] | None, advice: str) -> Iterator[Mapping[str, Any]]:
     with open_parquet(path, fix=FETCH_AGAIN) as file:
         found = file.schema_arrow.names
     check_columns(found, required, repr(str(path)), advice)
@@ -102,7 +110,7 @@ def _parquet_rows(path: Path, required: Sequence[str], wanted: Sequence[str] | N
     yield from read_file(path, columns, fix=FETCH_AGAIN)
 
 
-def csv_rows(path: Path, required: Sequence[str], advice: str, delimiter: str) -> Iterator[Mapping[str, Any]]:
+def csv_rows(path: Path, required: Sequence[Column], advice: str, delimiter: str) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
@@ -127,7 +135,7 @@ def json_rows(path: Path, *, lines: bool) -> Iterator[Mapping[str, Any]]:
 
 
 def _hub_rows(
-    source: str, required: Sequence[str], wanted: Sequence[str] | None, split: str, revision: str | None, advice: str
+    source: str, required: Sequence[Column], wanted: Sequence[str] | None, split: str, revision: str | None, advice: str
 ) -> Iterator[SourceRow]:
     try:
         import datasets
@@ -137,8 +145,12 @@ def _hub_rows(
     if rows.features is not None:
         check_columns(list(rows.features), required, repr(source), advice)
         for name, feature in rows.features.items():
-            if isinstance(feature, datasets.Image):
-                rows = rows.cast_column(name, datasets.Image(decode=False))  # bytes, which our own checks then decode
+            kinds = (datasets.Image, datasets.Audio, datasets.Video)
+            inner: Any = getattr(feature, "feature", None)  # of a list
+            if isinstance(feature, kinds):
+                rows = rows.cast_column(name, type(feature)(decode=False))  # bytes, which our own checks then decode
+            elif isinstance(inner, kinds):
+                rows = rows.cast_column(name, datasets.Sequence(type(inner)(decode=False)))
         if wanted is not None:
             rows = rows.select_columns([name for name in wanted if name in rows.features])
     for index, values in enumerate(rows):

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
 
-from diffalign.data.importers.captions import image_files, read_caption
+from diffalign.data.importers.captions import media_files, read_caption
 from diffalign.data.importers.media import media_of
-from diffalign.data.importers.report import ImportedGroup, ImportReport
+from diffalign.data.importers.report import ImportedGroup, ImportReport, check_count, import_each
 from diffalign.data.records import Candidate, Preference
 
 NAME = re.compile(r"(?P<name>.+)_(?P<side>[wle])(?P<number>\d*)", re.DOTALL)
@@ -19,30 +19,27 @@ def suffix_folder(source: str, *, report: ImportReport, max_samples: int | None 
     """One group per NAME, in sorted order: every _w beats every _l, and the _e of a name are ties of one another.
 
     Several of a kind are numbered: NAME_w1.png, NAME_w2.png, NAME_e1.png, NAME_e2.png. The caption is NAME.txt, or else the NAME_w.txt
-    beside an image. Images with another ending are skipped; a name without partner or caption counts as broken.
+    beside a file. Files with another ending are skipped; a name without partner or caption counts as broken.
     max_samples   stop after so many names kept
     """
-    if max_samples is not None and max_samples < 1:
-        raise ValueError(f"max_samples is {max_samples}; give 1 or more, or null for all")
+    check_count(max_samples)
     root = Path(source).expanduser()
     groups: dict[str, dict[str, list[tuple[str, Path]]]] = {}
-    for stem, path in image_files(root).items():
+    for stem, path in media_files(root).items():
         match = NAME.fullmatch(stem)
         if match is None:
             report.read += 1
             report.skipped += 1
             continue
         groups.setdefault(match["name"], {"w": [], "l": [], "e": []})[match["side"]].append((match["side"] + match["number"], path))
-    for index, name in enumerate(sorted(groups)):
-        if max_samples is not None and report.kept >= max_samples:
-            return
-        report.read += 1
-        try:
-            group = _group(root, name, groups[name], f"suffix_folder-{index:07d}")
-        except ValueError as error:
-            report.count_broken(name, error)
-            continue
-        yield report.count_kept(group)
+    names = sorted(groups)
+    yield from import_each(
+        "suffix_folder",
+        zip(names, names, strict=True),
+        lambda name, group_id: _group(root, name, groups[name], group_id),
+        report,
+        max_samples,
+    )
 
 
 def _group(root: Path, name: str, sides: dict[str, list[tuple[str, Path]]], group_id: str) -> ImportedGroup:

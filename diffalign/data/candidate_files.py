@@ -1,0 +1,67 @@
+"""The candidates of a folder by their id, read when asked for: a set's media are larger than memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from diffalign.data.records import Candidate, candidates_schema, modality_of_candidates
+from diffalign.data.shards import open_parquet, shard_paths
+
+KEPT = 4  # row groups of 100 rows each: rows of a preference stand together, and those of the next near them
+
+
+class _Place(NamedTuple):
+    path: Path
+    row_group: int
+    row: int
+
+
+class CandidateFiles:
+    """Candidates of a folder of shards, by id and by group; the order of both is that of the files.
+
+    modality   of all of them
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.modality = modality_of_candidates(folder)
+        self.groups: dict[str, list[str]] = {}
+        self._places: dict[str, _Place] = {}
+        self._kept: OrderedDict[tuple[Path, int], pa.Table] = OrderedDict()
+        for path in shard_paths(folder):
+            with open_parquet(path) as file:
+                for number in range(file.num_row_groups):
+                    for row, found in enumerate(file.read_row_group(number, ["candidate_id", "group_id"]).to_pylist()):
+                        self._places[found["candidate_id"]] = _Place(path, number, row)
+                        self.groups.setdefault(found["group_id"], []).append(found["candidate_id"])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __getitem__(self, candidate_id: str) -> Candidate:
+        """The candidate, its media still encoded. ValueError where there is none of this id."""
+        if candidate_id not in self._places:
+            raise ValueError(
+                f"candidate {candidate_id!r} is not in {self.folder}; make the preferences again: diffalign pair CONFIG --redo"
+            )
+        place = self._places[candidate_id]
+        [row] = self._rows(place.path, place.row_group).slice(place.row, 1).to_pylist()
+        return Candidate.from_row(row)
+
+    def _rows(self, path: Path, number: int) -> pa.Table:
+        key = (path, number)
+        if key not in self._kept:
+            with open_parquet(path) as file:
+                self._kept[key] = file.read_row_group(number, candidates_schema(self.modality).names)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]

@@ -1,0 +1,100 @@
+"""The canonical record, as `diffalign export --format jsonl` writes it or a person does: JSONL of prompts with media beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from diffalign.data.importers.judged import Place, Side, win_shares
+from diffalign.data.importers.report import ImportedGroup, ImportReport, import_each
+from diffalign.data.importers.sources import SourceRow, stream_rows
+from diffalign.data.record_lines import TYPES, ranks_of
+from diffalign.data.records import Candidate, Preference
+
+FACTS = ("seed", "steps", "guidance", "negative_prompt", "parent")
+
+
+def records(
+    source: str,
+    *,
+    report: ImportReport,
+    aspect: str | None = None,
+    max_samples: int | None = None,
+) -> Iterator[ImportedGroup]:
+    """One group per record: its candidates and preferences, with their own ids where they have some.
+
+    source     .jsonl or .json (diffalign/data/record_lines.py says what a record holds); paths are relative to it
+    aspect     only preferences of this aspect; None: all. It is their context, but for "overall"
+    max_samples  stop after so many records kept
+    Of type "scores", the preference's scores (one for each candidate, or for those in `order`) give the order. A ranking without scores
+    gets win shares. A record without a preference (of the aspect) is skipped.
+    """
+
+    def build(row: SourceRow, number: str) -> ImportedGroup | None:
+        prompt, given = row.values["prompt"], _objects(row.values, "candidates")
+        said = [each for each in _objects(row.values, "preferences") if aspect is None or each.get("aspect", "overall") == aspect]
+        if not said or not isinstance(prompt, str) or not prompt.strip():
+            return None
+        at = Place("records", str(row.values.get("id") or number), row.where, row.folder)
+        candidates = tuple(_candidate(each, index, at, row.values) for index, each in enumerate(given))
+        return ImportedGroup(at.group_id, prompt, candidates, tuple(_preference(each, candidates) for each in said))
+
+    rows = stream_rows(source, required=("prompt", "candidates", "preferences"), optional=None)
+    yield from import_each("records", ((row.where, row) for row in rows), build, report, max_samples)
+
+
+def _objects(values: Mapping[str, Any], column: str) -> list[Mapping[str, Any]]:
+    found = values[column]
+    if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
+        raise ValueError(f"{column} is {found!r}; it is a list of objects")
+    return found
+
+
+def _candidate(given: Mapping[str, Any], index: int, at: Place, values: Mapping[str, Any]) -> Candidate:
+    facts = {name: given[name] for name in FACTS if given.get(name) is not None}
+    facts.setdefault("negative_prompt", values.get("negative_prompt"))
+    side = Side(given.get("path"), str(index), given.get("model") or "", given.get("tags") or {}, f"candidate {index}", facts)
+    candidate = at.candidate(values["prompt"], side)
+    return replace(candidate, candidate_id=str(given["id"])) if given.get("id") else candidate
+
+
+def _preference(given: Mapping[str, Any], candidates: Sequence[Candidate]) -> Preference:
+    kind = given.get("type")
+    if kind not in TYPES:
+        raise ValueError(f"unknown type {kind!r} of a preference; choose one of: {', '.join(TYPES)}")
+    ranked = ranks_of(given.get("order") or (range(len(candidates)) if kind == "scores" else ()))
+    if not ranked or not all(isinstance(place, int) and 0 <= place < len(candidates) for place, _ in ranked):
+        raise ValueError(f"order is {given.get('order')!r}; it counts the record's {len(candidates)} candidates from 0, best first")
+    order, scores = [place for place, _ in ranked], given.get("scores")
+    if kind == "scores":
+        order, scores = _by_score(order, scores)
+    elif kind == "ranking" and scores is None:
+        scores = win_shares([rank for _, rank in ranked])
+    aspect = given.get("aspect", "overall")
+    return Preference(
+        group_id=candidates[0].group_id,
+        prompt=candidates[0].prompt,
+        samples=tuple(candidates[place].candidate_id for place in order),
+        kind=TYPES[kind],
+        labels=_tuple(given.get("labels")),
+        scores=_tuple(scores),
+        win_probability=given.get("probability"),
+        segment_labels=_tuple(given.get("segment_labels")),
+        weight=given.get("weight", 1.0),
+        source=given.get("source", "records"),
+        context=given.get("context", None if aspect == "overall" else aspect),
+        user=given.get("user"),
+    )
+
+
+def _by_score(order: Sequence[int], scores: Any) -> tuple[list[int], list[float]]:
+    """Both, best first; of equal ones the first."""
+    if not isinstance(scores, list) or len(scores) != len(order):
+        raise ValueError(f"scores are {scores!r} for {len(order)} samples; give a number for each")
+    best = sorted(range(len(order)), key=lambda place: -scores[place])
+    return [order[place] for place in best], [scores[place] for place in best]
+
+
+def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)

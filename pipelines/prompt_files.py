@@ -1,0 +1,154 @@
+"""Prompts written by others: a file, a folder of one file per style, or a set on a hub, with what it says of each prompt as tags."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+FILES = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+PARTI = {"Prompt", "Category", "Challenge"}  # columns of PartiPrompts' tsv, beside Note
+Read = Iterator[tuple[str, dict[str, str]]]  # text, tags
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are read.
+
+    prompt   the text's; PartiPrompts' Prompt is meant by `prompt` too
+    tags     kept as tags where they say something; None: of PartiPrompts Category and Challenge, else none
+    """
+
+    prompt: str = "prompt"
+    tags: Sequence[str] | None = None
+
+    def among(self, known: Sequence[str], where: str) -> Columns:
+        """The columns by name. ValueError where there is none of that name."""
+        is_parti = set(known) >= PARTI
+        prompt = "Prompt" if is_parti and self.prompt == "prompt" and "prompt" not in known else self.prompt
+        tags = self.tags if self.tags is not None else ("Category", "Challenge") if is_parti else ()
+        for setting, name in (("column", prompt), *(("tags", tag) for tag in tags)):
+            if name not in known:
+                has = ", ".join(map(str, known)) or "none"
+                raise ValueError(f"{where} has no column {name!r}; it has: {has}; choose with prompts.{setting}")
+        return Columns(prompt, tags)
+
+    def read(self, row: Mapping[str, Any], where: str, number: int) -> tuple[str, dict[str, str]]:
+        """Text and tags of a row; `number` counts from 1. ValueError where the prompt is no text."""
+        tags = {name: str(row[name]) for name in self.tags or () if row[name] not in (None, "")}
+        return _text(row[self.prompt], where, number), tags
+
+
+def read_prompts(path: Path, columns: Columns) -> Read:
+    """The prompts of a file by its ending, or of a folder's .json files, each named by its style.
+
+    .txt     one on each line
+    .jsonl   a string or an object on each line
+    .json    a list of strings or of objects, or {style: list of strings}: the style is a tag
+    .csv, .tsv, .parquet   a table
+    FileNotFoundError; ValueError on what cannot be read, with the line or row.
+    """
+    path = path.expanduser()
+    if path.is_dir():
+        files = sorted(path.glob("*.json"))
+        if not files:
+            raise FileNotFoundError(f"folder {str(path)!r} holds no .json of prompts, one for each style; name a file, or another folder")
+        for file in files:
+            for text, tags in read_prompts(file, columns):
+                yield text, {"style": file.stem, **tags}
+        return
+    if not path.is_file():
+        raise FileNotFoundError(f"prompt file {str(path)!r} does not exist or is not a file; check the path (it is read from {Path.cwd()})")
+    if path.suffix.lower() == ".parquet":
+        yield from _read_parquet(path, columns)
+        return
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    match path.suffix.lower():
+        case ".txt":
+            for line in _lines(content):
+                yield line.strip(), {}
+        case ".jsonl":
+            for number, line in enumerate(_lines(content), 1):
+                yield _read_value(_parse(line, f"{path}, line {number}", "each line is an object or a string"), columns, str(path), number)
+        case ".json":
+            yield from _read_json(content, columns, path)
+        case suffix:
+            yield from _read_csv(content, columns, path, "\t" if suffix == ".tsv" else ",")
+
+
+def read_hub_prompts(source: str, columns: Columns, split: str, revision: str | None) -> Read:
+    """The prompts of a set on a hub, streamed. ValueError naming the columns that it lacks."""
+    from diffalign.data.importers.sources import stream_rows
+
+    rows = stream_rows(source, required=(), optional=None, split=split, revision=revision)
+    found: Columns | None = None
+    for number, row in enumerate(rows, 1):
+        found = found or columns.among(list(row.values), source)
+        yield found.read(row.values, source, number)
+
+
+def _read_parquet(path: Path, columns: Columns) -> Read:
+    from diffalign.data.shards import open_parquet, read_file
+
+    fix = "check prompts.file, or write it again"
+    with open_parquet(path, fix=fix) as file:
+        found = columns.among(file.schema_arrow.names, str(path))
+    for number, row in enumerate(read_file(path, [found.prompt, *(found.tags or ())], fix=fix), 1):
+        yield found.read(row, str(path), number)
+
+
+def _lines(content: str) -> list[str]:
+    """The lines of a file; unlike str.splitlines, U+2028 and its like are part of a line."""
+    *lines, last = re.split(r"\r?\n", content)
+    return [*lines, last] if last else lines
+
+
+def _read_csv(content: str, columns: Columns, path: Path, delimiter: str) -> Read:
+    try:
+        table = csv.DictReader(StringIO(content, newline=""), delimiter=delimiter, strict=True)
+        found = columns.among(list(table.fieldnames or ()), str(path))
+        for number, row in enumerate(table, 1):
+            yield found.read(row, str(path), number)
+    except csv.Error as error:
+        raise ValueError(f"{path} is not readable {'TSV' if delimiter == '	' else 'CSV'}: {error}") from None
+
+
+def _read_json(content: str, columns: Columns, path: Path) -> Read:
+    values = _parse(content, str(path), "it is a list of prompts, or {style: list of prompts}")
+    styles = values if isinstance(values, dict) else {"": values}
+    number = 0
+    for style, prompts in styles.items():
+        if not isinstance(prompts, list):
+            raise ValueError(f"{path}: {style or 'it'} is {type(prompts).__name__}, not a list; give a list of prompts, or {{style: list}}")
+        for value in prompts:
+            number += 1
+            text, tags = _read_value(value, columns, str(path), number)
+            yield text, {"style": style, **tags} if style else tags
+
+
+def _read_value(value: Any, columns: Columns, where: str, number: int) -> tuple[str, dict[str, str]]:
+    """A prompt that is a string, or an object with columns."""
+    if isinstance(value, dict):
+        return columns.among(list(value), where).read(value, where, number)
+    return _text(value, where, number), {}
+
+
+def _parse(text: str, where: str, shape: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON ({error}); {shape}") from None
+
+
+def _text(value: Any, where: str, number: int) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where}, row {number}: the prompt is {value!r}, not text")
+    return value

@@ -1,0 +1,138 @@
+"""Prompts of others: PartiPrompts, lists by style, sets on a hub; what they say of a prompt stays with it as tags."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fake_backbone import Loader, fake_config, loader  # noqa: F401 (a fixture)
+
+from diffalign.data.records import read_candidates
+from pipelines.config import Config
+from pipelines.generate import run
+from pipelines.progress import Progress
+from pipelines.prompts import Prompts, load_prompts
+
+PARTI = (
+    "Prompt\tCategory\tChallenge\tNote\n"
+    "bond\tAbstract\tBasic\tBiology-inspired\n"
+    'a sign that says "deep learning"\tWorld Knowledge\tWriting & Symbols\t\n'
+)
+
+
+def told(**settings: Any) -> list[tuple[str, dict[str, str]]]:
+    return [(prompt.text, dict(prompt.tags)) for prompt in load_prompts(Prompts(**settings), 0)]
+
+
+def test_parti_prompts_keep_category_and_challenge(tmp_path: Path) -> None:
+    file = tmp_path / "PartiPrompts.tsv"
+    file.write_text(PARTI.replace('"deep learning"', "deep learning"), encoding="utf-8")
+    two = [("bond", {"Category": "Abstract", "Challenge": "Basic"}),
+           ("a sign that says deep learning", {"Category": "World Knowledge", "Challenge": "Writing & Symbols"})]  # fmt: skip
+    assert told(file=file) == told(file=file, column="prompt") == two
+    assert told(file=file, tags=("Note",)) == [("bond", {"Note": "Biology-inspired"}), (two[1][0], {})]
+    assert told(file=file, tags=()) == [(text, {}) for text, _ in two]
+    assert told(file=file, column="Category", count=1) == [("Abstract", two[0][1])]
+    with pytest.raises(ValueError, match=r"no column 'style'; it has: Prompt, Category, Challenge, Note; choose with prompts\.tags"):
+        told(file=file, tags=("style",))
+
+
+def test_a_quote_in_a_tsv_is_part_of_the_prompt(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text(PARTI, encoding="utf-8")
+    assert told(file=tmp_path / "a.tsv")[1][0] == 'a sign that says "deep learning"'
+
+
+def test_lists_by_style(tmp_path: Path) -> None:
+    styles = {"anime": ["a cat", "a dog"], "photo": ["a street"]}
+    expected = [("a cat", {"style": "anime"}), ("a dog", {"style": "anime"}), ("a street", {"style": "photo"})]
+    (tmp_path / "all.json").write_text(json.dumps(styles))
+    assert told(file=tmp_path / "all.json") == expected
+    (tmp_path / "benchmark").mkdir()
+    for style, texts in styles.items():
+        (tmp_path / "benchmark" / f"{style}.json").write_text(json.dumps(texts))
+    assert told(file=tmp_path / "benchmark") == expected
+    assert told(file=tmp_path / "benchmark" / "photo.json") == [("a street", {})]
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds no \.json of prompts, one for each style"):
+        told(file=tmp_path / "nothing")
+
+
+def test_tags_of_every_form(tmp_path: Path) -> None:
+    rows = [{"prompt": "a cat", "task": "one", "level": 3}, {"prompt": "a dog", "task": "", "level": 4}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "a.csv").write_text("level,prompt,task\n3,a cat,one\n4,a dog,\n")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for form in ("jsonl", "json", "csv", "parquet"):
+        assert told(file=tmp_path / f"a.{form}", tags=("task", "level")) == [
+            ("a cat", {"task": "one", "level": "3"}),
+            ("a dog", {"level": "4"}),
+        ]
+        assert told(file=tmp_path / f"a.{form}") == [("a cat", {}), ("a dog", {})]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON .* list of prompts, or {style: list of prompts}"),
+        ('{"anime": "a cat"}', "anime is str, not a list"),
+        ('"a cat"', "it is str, not a list"),
+        ('{"anime": ["a cat"], "photo": [3]}', "row 2: the prompt is 3, not text"),
+        ('[{"text": "a cat"}]', "no column 'prompt'; it has: text"),
+    ],
+)
+def test_bad_json(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        told(file=tmp_path / "a.json")
+
+
+def test_a_set_on_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    pq.write_table(pa.Table.from_pylist([{"caption": f"p{i}", "kind": "a", "n": i} for i in range(5)]), tmp_path / "a.parquet")
+    asked, load = [], datasets.load_dataset
+
+    def from_disk(name: str, **settings: Any) -> Any:
+        asked.append((name, settings))
+        return load("parquet", data_files=str(tmp_path / "a.parquet"), split="train", streaming=True)
+
+    monkeypatch.setattr(datasets, "load_dataset", from_disk)
+    assert told(hub="some/prompts", column="caption", split="test", revision="v1", tags=("kind",), count=2) == [
+        ("p0", {"kind": "a"}),
+        ("p1", {"kind": "a"}),
+    ]
+    assert asked == [("some/prompts", {"split": "test", "revision": "v1", "streaming": True})]
+    with pytest.raises(ValueError, match=r"some/prompts has no column 'prompt'; it has: caption, kind, n; choose with prompts\.column"):
+        told(hub="some/prompts")
+
+
+def test_what_names_no_hub(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"hub is 'prompts\.txt'; give the name of a set, owner/name, or a file"):
+        Prompts(hub="prompts.txt")
+    with pytest.raises(ValueError, match="revision 'v1' is of a set on a hub, and there is none"):
+        Prompts(texts=("a",), revision="v1")
+    with pytest.raises(ValueError, match="give exactly one of world, file, hub and texts; got file and hub"):
+        Prompts(file=tmp_path / "a.txt", hub="a/b")
+
+
+def test_tags_reach_the_candidates_and_the_resolved_config_reads_them_again(tmp_path: Path, loader: Loader) -> None:  # noqa: F811
+    (tmp_path / "p.tsv").write_text(PARTI, encoding="utf-8")
+    section = {"prompts": {"file": str(tmp_path / "p.tsv")}, "samples_per_prompt": 1, "long_prompts": "truncate"}
+    config = fake_config(tmp_path / "run", generate=section)
+    run(config, progress=Progress(silent=True))
+    assert [dict(row.tags) for row in read_candidates(config.run / "candidates")] == [
+        {"Category": "Abstract", "Challenge": "Basic"},
+        {"Category": "World Knowledge", "Challenge": "Writing & Symbols"},
+    ]
+    import yaml
+
+    again = Config.model_validate(yaml.safe_load(config.to_yaml()))
+    assert again.generate is not None and load_prompts(again.generate.prompts, 0)[0].text == "bond"
+
+
+def test_settings_of_runs_made_before_stay_what_they_were() -> None:
+    assert set(Prompts(texts=("a",)).model_dump()) == {"world", "split", "seed", "file", "column", "texts", "count"}
