@@ -93,6 +93,7 @@ SHARED_FILES = {
         "cli",
         "compare",
         "compare_child",
+        "clear_errors",
         "compare_agreement",
         "compare_jobs",
         "compare_page",
