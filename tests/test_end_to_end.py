@@ -136,7 +136,7 @@ def test_pickapic_lora(version_1: Path, pickapic: Path, tmp_path: Path) -> None:
     assert summary_of(run, "preferences")["pairs_kept"] == 5
     assert_trained(run)
     pipeline = StableDiffusionPipeline.from_pretrained(version_1, safety_checker=None)
-    pipeline.load_lora_weights(run / "train/final")
+    pipeline.load_lora_weights(run / "train/final", weight_name="pytorch_lora_weights.safetensors")
     assert_plain_diffusers_agrees(run, pipeline)
 
 

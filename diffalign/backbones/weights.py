@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from diffalign.backbones import dtype_argument
 from diffalign.model_source import source_path
 
+LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' name
 Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 
@@ -64,8 +65,10 @@ def fuse_adapter(pipeline: Any, part: str, adapter: str, source: str) -> None:
     """Adds a LoRA to the weights of the denoiser, `part` of the pipeline, for good. ValueError where it does not fit."""
     fix = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
     place = str(source_path(adapter) or adapter)
+    # Without a network only new releases of diffusers look which file a folder has.
+    named = {"weight_name": LORA_FILE} if (Path(place) / LORA_FILE).is_file() else {}
     try:
-        pipeline.load_lora_weights(place)
+        pipeline.load_lora_weights(place, **named)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"adapter {adapter!r} cannot be loaded onto {source!r}: {' '.join(str(error).split())[:300]}; {fix}") from error
     if not getattr(getattr(pipeline, part), "peft_config", None):  # diffusers only logs where no key fits

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 import diffalign
 from reward_models.worlds import load_world
@@ -41,6 +42,12 @@ def test_plain_diffusers_makes_recognisable_pictures(tmp_path: Path) -> None:
     assert 0.35 < np.mean([parts["overall"] for parts in held]) < 0.85
     assert np.mean([parts["score"] for parts in held]) > 0.7
     assert np.mean([parts["overall"] for parts in other]) < 0.1
+
+
+def test_every_transformers_knows_the_names_of_the_text_encoder_s_weights() -> None:
+    """transformers 4 loads others as random ones and only warns; 5 reads both."""
+    names = load_file(ASSETS / "shapes/text_encoder/model.safetensors")
+    assert names and all(name.startswith("text_model.") for name in names)
 
 
 @pytest.mark.integration

@@ -206,7 +206,7 @@ def test_a_lora_loads_in_plain_diffusers(lora: Lora, tiny_pipeline: Path, tmp_pa
     assert np.abs(ours - pictures(plain(tiny_pipeline), [1, 2])).max() > 4  # the adapter does something
     backbone.save_trained(tmp_path)
     other = plain(tiny_pipeline)
-    other.load_lora_weights(tmp_path)
+    other.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
     assert np.abs(ours - pictures(other, [1, 2])).max() <= 1
     fused = load_backbone("stable_diffusion", str(tiny_pipeline), adapter=tmp_path)
     assert np.abs(ours - sampled(fused, PROMPTS, [1, 2], **OPTIONS)).max() <= 1

@@ -170,7 +170,7 @@ def test_a_lora_loads_in_plain_diffusers(lora: Lora, folder: Path, tmp_path: Pat
     assert np.abs(ours - plain_frames(plain(folder), [1, 2])).max() > 4  # the adapter does something
     backbone.save_trained(tmp_path)
     other = plain(folder)
-    other.load_lora_weights(tmp_path)
+    other.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
     assert np.abs(ours - plain_frames(other, [1, 2])).max() <= 1
     fused = load_backbone("wan", str(folder), adapter=tmp_path)
     assert isinstance(fused, Wan) and np.abs(ours - frames(fused, PROMPTS, [1, 2])).max() <= 1

@@ -100,7 +100,7 @@ def test_the_aligned_pictures_are_those_of_plain_diffusers(tmp_path: Path, model
     run(config, progress=QUIET)
     pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.load_lora_weights(str(config.run / "train" / "final"))
+    pipeline.load_lora_weights(str(config.run / "train" / "final"), weight_name="pytorch_lora_weights.safetensors")
     for candidate in read_candidates(config.run / "evaluation" / "aligned"):
         generator = torch.Generator().manual_seed(candidate.seed or 0)
         image = pipeline(candidate.prompt, num_inference_steps=2, guidance_scale=2.0, generator=generator, output_type="np").images[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -102,6 +103,9 @@ def embed(text_encoder: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
 
 
 def finish(folder: Path, tokenizer: Path) -> None:
-    """transformers 5 writes tokenizer.json alone, transformers 4 reads vocab.json and merges.txt."""
+    """What transformers 5 writes and transformers 4 does not read: the names of a CLIP's weights, and the tokenizer in one file."""
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(tokenizer / name, folder / "tokenizer" / name)
+    weights, prefix = folder / "text_encoder" / "model.safetensors", "text_model."
+    tensors = {prefix + name.removeprefix(prefix): tensor for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
