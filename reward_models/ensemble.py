@@ -12,7 +12,7 @@ import numpy as np
 from diffalign.data.modalities import Media
 from diffalign.did_you_mean import did_you_mean
 from reward_models import ANY, load_reward
-from reward_models.contract import Reward, check_call
+from reward_models.contract import Reward, accounts_of, check_call
 
 Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]  # scores (n, K) and weights (n,) → (K,)
 
@@ -102,6 +102,7 @@ class Ensemble:
             raise ValueError(f"ensemble got weights = {wrong!r}; give finite numbers other than 0, or leave the line out")
         self.weights = {self._column(name): weight for name, weight in (weights or self._ones()).items()}
         self.rule = RULES[rule]
+        self.accounts = tuple(account for reward in self.rewards.values() for account in accounts_of(reward))
         self.dimensions = ("score", *(f"{name}_{dimension}" for name, dimension in self.columns))
         words = ", ".join(f"{name}.{dimension}: {weight:g}" for (name, dimension), weight in self.weights.items())
         revisions = sha256("\n".join(f"{name}/{reward.revision}" for name, reward in self.rewards.items()).encode()).hexdigest()[:12]

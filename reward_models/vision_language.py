@@ -33,7 +33,7 @@ class Judge(Protocol):
     revision   what gave the answers
     questions  how many it can be asked at once
     tries      how often one question is asked before its answers are given up
-    account    what it was asked so far; None where that costs nothing
+    accounts   of what it was asked so far; none where that costs nothing
     """
 
     @property
@@ -43,7 +43,7 @@ class Judge(Protocol):
     @property
     def tries(self) -> int: ...
     @property
-    def account(self) -> Account | None: ...
+    def accounts(self) -> tuple[Account, ...]: ...
 
     def show(self, picture: Image) -> dict[str, Any]:
         """A picture as a part of a question."""
@@ -115,7 +115,7 @@ class RemoteJudge:
 
     def __init__(self, endpoint: Endpoint, at_once: int) -> None:
         self.endpoint, self.questions, self.tries = endpoint, at_once, endpoint.retries + 1
-        self.account: Account | None = endpoint.account
+        self.accounts: tuple[Account, ...] = (endpoint.account,)
         self.revision = f"{endpoint.model}/temperature-{endpoint.temperature:g}"
 
     def show(self, picture: Image) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class LocalJudge:
     """
 
     questions = tries = 1
-    account: Account | None = None
+    accounts: tuple[Account, ...] = ()
 
     def __init__(
         self, reward: str, checkpoint: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", max_tokens: int = 256
