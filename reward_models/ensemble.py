@@ -73,7 +73,8 @@ class Ensemble:
     """`score` by a rule over the candidates of a prompt, and beside it what each reward said, as NAME_DIMENSION.
 
     A weighted sum of raw scores needs no ensemble: `pair.by` takes one; nor does a filter by rewards that must agree: `pair.agreement`.
-    Every reward is computed once, here: it need not stand among the others of the section score too.
+    Every reward is computed once, here: it need not stand among the others of the section score too. `score` compares candidates that are
+    scored together: of two models that evaluate scores apart it says nothing, and what stands beside it does.
 
     of       rewards by name, each with its settings: {pick_score: {}, clip_b: {reward: clip_score, checkpoint: …}}, or names alone
     rule     a name of RULES: standard or min_max (means after a normalisation within the prompt), win_fraction, agreement, lexicographic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import wave
 from base64 import b64encode
@@ -176,8 +177,10 @@ class LocalJudge:
         """Log-probabilities of the first token of an answer to one message, float32 (words,)."""
         import torch
 
+        takes = inspect.signature(self.model.forward).parameters
+        last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}  # of all positions they would fill hundreds of megabytes
         with torch.inference_mode():
-            return self.model(**self._inputs(parts)).logits[0, -1].float().log_softmax(0)
+            return self.model(**self._inputs(parts), **last).logits[0, -1].float().log_softmax(0)
 
     def ask(self, parts: Sequence[dict[str, Any]]) -> str:
         """The model's answer to one message."""
