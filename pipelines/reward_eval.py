@@ -207,7 +207,7 @@ def _plain(value: Any) -> Any:
     return None if value is None else asdict(value)
 
 
-COLUMNS = ("score", "pairs in order", "with ties", "tie up to", "τ-b", "best of K", "calibration error", "T")
+COLUMNS = ("score", "pairs in order", "with ties", "tie up to", "τ-b", "best of K", "calibration error", "T", "entropy")
 
 
 def rows(report: Report) -> list[list[str]]:
@@ -221,8 +221,7 @@ def rows(report: Report) -> list[list[str]]:
             f"{own['tie_threshold']:.3g}",
             shown(own["kendall"]),
             best_shown(own["best_of"]),
-            shown(own["calibration"] and own["calibration"]["error"]),
-            f"{own['calibration']['temperature']:.3g}" if own["calibration"] and own["calibration"]["temperature"] else "–",
+            *calibration_shown(own["calibration"]),
         ]
         for name, own in named
     ]
@@ -237,6 +236,13 @@ def best_shown(curve: Sequence[Report]) -> str:
     """The last point of the curve, of at least two samples, and what would be best there."""
     last = curve[-1] if len(curve) > 1 else None
     return "–" if last is None else f"{last['chosen']['value']:.3f} of {last['oracle']:.3f} (K = {last['count']})"
+
+
+def calibration_shown(fitted: Report | None) -> list[str]:
+    """Error, temperature and entropy; no error where no temperature fits, for to say one half of everything is never wrong."""
+    if fitted is None or fitted["temperature"] is None:
+        return ["–", "–", "–" if fitted is None else f"{fitted['entropy']:.3f}"]
+    return [shown(fitted["error"]), f"{fitted['temperature']:.3g}", f"{fitted['entropy']:.3f}"]
 
 
 def caption(report: Report) -> str:
@@ -262,7 +268,8 @@ def page(report: Report) -> str:
         "Pairs in order: of pairs with a winner the share that the reward orders so, one half where it sees no difference; 0.5 is a coin. "
         "With ties: agreement on first, second or tie, where gaps up to the best threshold of these data are ties (Deutsch et al. 2023, "
         "arXiv:2305.14324). τ-b: Kendall's, the mean over lists. Best of K: the share of comparisons that the reward's choice among K "
-        "samples wins, beside the best choice's. Calibration error: of σ(gap / T) as the probability of winning, T fitted.",
+        "samples wins, beside the best choice's. Calibration error: of σ(gap / T) as the probability of winning, T fitted on these data; "
+        "entropy: of the judgements under it, in nats, where 0.693 is a coin's. A dash: no T is better than a coin.",
     ]
     for name, own in report["rewards"].items():
         if len(own["best_of"]) > 2:

@@ -211,20 +211,19 @@ def keep_revision(stage: StageFolder, name: str, revision: str) -> None:
 @contextmanager
 def _usage_is_kept(stage: StageFolder, reward: Reward) -> Iterator[None]:
     """Adds what an endpoint was asked meanwhile to the stage's record: what is paid for is counted, whether or not it ends well."""
-    from reward_models.contract import account_of
+    from reward_models.contract import accounts_of
 
-    account = account_of(reward)
-    if account is None:
-        yield
-        return
-    before = account.counts()
+    accounts = accounts_of(reward)
+    before = [account.counts() for account in accounts]
     try:
         yield
     finally:
-        recorded = stage.record.setdefault("usage", dict.fromkeys(before, 0))
-        for key, value in account.counts().items():
-            recorded[key] += value - before[key]
-        stage.save_record()
+        for account, earlier in zip(accounts, before, strict=True):
+            recorded = stage.record.setdefault("usage", dict.fromkeys(earlier, 0))
+            for key, value in account.counts().items():
+                recorded[key] += value - earlier[key]
+        if accounts:
+            stage.save_record()
 
 
 def write_scores(

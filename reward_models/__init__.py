@@ -67,6 +67,7 @@ REWARD_MODELS: dict[str, Entry] = {
     "frame_score": Entry("reward_models.frame_score", "any image reward over the frames: CLIP score per frame, and the like", VIDEO),
     "vlm_segments": Entry("reward_models.vlm_segments", "wins of each segment, judged by a vision-language model: arXiv:2506.03517", VIDEO),
     "clap_score": Entry("reward_models.clap_score", "sound-text agreement by any ClapModel: arXiv:2211.06687", AUDIO, "audio"),
+    "audiobox_aesthetics": Entry("reward_models.audiobox_aesthetics", "enjoyment, use, complexity, quality: arXiv:2502.05139", AUDIO),
     "loudness": Entry("reward_models.loudness", "integrated loudness in LUFS: ITU-R BS.1770-4", AUDIO),
     "rms": Entry("reward_models.rms", "RMS level in dBFS", AUDIO),
     "clipping": Entry("reward_models.clipping", "minus the share of samples in runs at full scale", AUDIO),

@@ -48,9 +48,9 @@ def check_call(reward: Reward, prompts: Sequence[str], media: Sequence[Media]) -
             raise ValueError(f"reward {reward.name!r} scores {scored}, but item {index} is {modality}; {fitting_rewards(modality)}")
 
 
-def account_of(reward: Reward) -> Account | None:
-    """What a reward that asks a model behind an endpoint asked so far (its attribute `account`); None for one that asks nobody."""
-    return getattr(reward, "account", None)
+def accounts_of(reward: Reward) -> tuple[Account, ...]:
+    """What a reward, and those that it is made of, asked of endpoints so far (its attribute `accounts`); none where it asks nobody."""
+    return getattr(reward, "accounts", ())
 
 
 def fitting_rewards(modality: str) -> str:

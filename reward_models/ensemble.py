@@ -12,7 +12,7 @@ import numpy as np
 from diffalign.data.modalities import Media
 from diffalign.did_you_mean import did_you_mean
 from reward_models import ANY, load_reward
-from reward_models.contract import Reward, check_call
+from reward_models.contract import Reward, accounts_of, check_call
 
 Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]  # scores (n, K) and weights (n,) → (K,)
 
@@ -73,7 +73,8 @@ class Ensemble:
     """`score` by a rule over the candidates of a prompt, and beside it what each reward said, as NAME_DIMENSION.
 
     A weighted sum of raw scores needs no ensemble: `pair.by` takes one; nor does a filter by rewards that must agree: `pair.agreement`.
-    Every reward is computed once, here: it need not stand among the others of the section score too.
+    Every reward is computed once, here: it need not stand among the others of the section score too. `score` compares candidates that are
+    scored together: of two models that evaluate scores apart it says nothing, and what stands beside it does.
 
     of       rewards by name, each with its settings: {pick_score: {}, clip_b: {reward: clip_score, checkpoint: …}}, or names alone
     rule     a name of RULES: standard or min_max (means after a normalisation within the prompt), win_fraction, agreement, lexicographic
@@ -102,6 +103,7 @@ class Ensemble:
             raise ValueError(f"ensemble got weights = {wrong!r}; give finite numbers other than 0, or leave the line out")
         self.weights = {self._column(name): weight for name, weight in (weights or self._ones()).items()}
         self.rule = RULES[rule]
+        self.accounts = tuple(account for reward in self.rewards.values() for account in accounts_of(reward))
         self.dimensions = ("score", *(f"{name}_{dimension}" for name, dimension in self.columns))
         words = ", ".join(f"{name}.{dimension}: {weight:g}" for (name, dimension), weight in self.weights.items())
         revisions = sha256("\n".join(f"{name}/{reward.revision}" for name, reward in self.rewards.items()).encode()).hexdigest()[:12]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from diffalign.data.modalities import Media
 from diffalign.data.modalities.image import Image
 from reward_models import REWARD_MODELS, load_reward
-from reward_models.contract import Reward, check_call, fitting_rewards
+from reward_models.contract import Reward, accounts_of, check_call, fitting_rewards
 
 if TYPE_CHECKING:
     from diffalign.data.modalities.video import Video
@@ -45,7 +45,7 @@ class FrameScore:
             raise ValueError(f"frame_score got reduce = {reduce!r}; choose one of: {', '.join(REDUCTIONS)}")
         self.of = image_reward(*name_and_settings(of, settings))
         self.every, self.reduce = every, REDUCTIONS[reduce]
-        self.dimensions = self.of.dimensions
+        self.dimensions, self.accounts = self.of.dimensions, accounts_of(self.of)
         self.revision = f"{self.of.name}/{self.of.revision}/every-{every}/{reduce}"
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:

@@ -26,7 +26,7 @@ class HpsV2:
     checkpoint    the released file (HPS_v2_compressed.pt of the repository xswu/HPSv2), or its tensors as .safetensors; "random": random
                   weights, for tests of the plumbing
     architecture  an open_clip name, or a folder with open_clip_config.json, where it is another than the released ViT-H-14
-    dtype         of the weights; the release computes in float16 on CUDA, which moves a score by about 0.01
+    dtype         of the weights; the release computes in float16 on CUDA
     device, batch, seed   "auto" is CUDA where there is one; pictures per forward; of the random weights
     """
 

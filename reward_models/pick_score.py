@@ -17,7 +17,7 @@ PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"  # whose image processor and
 
 
 class PickScore:
-    """exp(logit_scale)·cos(picture, prompt), about 16 to 26: Kirstain et al. 2023, arXiv:2305.01569, section 4.
+    """exp(logit_scale)·cos(picture, prompt), about 16 to 26: Kirstain et al. 2023, arXiv:2305.01569.
 
     The softmax of two scores of one prompt is the probability that people prefer either; across prompts scores do not compare. Prompts are
     cut at 77 tokens.

@@ -64,7 +64,7 @@ class UnifiedReward:
         self.judge = judge_of(
             self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype, max_tokens=max_tokens
         )
-        self.account = self.judge.account
+        self.accounts = self.judge.accounts
         self.answer, self.question, self.longest_side = answer, question or QUESTIONS[answer], longest_side
         self.groupwise = answer == "rank"
         self.dimensions = (*CRITERIA, "score") if answer == "dimensions" else ("score",)

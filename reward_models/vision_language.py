@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import wave
 from base64 import b64encode
@@ -33,7 +34,7 @@ class Judge(Protocol):
     revision   what gave the answers
     questions  how many it can be asked at once
     tries      how often one question is asked before its answers are given up
-    account    what it was asked so far; None where that costs nothing
+    accounts   of what it was asked so far; none where that costs nothing
     """
 
     @property
@@ -43,7 +44,7 @@ class Judge(Protocol):
     @property
     def tries(self) -> int: ...
     @property
-    def account(self) -> Account | None: ...
+    def accounts(self) -> tuple[Account, ...]: ...
 
     def show(self, picture: Image) -> dict[str, Any]:
         """A picture as a part of a question."""
@@ -115,7 +116,7 @@ class RemoteJudge:
 
     def __init__(self, endpoint: Endpoint, at_once: int) -> None:
         self.endpoint, self.questions, self.tries = endpoint, at_once, endpoint.retries + 1
-        self.account: Account | None = endpoint.account
+        self.accounts: tuple[Account, ...] = (endpoint.account,)
         self.revision = f"{endpoint.model}/temperature-{endpoint.temperature:g}"
 
     def show(self, picture: Image) -> dict[str, Any]:
@@ -140,7 +141,7 @@ class LocalJudge:
     """
 
     questions = tries = 1
-    account: Account | None = None
+    accounts: tuple[Account, ...] = ()
 
     def __init__(
         self, reward: str, checkpoint: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", max_tokens: int = 256
@@ -176,8 +177,10 @@ class LocalJudge:
         """Log-probabilities of the first token of an answer to one message, float32 (words,)."""
         import torch
 
+        takes = inspect.signature(self.model.forward).parameters
+        last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}  # of all positions they would fill hundreds of megabytes
         with torch.inference_mode():
-            return self.model(**self._inputs(parts)).logits[0, -1].float().log_softmax(0)
+            return self.model(**self._inputs(parts), **last).logits[0, -1].float().log_softmax(0)
 
     def ask(self, parts: Sequence[dict[str, Any]]) -> str:
         """The model's answer to one message."""

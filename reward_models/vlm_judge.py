@@ -31,7 +31,7 @@ class VlmJudge:
               al. 2023, arXiv:2306.05685, section 3.3) is in no score
 
     Answers are JSON and checked; what is none is asked again. Calls that fail are repeated after longer and longer waits, and no more than
-    `per_minute` are made: endpoint settings. What was asked, and the tokens of it, stands in `account`.
+    `per_minute` are made: endpoint settings. What was asked, and the tokens of it, stands in `accounts`.
 
     endpoint      {url, model, …} as diffalign.endpoint.Endpoint has it, or else
     checkpoint    a folder or hub id of an image-text-to-text model of transformers, which hears no sound
@@ -56,7 +56,7 @@ class VlmJudge:
             raise ValueError(f"vlm_judge got mode = {mode!r}; choose one of: {', '.join(MODES)}")
         self.criteria = checked_criteria(criteria)
         self.judge = judge_of(self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype)
-        self.account = self.judge.account
+        self.accounts = self.judge.accounts
         self.groupwise = mode == "compare"
         self.frames, self.longest_side = frames, longest_side
         self.dimensions = (*self.criteria, "score")

@@ -78,7 +78,7 @@ class VlmSegments:
         if not isinstance(question, str) or not question.strip():
             raise ValueError(f"vlm_segments got question = {question!r}; say what to judge, or leave it out")
         self.judge = judge_of(self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype)
-        self.account = self.judge.account
+        self.accounts = self.judge.accounts
         self.segments, self.frames, self.question, self.longest_side = segments, frames, question, longest_side
         self.dimensions = (*(f"segment_{place + 1}" for place in range(segments)), "score")
         words = sha256("\n".join([question, ANSWER]).encode()).hexdigest()[:12]

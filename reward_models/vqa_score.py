@@ -13,7 +13,7 @@ from reward_models.vision_language import LocalJudge, shown, text
 if TYPE_CHECKING:
     from diffalign.data.modalities.image import Image
 
-QUESTION = 'Does this figure show "{}"? Please answer yes or no.'  # Lin et al. 2024, section 3
+QUESTION = 'Does this figure show "{}"? Please answer yes or no.'  # Lin et al. 2024
 FORMULAS = ("yes", "yes_or_no")
 
 

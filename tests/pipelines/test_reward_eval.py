@@ -226,6 +226,8 @@ def test_the_reward_that_made_the_preferences_is_marked() -> None:
     report = reward_eval.report_of(made, scores, truth="the run")
     assert [name for name, own in report["rewards"].items() if own["made_the_preferences"]] == ["oracle.score", "coin.score"]
     cells = reward_eval.rows(report)
+    assert all(len(row) == len(reward_eval.COLUMNS) for row in cells)
+    assert cells[-1][-3:] == ["–", "–", "0.693"] and float(cells[0][-1]) < 0.693, "the opposite is no better than a coin"
     assert (
         cells[0][0] == "oracle.score *"
         and cells[-1][0] == "opposite.score"

@@ -112,6 +112,23 @@ def test_score_is_blips_on_the_released_file(checkpoint: dict[str, str], images:
     np.testing.assert_allclose(reward(PROMPTS, images)["score"], expected, atol=2e-5)
 
 
+def test_the_norms_of_the_vision_tower_are_the_releases(checkpoint: dict[str, str], images: list[Image], tmp_path: Path) -> None:
+    """States a thousand times smaller, whose variance is near the epsilon of the norms: 1e-6, and 1e-5 in transformers."""
+    import torch
+    from transformers import AutoTokenizer
+
+    quiet = ("cls_token", "pos_embed", "patch_embed", "attn.proj", "mlp.fc2")
+    tensors = torch.load(checkpoint["checkpoint"], weights_only=True)
+    for name in tensors:
+        if name.startswith("blip.visual_encoder.") and any(part in name for part in quiet):
+            tensors[name] = tensors[name] / 1000
+    torch.save(tensors, tmp_path / "ImageReward.pt")
+    tokens = AutoTokenizer.from_pretrained(checkpoint["tokenizer"])(PROMPTS[0])["input_ids"]
+    blip, pixels = Blip(tensors), clip_pixels(images[:1], 32)[0]
+    reward = load_reward("image_reward", **checkpoint | {"checkpoint": str(tmp_path / "ImageReward.pt")}, device="cpu")
+    assert reward(PROMPTS[:1], images[:1])["score"] == pytest.approx([blip.reward(tokens, pixels)], abs=2e-5)
+
+
 def test_safetensors_and_half_precision(checkpoint: dict[str, str], images: list[Image], tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file

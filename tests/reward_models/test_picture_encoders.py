@@ -246,6 +246,16 @@ def test_the_dtype_is_of_the_weights_and_scores_stay_near(name: str, tiny_pictur
         load_reward(name, batch=0, **settings)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["pick_score", "aesthetic", "siglip_score", "dino_similarity", "image_reward"])
+def test_scores_on_a_gpu_are_those_of_the_processor(name: str, tiny_pictures: Path, images: list[Image]) -> None:
+    folder = tiny_pictures / "image_reward"
+    settings = settings_for(tiny_pictures) | {"image_reward": {"checkpoint": str(folder / "ImageReward.pt"), "tokenizer": str(folder)}}
+    one, other = (load_reward(name, device=device, **settings[name])(PROMPTS, images) for device in ("cpu", "cuda"))
+    for dimension, values in other.items():
+        np.testing.assert_allclose(values, one[dimension], rtol=1e-3, atol=1e-3)
+
+
 def test_a_checkpoint_that_lacks_weights_is_refused(tiny_pictures: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

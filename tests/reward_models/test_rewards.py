@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from fake_audiobox import put_in_place
 from fake_endpoint import Server, brighter, rating
 
 from diffalign.data.modalities.audio import Audio
@@ -75,7 +76,9 @@ def rewards(tiny_clip: Path, tiny_clap: Path, tiny_pictures: Path, tiny_llava: P
             "device": "cpu",
         },
     }
-    return {name: load_reward(name, **needed.get(name, {})) for name in NAMES}
+    with pytest.MonkeyPatch.context() as patch:
+        put_in_place(patch)
+        return {name: load_reward(name, **needed.get(name, {})) for name in NAMES}
 
 
 def images() -> list[Image]:

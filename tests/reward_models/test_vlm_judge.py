@@ -19,7 +19,7 @@ from diffalign.data.modalities.image import Image
 from diffalign.data.modalities.video import Video
 from reward_models import load_reward
 from reward_models.both_orders import pairs_in_both_orders, win_shares
-from reward_models.contract import account_of
+from reward_models.contract import accounts_of
 from reward_models.unified_reward import UnifiedReward, better, dimension_scores, final_score
 from reward_models.vision_language import evenly, wav
 from reward_models.vlm_judge import CRITERIA, VlmJudge
@@ -125,9 +125,20 @@ def test_large_pictures_are_scaled_down(server: Server) -> None:
 def test_questions_and_tokens_are_counted(server: Server) -> None:
     reward = judge(server)
     reward([PROMPT] * 3, [grey(1), grey(2), grey(3)])
-    account = account_of(reward)
-    assert account is not None and account.counts() == {"questions": 3, "prompt_tokens": 21, "completion_tokens": 6}
-    assert account_of(load_reward("sharpness")) is None
+    assert [account.counts() for account in accounts_of(reward)] == [{"questions": 3, "prompt_tokens": 21, "completion_tokens": 6}]
+    assert accounts_of(load_reward("sharpness")) == ()
+    endpoint = {"url": server.url, "model": "m"}
+    parts = {
+        "sharpness": {},
+        "judge": {"reward": "vlm_judge", "endpoint": endpoint},
+        "other": {"reward": "unified_reward", "endpoint": endpoint},
+    }
+    ensemble = load_reward("ensemble", of=parts)
+    ensemble([PROMPT] * 2, [grey(1), grey(2)])
+    assert [account.counts()["questions"] for account in accounts_of(ensemble)] == [2, 2]
+    frames = load_reward("frame_score", of={"vlm_judge": {"endpoint": endpoint}})
+    frames([PROMPT], [Video.from_frames(np.zeros((3, 4, 6, 3), dtype=np.uint8), 8)])
+    assert [account.counts()["questions"] for account in accounts_of(frames)] == [3]
 
 
 # Compared in both orders ------------------------------------------------------------------------------
@@ -190,7 +201,7 @@ def test_a_model_on_this_machine_sees_and_does_not_hear(tiny_llava: Path) -> Non
         reward([PROMPT], [grey(1, (8, 8))])
     with pytest.raises(ValueError, match="tiny' sees pictures and hears no sound; give an endpoint"):
         reward([PROMPT], [Audio.from_waveform(np.zeros((1, 400)), 8000)])
-    assert account_of(reward) is None
+    assert accounts_of(reward) == ()
 
 
 # UnifiedReward ----------------------------------------------------------------------------------------

@@ -163,7 +163,7 @@ def test_frames_shown_are_evenly_spaced() -> None:
 def test_large_frames_are_scaled_down(server: Server) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (1, 40, 80, 3), dtype=np.uint8)
     np.testing.assert_array_equal(shrunk(frames[0], 80), frames[0])
-    judge(server, segments=1, longest_side=20)([PROMPT] * 2, [Video.from_frames(frames, 8), quarters([0])])
+    judge(server, segments=1, longest_side=20, at_once=1)([PROMPT] * 2, [Video.from_frames(frames, 8), quarters([0])])
     assert [picture.shape for pictures in shown_pictures(server.asked[0]) for picture in pictures] == [(10, 20, 3)] + [(4, 6, 3)] * 4
 
 
