@@ -264,6 +264,7 @@ def test_the_card_says_where_the_set_comes_from(scored: Config, tmp_path: Path) 
     assert set(origin["reward models"]) == {"sharpness", "contrast"} and origin["pairing"]["rule"] == "best_vs_rest"
     for line in ("# foxes", "| pairs | 18 |", "| samples used | 24 |", "| judged by contrast.score | 18 |", "Licence: cc-by-4.0"):
         assert line in card
+    assert "`chosen`, `rejected`" in card and "`samples`" not in card
     assert "Licence: not stated" in (run(config, tmp_path / "b", form="jsonl", progress=QUIET) / "README.md").read_text()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from diffalign.data.modalities import Media, media_class
 from diffalign.data.modalities.signature import modality_of_file
-from diffalign.data.modalities.stored import stored_bytes, stored_path
+from diffalign.data.modalities.stored import stored_path
 
 
 def media_of(value: Any, where: str, folder: Path | None = None) -> Media:
@@ -22,7 +22,6 @@ def media_of(value: Any, where: str, folder: Path | None = None) -> Media:
         inner = value.get("bytes")
         value = inner if inner is not None else value.get("path")
     if isinstance(value, bytes):
-        stored_bytes("media", value, name=where)  # refuses what is empty
         item = media_class(modality_of_file(value, where)).from_bytes(value, name=where)
     elif isinstance(value, Path) or (isinstance(value, str) and value):
         path = value if isinstance(value, Path) else inside(folder, value, where)
