@@ -452,3 +452,31 @@ def test_an_exported_list_comes_back_from_a_hub(tmp_path: Path, monkeypatch: pyt
     [found] = group.preferences
     assert (found.kind, found.scores, found.weight, found.source) == ("list", (3.0, 2.0, 2.0), 0.5, "s")
     assert [(row.model, row.seed) for row in group.candidates] == [("m", 0), ("m", 1), ("m", 2)]
+
+
+def broken_sets() -> dict[str, tuple[Callable[[int], bytes], dict[str, Any], str]]:
+    """Importer → what makes its media, a row whose media columns name 0.x and 1.x, and the column that is then broken."""
+    return {
+        "align_anything": (png, {"prompt": "p", "response_1": "0.x", "response_2": "1.x", "overall_image": 1}, "response_2"),
+        "vision_reward": (mp4, {"prompt": "p", "video1_path": "0.x", "video2_path": "1.x", "standard_answer": "video1"}, "video1_path"),
+        "videoalign": (mp4, {"path_A": "0.x", "path_B": "1.x", "prompt": "p", "VQ": "A"}, "path_B"),
+        "videodpo": (mp4, {"video1": "0.x", "video2": "1.x", "frame_caption": "p", "score": 1}, "video1"),
+        "audio_alpaca": (flac, {"prompt": "p", "chosen": "0.x", "rejected": "1.x", "strategy": "s"}, "chosen"),
+        "crpo": (flac, {"captions": "p", "duration": 1, "chosen": "0.x", "reject": "1.x"}, "reject"),
+        "kto_csv": (png, {"file_path": "0.x", "caption": "p", "label": "exclusive_win"}, "file_path"),
+        "hpdv3": (png, {"prompt": "p", "path1": "0.x", "path2": "1.x"}, "path2"),
+    }
+
+
+@pytest.mark.parametrize("name", broken_sets())
+@pytest.mark.parametrize("kind", ["missing", "cut", "null"])
+def test_rows_with_broken_media_are_counted(name: str, kind: str, tmp_path: Path) -> None:
+    make, row, column = broken_sets()[name]
+    files(tmp_path, make, ".x", 2)
+    (tmp_path / "cut.x").write_bytes(make(0)[: len(make(0)) // 2])
+    bad = row | {column: {"missing": "no.x", "cut": "cut.x", "null": None}[kind]}
+    source = write_json(tmp_path / "set.json", [bad, row, bad, row, row])
+    groups, report = read(name, source, max_samples=2)
+    assert (report.read, report.kept, report.broken, len(groups)) == (4, 2, 2, 2)
+    assert report.reasons[0].startswith("set.json row 0: ")
+    assert {group.prompt for group in groups} == {"p"} and len({group.group_id for group in groups}) == 2

@@ -17,7 +17,8 @@ from test_import_media import config_of, two_folders
 from tiny_media import flac, mp4, png, wav
 from typer.testing import CliRunner
 
-from diffalign.data.candidate_files import KEPT, CandidateFiles
+from diffalign.data import candidate_files
+from diffalign.data.candidate_files import CandidateFiles
 from diffalign.data.importers import ImportedGroup, build_import
 from diffalign.data.modalities.image import Image
 from diffalign.data.records import (
@@ -328,7 +329,10 @@ def test_shards_are_cut_by_the_size_of_their_media(scored: Config, tmp_path: Pat
     assert told_of_import(read("table", folder, exported=True)) == whole
 
 
-def test_candidates_by_id(tmp_path: Path) -> None:
+@pytest.mark.parametrize("budget", [0, 2**30])
+def test_candidates_by_id(budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidate_files, "KEPT_BYTES", budget)
+
     def rows() -> Iterator[Candidate]:
         for index in range(250):
             yield Candidate(f"c{index:03d}", f"g{index // 5}", "p", Image.from_pixels(np.full((1, 1, 3), index, np.uint8)))
@@ -341,6 +345,6 @@ def test_candidates_by_id(tmp_path: Path) -> None:
     for index in np.random.default_rng(0).permutation(250):
         candidate = found[f"c{index:03d}"]
         assert (candidate.group_id, candidate.media.identity()) == (every[index].group_id, every[index].media.identity())
-    assert len(found._kept) <= KEPT
+    assert len(found._kept) == (3 if budget else 1)
     with pytest.raises(ValueError, match=r"candidate 'c999' is not in .*; make the preferences again"):
         found["c999"]
