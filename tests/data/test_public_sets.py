@@ -234,6 +234,12 @@ def test_imagerewarddb_groups_rows_by_prompt(column: str, tmp_path: Path) -> Non
         read("imagerewarddb", write_json(tmp_path / "u.json", [{"prompt_id": "1", "prompt": "p", "image_amount_in_total": 1, "rank": 1}]))
 
 
+def test_imagerewarddb_takes_a_prompt_that_lacks_images_as_it_is(tmp_path: Path) -> None:
+    rows = [row for row in image_rewards(tmp_path, "image") if row["prompt"] == "prompt a"][:2]
+    [group], report = read("imagerewarddb", write_parquet(tmp_path / "t.parquet", rows))
+    assert (ends(group), group.preferences[0].scores, report.read) == (["1", "0"], (1.0, 0.0), 1)
+
+
 def test_imported_lists_are_thinned_and_cut_like_ranked_ones(tmp_path: Path) -> None:
     files(tmp_path, png, ".png", 9)
     rank = [3, 1, 9, 5, 2, 7, 4, 8, 5]
