@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from diffalign.data.records import Preference
 
 SIZES = (("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000), ("1M<n<10M", 10_000_000))
+SPEED = ("batch_size", "prompts_per_shard")  # of the section generate: nothing that determines a sample
+MEDIA = {
+    "pairs": "| `chosen`, `rejected` | pairs: the media |",
+    "lists": "| `samples` | lists: the media, best first |",
+    "labelled": "| `media`, `label` | labelled: one medium, and 1 where it is wanted, 0 where it is not |",
+}
 COLUMNS = """
-| column | what |
-|---|---|
-| `prompt` | what was asked |
-| `chosen`, `rejected` | pairs: the media, the preferred one first |
-| `samples` | lists: the media, best first |
-| `media`, `label` | labelled: one medium, 1 wanted, 0 unwanted |
 | `win_probability` | P(first preferred), 0.5 a tie, null unknown |
 | `scores` | what the order rests on, best first, or null |
 | `segment_labels` | per span of time: 1 the first is better, −1 the second, 0 neither; or null |
@@ -68,7 +68,8 @@ def write_card(
         f"## How to open it\n\n{_opening(form, layouts)}\n",
     ]
     if form == "parquet":
-        parts.append(f"## Columns\n\n{COLUMNS}\n")
+        media = "\n".join(MEDIA[name] for name in layouts)
+        parts.append(f"## Columns\n\n| column | what |\n|---|---|\n| `prompt` | what was asked |\n{media}\n{COLUMNS}\n")
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -97,7 +98,7 @@ def _origin(config: Config) -> dict[str, Any]:
         found["model"] = model | ({"adapters": [_named(name) for name in config.model.adapters]} if config.model.adapters else {})
         if config.generate is not None:
             found["generate"] = config.generate.model_dump(
-                mode="json", exclude_none=True, exclude={"batch_size": True, "prompts": {"texts"}}
+                mode="json", exclude_none=True, exclude={**dict.fromkeys(SPEED, True), "prompts": {"texts"}}
             )
     if config.score is not None:
         found["reward models"] = config.score.model_dump(mode="json", exclude_none=True)["rewards"]
@@ -116,7 +117,7 @@ def _named(source: str) -> str:
 
 def _without_folders(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_folders(inner) for key, inner in value.items()}
+        return {key: _without_folders(inner) for key, inner in value.items() if inner not in ("", [])}
     if isinstance(value, list):
         return [_without_folders(inner) for inner in value]
     return _named(value) if isinstance(value, str) and "/" in value and len(value) < 1000 else value
@@ -130,11 +131,12 @@ def _opening(form: str, layouts: Sequence[str]) -> str:
                 "```yaml\npair: {source: {importer: records, path: THIS_FOLDER/records.jsonl}}\n```",
             ]
         )
+    back = "\n".join(f"pair: {{source: {{importer: table, path: THIS_FOLDER/data/{name}, exported: true}}}}" for name in layouts)
     opened = "\n".join(f'load_dataset("THIS_FOLDER", "{name}", split="train")' for name in layouts)
     return "\n".join(
         [
             f"```python\nfrom datasets import load_dataset\n\n{opened}\n```\n",
             "In diffalign, as it was:\n",
-            f"```yaml\npair: {{source: {{importer: table, path: THIS_FOLDER/data/{layouts[0]}, exported: true}}}}\n```",
+            f"```yaml\n{back}\n```",
         ]
     )

@@ -72,7 +72,7 @@ SHARED_FILES = {
     "diffalign/stabilisers": set(),
     "diffalign/backbones": {"mel", "process", "random_weights", "schedulers", "seeded", "weights"},
     "diffalign/data/modalities": {"signature", "stored"},
-    "diffalign/data/importers": {"captions", "judged", "media", "report", "sources"},
+    "diffalign/data/importers": {"captions", "json_list", "judged", "media", "report", "sources"},
     "reward_models": {
         "both_orders",
         "clip_transform",

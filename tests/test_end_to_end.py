@@ -107,7 +107,7 @@ def test_pickapic_full_fine_tuning(version_1: Path, pickapic: Path, tmp_path: Pa
     told = call("run", "sd15_diffusion_dpo", f"run={run}", f"model.source={version_1}", f"pair.source.path={pickapic}", *TINY)
     assert "gallery:" in told
     assert summary_of(run, "candidates")["report"] == {
-        "max_broken": 100, "read": 10, "kept": 10, "tied": 2, "skipped": 0, "broken": 0, "reasons": []
+        "max_broken": 100, "read": 10, "kept": 10, "tied": 2, "skipped": 0, "broken": 0, "reasons": [], "modality": "image"
     }  # fmt: skip
     pairs = summary_of(run, "preferences")
     assert (pairs["pairs_kept"], pairs["ties"], pairs["across_sources"]) == (8, 2, 8)

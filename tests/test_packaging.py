@@ -88,7 +88,7 @@ def test_bundled_models_are_found(installed: Path) -> None:
 def test_the_command_starts_without_torch(installed: Path) -> None:
     help_text = diffalign(installed, "--help")
     commands = re.findall(r"^  ([a-z]+) ", help_text.partition("Commands:")[2], re.MULTILINE)
-    assert set(commands) == {"run", *STAGES, "methods", "rewards", "backbones", "bench", "compare", "rounds"}
+    assert set(commands) == {"run", *STAGES, "methods", "rewards", "backbones", "bench", "compare", "rounds", "export"}
     python(installed, "-c", "import sys; from pipelines import cli; sys.exit('torch' in sys.modules)")
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from diffalign.data.records import Candidate, candidates_schema, modality_of_candidates
 from diffalign.data.shards import open_parquet, shard_paths
 
-KEPT = 4  # row groups of 100 rows each: rows of a preference stand together, and those of the next near them
+KEPT_BYTES = 2**30  # of row groups, and one at least: samples of a preference stand together, or in as many places as there are models
 
 
 class _Place(NamedTuple):
@@ -61,7 +61,7 @@ class CandidateFiles:
         if key not in self._kept:
             with open_parquet(path) as file:
                 self._kept[key] = file.read_row_group(number, candidates_schema(self.modality).names)
-            while len(self._kept) > KEPT:
+            while len(self._kept) > 1 and sum(table.nbytes for table in self._kept.values()) > KEPT_BYTES:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]

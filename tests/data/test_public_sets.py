@@ -13,9 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_media import flac, mp4, png
 
+from diffalign.data.exported import layout_features, layout_row, layout_schema
 from diffalign.data.importers import ImportedGroup, ImportReport, build_import
 from diffalign.data.importers.judged import win_shares
+from diffalign.data.modalities.image import Image
 from diffalign.data.pairing import PairingSettings, group_candidates, pair_groups
+from diffalign.data.records import Candidate, Preference
+from diffalign.data.shards import write_shard
 
 MEDIA_STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
@@ -230,6 +234,12 @@ def test_imagerewarddb_groups_rows_by_prompt(column: str, tmp_path: Path) -> Non
         read("imagerewarddb", write_json(tmp_path / "u.json", [{"prompt_id": "1", "prompt": "p", "image_amount_in_total": 1, "rank": 1}]))
 
 
+def test_imagerewarddb_takes_a_prompt_that_lacks_images_as_it_is(tmp_path: Path) -> None:
+    rows = [row for row in image_rewards(tmp_path, "image") if row["prompt"] == "prompt a"][:2]
+    [group], report = read("imagerewarddb", write_parquet(tmp_path / "t.parquet", rows))
+    assert (ends(group), group.preferences[0].scores, report.read) == (["1", "0"], (1.0, 0.0), 1)
+
+
 def test_imported_lists_are_thinned_and_cut_like_ranked_ones(tmp_path: Path) -> None:
     files(tmp_path, png, ".png", 9)
     rank = [3, 1, 9, 5, 2, 7, 4, 8, 5]
@@ -389,3 +399,90 @@ def test_paths_outside_the_folder_stop_every_import(tmp_path: Path) -> None:
         read("crpo", write_json(tmp_path / "set" / "a.json", rows))
     with pytest.raises(PermissionError, match="lies outside"):
         read("crpo", tmp_path / "set" / "a.json", folder="..")
+
+
+FIRST_MISSING = {
+    "hpdv2": "prompt, file_path or image_path, human_preference or rank",
+    "hpdv3": "prompt, path1, path2",
+    "imagerewarddb": "prompt_id, prompt, image or image_path, image_amount_in_total, rank",
+    "rapidata": "prompt, image1, image2, weighted_results_image1_preference, weighted_results_image2_preference",
+    "align_anything": "prompt, response_1, response_2, overall_image or overall_audio or overall_video",
+    "vision_reward": "prompt, image or video_path or video1_path, annotation or standard_answer",
+    "videoalign": "path_A, path_B, prompt, VQ",
+    "videodpo": "video1, video2, frame_caption",
+    "videofeedback": f"id, text prompt, {' or '.join(SCORES)}",
+    "audio_alpaca": "prompt, chosen, rejected",
+    "crpo": "captions, chosen, reject",
+    "kto_csv": "file_path, caption, label",
+    "records": "prompt, candidates, preferences",
+}
+
+
+@pytest.mark.parametrize("name", FIRST_MISSING)
+def test_missing_columns_are_named_with_the_expected(name: str, tmp_path: Path) -> None:
+    rows = write_json(tmp_path / "a.json", [{"text": "p"}])
+    expected = FIRST_MISSING[name]
+    with pytest.raises(ValueError) as caught:
+        read(name, rows)
+    assert f"a.json' lacks the columns {expected}; expected {expected}, found text." in str(caught.value)
+
+
+def test_media_of_a_hub_come_undecoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sounds and lists of pictures as `datasets` types them: its own decoders are not asked, which need libraries that may be missing."""
+    datasets = pytest.importorskip("datasets")
+    media = [{"bytes": flac(number), "path": None} for number in range(2)]
+    write_parquet(tmp_path / "audio.parquet", [{"prompt": "p", "chosen": media[0], "rejected": media[1], "strategy": "s"}])
+    load = datasets.load_dataset
+
+    def from_disk(name: str, *, split: str, revision: str | None, streaming: bool) -> Any:
+        assert (name, split, revision, streaming) == ("declare-lab/audio-alpaca", "validation", "v1", True)
+        rows = load("parquet", data_files=str(tmp_path / "audio.parquet"), split="train", streaming=True)
+        return rows.cast_column("chosen", datasets.Audio()).cast_column("rejected", datasets.Audio())
+
+    monkeypatch.setattr(datasets, "load_dataset", from_disk)
+    imported = build_import("audio_alpaca", "declare-lab/audio-alpaca", split="validation", revision="v1")
+    [group] = imported.groups
+    assert [row.media.encoded() for row in group.candidates] == [flac(0), flac(1)]
+
+
+def test_an_exported_list_comes_back_from_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = tmp_path / "lists.parquet"
+    candidates = [Candidate(f"c{number}", "g", "p", Image.from_bytes(png(number)), model="m", seed=number) for number in range(3)]
+    row = layout_row(Preference("g", "p", ("c0", "c1", "c2"), "list", scores=(3.0, 2.0, 2.0), weight=0.5, source="s"), candidates)
+    write_shard(path, [row], layout_schema("list"), layout_features("list", "image"))
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, **_: load("parquet", data_files=str(path), split="train", streaming=True))
+    [group] = build_import("table", "some/set", exported=True).groups
+    assert [row.media.encoded() for row in group.candidates] == [png(number) for number in range(3)]
+    [found] = group.preferences
+    assert (found.kind, found.scores, found.weight, found.source) == ("list", (3.0, 2.0, 2.0), 0.5, "s")
+    assert [(row.model, row.seed) for row in group.candidates] == [("m", 0), ("m", 1), ("m", 2)]
+
+
+def broken_sets() -> dict[str, tuple[Callable[[int], bytes], dict[str, Any], str]]:
+    """Importer → what makes its media, a row whose media columns name 0.x and 1.x, and the column that is then broken."""
+    return {
+        "align_anything": (png, {"prompt": "p", "response_1": "0.x", "response_2": "1.x", "overall_image": 1}, "response_2"),
+        "vision_reward": (mp4, {"prompt": "p", "video1_path": "0.x", "video2_path": "1.x", "standard_answer": "video1"}, "video1_path"),
+        "videoalign": (mp4, {"path_A": "0.x", "path_B": "1.x", "prompt": "p", "VQ": "A"}, "path_B"),
+        "videodpo": (mp4, {"video1": "0.x", "video2": "1.x", "frame_caption": "p", "score": 1}, "video1"),
+        "audio_alpaca": (flac, {"prompt": "p", "chosen": "0.x", "rejected": "1.x", "strategy": "s"}, "chosen"),
+        "crpo": (flac, {"captions": "p", "duration": 1, "chosen": "0.x", "reject": "1.x"}, "reject"),
+        "kto_csv": (png, {"file_path": "0.x", "caption": "p", "label": "exclusive_win"}, "file_path"),
+        "hpdv3": (png, {"prompt": "p", "path1": "0.x", "path2": "1.x"}, "path2"),
+    }
+
+
+@pytest.mark.parametrize("name", broken_sets())
+@pytest.mark.parametrize("kind", ["missing", "cut", "null"])
+def test_rows_with_broken_media_are_counted(name: str, kind: str, tmp_path: Path) -> None:
+    make, row, column = broken_sets()[name]
+    files(tmp_path, make, ".x", 2)
+    (tmp_path / "cut.x").write_bytes(make(0)[: len(make(0)) // 2])
+    bad = row | {column: {"missing": "no.x", "cut": "cut.x", "null": None}[kind]}
+    source = write_json(tmp_path / "set.json", [bad, row, bad, row, row])
+    groups, report = read(name, source, max_samples=2)
+    assert (report.read, report.kept, report.broken, len(groups)) == (4, 2, 2, 2)
+    assert report.reasons[0].startswith("set.json row 0: ")
+    assert {group.prompt for group in groups} == {"p"} and len({group.group_id for group in groups}) == 2

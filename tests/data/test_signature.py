@@ -72,3 +72,9 @@ def test_what_is_no_medium_is_refused(data: bytes) -> None:
         modality_of_file(data, "row 3 chosen")
     with pytest.raises(ValueError, match="is empty"):
         media_of(b"", "row 3 chosen")
+
+
+def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match=r"media 'row' is empty \(0 bytes\); fetch the file again or drop the row"):
+        media_of("a.png", "row", tmp_path)

@@ -17,7 +17,8 @@ from test_import_media import config_of, two_folders
 from tiny_media import flac, mp4, png, wav
 from typer.testing import CliRunner
 
-from diffalign.data.candidate_files import KEPT, CandidateFiles
+from diffalign.data import candidate_files
+from diffalign.data.candidate_files import CandidateFiles
 from diffalign.data.importers import ImportedGroup, build_import
 from diffalign.data.modalities.image import Image
 from diffalign.data.records import (
@@ -264,6 +265,7 @@ def test_the_card_says_where_the_set_comes_from(scored: Config, tmp_path: Path) 
     assert set(origin["reward models"]) == {"sharpness", "contrast"} and origin["pairing"]["rule"] == "best_vs_rest"
     for line in ("# foxes", "| pairs | 18 |", "| samples used | 24 |", "| judged by contrast.score | 18 |", "Licence: cc-by-4.0"):
         assert line in card
+    assert "`chosen`, `rejected`" in card and "`samples`" not in card
     assert "Licence: not stated" in (run(config, tmp_path / "b", form="jsonl", progress=QUIET) / "README.md").read_text()
 
 
@@ -327,7 +329,10 @@ def test_shards_are_cut_by_the_size_of_their_media(scored: Config, tmp_path: Pat
     assert told_of_import(read("table", folder, exported=True)) == whole
 
 
-def test_candidates_by_id(tmp_path: Path) -> None:
+@pytest.mark.parametrize("budget", [0, 2**30])
+def test_candidates_by_id(budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidate_files, "KEPT_BYTES", budget)
+
     def rows() -> Iterator[Candidate]:
         for index in range(250):
             yield Candidate(f"c{index:03d}", f"g{index // 5}", "p", Image.from_pixels(np.full((1, 1, 3), index, np.uint8)))
@@ -340,6 +345,6 @@ def test_candidates_by_id(tmp_path: Path) -> None:
     for index in np.random.default_rng(0).permutation(250):
         candidate = found[f"c{index:03d}"]
         assert (candidate.group_id, candidate.media.identity()) == (every[index].group_id, every[index].media.identity())
-    assert len(found._kept) <= KEPT
+    assert len(found._kept) == (3 if budget else 1)
     with pytest.raises(ValueError, match=r"candidate 'c999' is not in .*; make the preferences again"):
         found["c999"]

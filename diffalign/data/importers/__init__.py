@@ -1,7 +1,8 @@
 """The table of importers: preference data in the wild becomes candidates and preferences, one function per layout.
 
 An addition is one file `importers/NAME.py` with a function NAME(source, *, report, …) that yields ImportedGroup, one line in IMPORTERS,
-and a test on files made with exactly the public columns (ties, missing bytes, missing columns).
+and a test on files made with exactly the public columns (ties, missing bytes, missing columns). Of a table it says in a few lines what a
+row is, a Pair, a Ranking or a Labelled sample; `judged.import_rows` does the rest.
 """
 
 from __future__ import annotations

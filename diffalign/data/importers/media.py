@@ -7,11 +7,13 @@ from typing import Any
 
 from diffalign.data.modalities import Media, media_class
 from diffalign.data.modalities.signature import modality_of_file
-from diffalign.data.modalities.stored import stored_bytes, stored_path
+from diffalign.data.modalities.stored import stored_path
 
 
 def media_of(value: Any, where: str, folder: Path | None = None) -> Media:
-    """The checked image, video or sound of a column's value: bytes, {"bytes", "path"}, or a path relative to `folder`.
+    """The checked image, video or sound of a column's value: bytes, {"bytes", "path"}, or a path (text) relative to `folder`.
+
+    A Path is of a file that we found ourselves, and is taken as it is.
 
     What it is, its bytes say. Raises ValueError on missing or corrupt media (FileNotFoundError for a missing file), PermissionError on a
     path that leaves the folder.
@@ -20,10 +22,9 @@ def media_of(value: Any, where: str, folder: Path | None = None) -> Media:
         inner = value.get("bytes")
         value = inner if inner is not None else value.get("path")
     if isinstance(value, bytes):
-        stored_bytes("media", value, name=where)  # refuses what is empty
         item = media_class(modality_of_file(value, where)).from_bytes(value, name=where)
-    elif isinstance(value, str) and value:
-        path = inside(folder, value, where)
+    elif isinstance(value, Path) or (isinstance(value, str) and value):
+        path = value if isinstance(value, Path) else inside(folder, value, where)
         stored_path("media", path)  # refuses what is no file
         item = media_class(modality_of_file(path, where)).from_path(path)
     else:

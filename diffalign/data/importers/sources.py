@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffalign.data.importers.json_list import json_items
 from diffalign.data.shards import open_parquet, read_file
 
 FETCH_AGAIN = "fetch it again, or check the path"
@@ -124,8 +125,8 @@ def json_rows(path: Path, *, lines: bool) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig") as file:
         number = 0
         try:
-            values = enumerate((json.loads(line) for line in file if line.strip()), 1) if lines else enumerate(json.load(file), 1)
-            for number, row in values:  # noqa: B007 (the message below reads it)
+            values = (json.loads(line) for line in file if line.strip()) if lines else json_items(file)
+            for number, row in enumerate(values, 1):  # noqa: B007 (the message below reads it)
                 if not isinstance(row, dict):
                     raise TypeError(f"expected an object, got {type(row).__name__}")
                 yield row

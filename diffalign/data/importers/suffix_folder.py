@@ -52,8 +52,7 @@ def _group(root: Path, name: str, sides: dict[str, list[tuple[str, Path]]], grou
         raise ValueError(f"no caption; write {name}.txt")
     ids = {ending: f"{group_id}-{ending}" for ending, _ in files}
     candidates = tuple(
-        Candidate(ids[ending], group_id, text, media_of(path.read_bytes(), f"{name}_{ending}"), tags={"name": name})
-        for ending, path in files
+        Candidate(ids[ending], group_id, text, media_of(path, f"{name}_{ending}"), tags={"name": name}) for ending, path in files
     )
     decided = [(first, second, None) for (first, _), (second, _) in product(sides["w"], sides["l"])]
     tied = [(first, second, 0.5) for (first, _), (second, _) in combinations(sides["e"], 2)]

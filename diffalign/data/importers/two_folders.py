@@ -48,7 +48,7 @@ def two_folders(
         text = read_caption(captions) if texts is None else texts.get(name)
         if not text:
             raise ValueError(f"no caption; write {name}.txt beside the file, or name a file of `prompts` that has it")
-        first, second = (Side(files[side][name].read_bytes(), side, tags={"name": name}, column=f"{side}/{name}") for side in files)
+        first, second = (Side(files[side][name], side, tags={"name": name}, column=f"{side}/{name}") for side in files)
         return pair_group(Pair(text, first, second), Place("two_folders", group_id, "", None))
 
     yield from import_each("two_folders", zip(names, names, strict=True), build, report, max_samples)

@@ -40,15 +40,17 @@ SIGNATURES: dict[str, Signature] = {  # by suffix
 def modality_of_file(source: bytes | Path, where: str) -> str:
     """The name in MODALITIES of an encoded file, given by its bytes or its path; a GIF of several frames is a video.
 
-    ValueError, which names `where` (the row), for bytes that begin like no known medium.
+    ValueError, which names `where` (the row), for no bytes, and for bytes that begin like no known medium.
     """
     suffix = suffix_of_file(source, where)
     return "video" if suffix == ".gif" and _moves(source) else SIGNATURES[suffix].modality
 
 
 def suffix_of_file(source: bytes | Path, where: str) -> str:
-    """The suffix that a file of this content has, a key of SIGNATURES. ValueError for bytes that begin like no known medium."""
+    """The suffix that a file of this content has, a key of SIGNATURES. ValueError where it is none of them, or empty."""
     head = source[:HEAD] if isinstance(source, bytes) else _first_bytes(source)
+    if not head:
+        raise ValueError(f"media {where!r} is empty (0 bytes); fetch the file again or drop the row")
     for suffix, signature in SIGNATURES.items():
         if re.match(signature.pattern, head, re.DOTALL):
             return suffix

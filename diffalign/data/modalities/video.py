@@ -114,7 +114,7 @@ class Video:
     def encoded(self) -> bytes:
         """The bytes it came as (of its file, unchanged), or a lossless MP4 of its frames."""
         if self._stored is not None:
-            if self._stored.data is None:
+            if self._stored.data is None and self._header is None:
                 self.check()  # a file that is no video is refused before its bytes are copied anywhere
             return self._stored.read()
         return encode(self.frames(), self.fps, CODEC, "rgb24", CODEC_OPTIONS)
