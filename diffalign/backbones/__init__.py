@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,6 +119,17 @@ class Backbone(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded, and what stands in the place of its denoiser's own weights: see `load_backbone`."""
+
+    dtype: torch.dtype = torch.float32
+    device: str | torch.device = "cpu"
+    revision: str | None = None
+    adapter: str | Path | Sequence[str | Path] | None = None
+    denoiser: str | Path | None = None
+
+
 def family_of(name: str) -> Family:
     """A line of BACKBONES; ValueError names the known ones."""
     if name not in BACKBONES:
@@ -126,17 +139,30 @@ def family_of(name: str) -> Family:
 
 def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
                   revision: str | None = None,
-                  adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Backbone:  # fmt: skip
+                  adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None,
+                  **settings: Any) -> Backbone:  # fmt: skip
     """Loads a model of the family `name`.
 
     source    `bundled:NAME`, a local diffusers folder, one .safetensors file, a hub id, or `random:NAME` (random weights, for benchmarks)
     adapter   a LoRA folder in the diffusers layout, fused into the weights; of several each is fused onto the last
     denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
-    Raises ValueError for an unknown family, FileNotFoundError where the source is not found.
+    settings  of the family's own: the named arguments of its `load`
+    Raises ValueError for an unknown family or setting, FileNotFoundError where the source is not found.
     """
     family_of(name)
-    arguments: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision, "adapter": adapter, "denoiser": denoiser}
-    return import_module(f"diffalign.backbones.{name}").load(source, **arguments)
+    load = import_module(f"diffalign.backbones.{name}").load
+    _check_settings(name, load, settings)
+    return load(source, Loading(dtype, device, revision, adapter, denoiser), **settings)
+
+
+def _check_settings(name: str, load: Callable[..., Backbone], settings: dict[str, Any]) -> None:
+    """ValueError for a setting that the family does not have, or for no finite number where its default is one."""
+    known = {key: each.default for key, each in signature(load).parameters.items() if each.kind is each.KEYWORD_ONLY}
+    for key, value in settings.items():
+        if key not in known:
+            raise ValueError(f"backbone {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise ValueError(f"backbone {name!r}: {key} is {value!r}; give a number (default: {known[key]!r})")
 
 
 def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:
