@@ -52,6 +52,7 @@ def load_model(model: Model, *, source: str | None = None, **changes: Any) -> Ba
         dtype=getattr(torch, model.dtype),
         device=device_of(model),
         **(arguments | changes),
+        **model.settings,
     )
 
 

@@ -17,6 +17,10 @@ from diffalign.backbones.process import Process
 from diffalign.data.modalities import Media
 from diffalign.did_you_mean import did_you_mean
 
+# Layers that a LoRA adapts: the attention of every UNet and DiT of diffusers, and beside it what joint attention has for the text's side.
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
 
 @dataclass(frozen=True)
 class Family:
@@ -25,11 +29,29 @@ class Family:
     modality: str
     denoiser: str  # its part of the pipeline, and the folder that full fine-tuning writes
     models: str
+    lora_targets: tuple[str, ...] = ATTENTION  # endings of the names of the layers that a LoRA adapts; none: it takes no LoRA
 
 
 BACKBONES = {
     "stable_diffusion": Family(
         "image", "unet", "Stable Diffusion 1.x and 2.x, and the bundled miniature: latent UNet, CLIP text encoder; ε or v prediction"
+    ),
+    "sdxl": Family(
+        "image",
+        "unet",
+        "Stable Diffusion XL's base: latent UNet, two CLIP text encoders, the picture's size as conditioning; ε or v prediction",
+    ),
+    "sd3": Family(
+        "image",
+        "transformer",
+        "Stable Diffusion 3 and 3.5: transformer with joint attention, two CLIP text encoders and T5; rectified flow",
+        JOINT_ATTENTION,
+    ),
+    "flux": Family(
+        "image",
+        "transformer",
+        "FLUX.1: transformer with joint attention, CLIP and T5, guidance as conditioning; rectified flow",
+        JOINT_ATTENTION,
     ),
     "wan": Family(
         "video",
@@ -156,13 +178,15 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
 
 
 def _check_settings(name: str, load: Callable[..., Backbone], settings: dict[str, Any]) -> None:
-    """ValueError for a setting that the family does not have, or for no finite number where its default is one."""
+    """ValueError for a setting that the family does not have, or for a value of another kind than its default."""
     known = {key: each.default for key, each in signature(load).parameters.items() if each.kind is each.KEYWORD_ONLY}
     for key, value in settings.items():
         if key not in known:
             raise ValueError(f"backbone {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-            raise ValueError(f"backbone {name!r}: {key} is {value!r}; give a number (default: {known[key]!r})")
+        is_flag = isinstance(known[key], bool)
+        if isinstance(value, bool) != is_flag or not isinstance(value, int | float) or not isfinite(value):
+            kind = "true or false" if is_flag else "a number"
+            raise ValueError(f"backbone {name!r}: {key} is {value!r}; give {kind} (default: {known[key]!r})")
 
 
 def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:

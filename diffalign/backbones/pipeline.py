@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -111,14 +110,15 @@ class LoadedPipeline:
 
 
 class ImagePipeline(LoadedPipeline):
-    """The part that is the same for every pipeline that makes images.
-
-    PATCH   latents along each side that the denoiser takes together
-    """
+    """The part that is the same for every pipeline that makes images."""
 
     modality = "image"
     rate = None
-    PATCH: ClassVar[int] = 1
+
+    @property
+    def step(self) -> int:
+        """Pixels that a side is a multiple of."""
+        return self.pipeline.vae_scale_factor
 
     @property
     def size(self) -> tuple[int, int]:
@@ -126,8 +126,7 @@ class ImagePipeline(LoadedPipeline):
         return side, side
 
     def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        factor = self.pipeline.vae_scale_factor * self.PATCH
-        return tuple(side // factor * factor for side in size)
+        return tuple(side // self.step * self.step for side in size)
 
     def time_edges(self, length: int) -> list[float]:
         raise ValueError(f"{self.source} makes images, which have no spans of time; choose an objective for whole samples: diffusion_dpo")
@@ -136,7 +135,7 @@ class ImagePipeline(LoadedPipeline):
         return [Image.from_pixels(pixels) for pixels in to_uint8(decoded).transpose(0, 2, 3, 1)]
 
     def guided(self, guidance: float, negative_prompts: list[str]) -> dict[str, Any]:
-        """The arguments by which the family's pipeline is guided; ValueError where it cannot be so."""
+        """The arguments by which the family's pipeline takes its prompts and is guided; ValueError where it cannot be so."""
         return {"guidance_scale": guidance, "negative_prompt": negative_prompts}
 
     @torch.no_grad()
@@ -145,8 +144,8 @@ class ImagePipeline(LoadedPipeline):
         height, width = size or self.size
         with scheduler_named(self.pipeline, scheduler):
             images = self.pipeline(
-                prompts, height=height, width=width, num_inference_steps=steps, generator=generators(prompts, seeds), output_type="np",
-                **self.guided(guidance, [negative_prompt] * len(prompts)),
+                prompts, height=height, width=width, num_inference_steps=steps,
+                generator=generators(prompts, seeds), output_type="np", **self.guided(guidance, [negative_prompt] * len(prompts)),
             ).images  # fmt: skip
         return [Image.from_pixels(pixels) for pixels in np.rint(images * 255).astype(np.uint8)]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffalign.backbones import Loading
 from diffalign.backbones.pipeline import LoadedPipeline, load_pipeline
-from diffalign.backbones.process import Flow
+from diffalign.backbones.process import Flow, shift_of
 from diffalign.backbones.seeded import generators
 from diffalign.backbones.weights import to_uint8
 from diffalign.data.modalities.video import Video
@@ -43,8 +43,7 @@ class Wan(LoadedPipeline):
         if pipeline.config.get("expand_timesteps"):
             raise ValueError(f"{source} gives each patch a timestep of its own (Wan 2.2 TI2V), which is not supported; give Wan 2.1")
         super().__init__(pipeline, source)
-        config = pipeline.scheduler.config
-        self.process = Flow(float(config.get("flow_shift", config.get("shift", 1.0))))
+        self.process = Flow(shift_of(pipeline.scheduler))
         self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
         vae = pipeline.vae.config
         self._mean, self._std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
