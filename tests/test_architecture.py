@@ -69,7 +69,7 @@ SHARED_FILES = {
     "diffalign/objectives": {"flip_rate", "prospect", "surrogate"},
     "diffalign/noising": {"inversion"},
     "diffalign/stabilisers": set(),
-    "diffalign/backbones": {"density", "mel", "pipeline", "process", "random_weights", "schedulers", "seeded", "weights"},
+    "diffalign/backbones": {"density", "mel", "patches", "pipeline", "process", "random_weights", "schedulers", "seeded", "weights"},
     "diffalign/data/modalities": {"stored"},
     "diffalign/data/importers": {"captions", "media", "report", "sources"},
     "reward_models": {"contract", "frames", "pixels", "pretrained", "vision_language", "waveforms"},

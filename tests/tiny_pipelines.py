@@ -11,18 +11,42 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLQwenImage,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tiny_stable_diffusion import TEXTS
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+)
 
 from diffalign.backbones import quiet_loading
 from diffalign.backbones.miniature.clip import build_tokenizer as build_clip_tokenizer
@@ -30,7 +54,7 @@ from diffalign.backbones.miniature.t5 import build_tokenizer as build_t5_tokeniz
 from diffalign.backbones.miniature.t5 import encoder_config
 
 WIDTH = 32
-CLIP_TOKENS, T5_TOKENS = 12, 16
+CLIP_TOKENS, T5_TOKENS, LANGUAGE_TOKENS = 12, 16, 40
 
 
 def save(pipeline: Any, folder: Path) -> Path:
@@ -119,5 +143,85 @@ def save_flux(folder: Path, *, guidance_embeds: bool = True) -> Path:
         vae=autoencoder(shift_factor=0.11, use_quant_conv=False, use_post_quant_conv=False), transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guidance_embeds),
         **clip(folder, CLIPTextModel), **numbered(2, t5()),
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def save_pixart(folder: Path, *, is_alpha: bool = False, sample_size: int = 8) -> Path:
+    """A sample size of 128 is that of the largest PixArt-α, which has the picture's size as conditioning."""
+    torch.manual_seed(0)
+    transformer = PixArtTransformer2DModel(
+        sample_size=sample_size, num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=8, num_layers=1,
+        cross_attention_dim=24, caption_channels=WIDTH, patch_size=2, norm_num_groups=4,
+        use_additional_conditions=is_alpha and sample_size == 128,
+    )  # fmt: skip
+    scheduler = DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear", solver_order=2)
+    kind = PixArtAlphaPipeline if is_alpha else PixArtSigmaPipeline
+    return save(kind(vae=autoencoder(), transformer=transformer, scheduler=scheduler, **t5()), folder)
+
+
+def save_sana(folder: Path, *, shift: float = 3.0) -> Path:
+    torch.manual_seed(0)
+    levels: dict[str, Any] = {"block_out_channels": (8, 16), "layers_per_block": (1, 1), "qkv_multiscales": ((), ())}
+    sides = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in levels.items()}
+    vae = AutoencoderDC(latent_channels=4, attention_head_dim=4, scaling_factor=0.41, **sides)
+    transformer = SanaTransformer2DModel(
+        in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=8, num_cross_attention_heads=2,
+        cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=WIDTH, sample_size=32, patch_size=1,
+    )  # fmt: skip
+    tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
+    text_encoder = Gemma2Model(
+        Gemma2Config(
+            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8, pad_token_id=0, eos_token_id=1, bos_token_id=1,
+            max_position_embeddings=1024,
+        )
+    )  # fmt: skip
+    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    return save(SanaPipeline(tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler), folder)
+
+
+def save_qwen_image(folder: Path) -> Path:
+    torch.manual_seed(0)
+    vae = AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False], latents_mean=[0.1, -0.2, 0.3, 0.4],
+        latents_std=[0.5, 2.0, 1.5, 0.8],
+    )  # fmt: skip
+    transformer = QwenImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=WIDTH,
+        axes_dims_rope=(4, 6, 6),
+    )  # fmt: skip
+    tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH}
+    rope = {"mrope_section": [2, 3, 3], "rope_type": "default", "type": "default"}
+    text = {"vocab_size": len(tokenizer), "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_scaling": rope}
+    config = Qwen2_5_VLConfig(
+        text_config=sizes | text,
+        vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH},
+    )
+    pipeline = QwenImagePipeline(
+        vae=vae, transformer=transformer, tokenizer=tokenizer, text_encoder=Qwen2_5_VLForConditionalGeneration(config),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def save_z_image(folder: Path) -> Path:
+    torch.manual_seed(0)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4, dim=WIDTH, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=WIDTH, axes_dims=[4, 6, 6],
+        axes_lens=[128, 32, 32],
+    )  # fmt: skip
+    tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} a{% endfor %}"
+    text_encoder = Qwen3Model(
+        Qwen3Config(
+            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=16,
+        )
+    )  # fmt: skip
+    pipeline = ZImagePipeline(
+        vae=autoencoder(shift_factor=0.11), transformer=transformer, tokenizer=tokenizer, text_encoder=text_encoder,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )  # fmt: skip
     return save(pipeline, folder)

@@ -53,6 +53,19 @@ BACKBONES = {
         "FLUX.1: transformer with joint attention, CLIP and T5, guidance as conditioning; rectified flow",
         JOINT_ATTENTION,
     ),
+    "pixart": Family(
+        "image",
+        "transformer",
+        "PixArt-α and PixArt-Σ: transformer with cross-attention, T5; ε prediction; trained whole, for diffusers loads no LoRA of it",
+        (),
+    ),
+    "sana": Family(
+        "image", "transformer", "Sana: transformer with linear attention, Gemma, an autoencoder of 32 pixels to a latent; rectified flow"
+    ),
+    "qwen_image": Family(
+        "image", "transformer", "Qwen-Image: transformer with joint attention over patches, Qwen2.5-VL; rectified flow", JOINT_ATTENTION
+    ),
+    "z_image": Family("image", "transformer", "Z-Image: transformer over text and patches in one sequence, Qwen3; rectified flow"),
     "wan": Family(
         "video",
         "transformer",

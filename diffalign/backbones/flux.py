@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from diffusers import FluxPipeline
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from diffalign.backbones import Loading
+from diffalign.backbones.patches import PATCH, packed, unpacked
 from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Flow, shift_of
 
 TOKEN_LIMIT = 512  # of T5
-PATCH = 2  # latents along each side that are one token
 
 
 class Flux(ImagePipeline):
@@ -52,17 +51,16 @@ class Flux(ImagePipeline):
         return {"prompt_embeds": embeds, "pooled_embeds": pooled}
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
-        prompt, patches = embeds["prompt_embeds"], pixel_unshuffle(noised, PATCH)
-        rows, columns = patches.shape[-2:]
+        prompt, (rows, columns) = embeds["prompt_embeds"], (side // PATCH for side in noised.shape[-2:])
         guidance = torch.full((len(noised),), self.guidance, device=noised.device)
         predicted = denoiser(
-            hidden_states=patches.flatten(2).transpose(1, 2), timestep=timestep / self.process.timestep_count,
+            hidden_states=packed(noised), timestep=timestep / self.process.timestep_count,
             guidance=guidance if self.pipeline.transformer.config.guidance_embeds else None,
             encoder_hidden_states=prompt, pooled_projections=embeds["pooled_embeds"],
             txt_ids=torch.zeros(prompt.shape[1], 3, dtype=prompt.dtype, device=noised.device),
             img_ids=places(rows, columns).to(noised.device, prompt.dtype), return_dict=False,
         )[0]  # fmt: skip
-        return pixel_shuffle(predicted.transpose(1, 2).unflatten(2, (rows, columns)), PATCH)
+        return unpacked(predicted, noised)
 
     def guided(self, guidance: float, negative_prompts: list[str]) -> dict[str, Any]:
         """ValueError for a negative prompt: guidance is conditioning here, and nothing is subtracted."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.backbones import Loading, quiet_loading
+from diffalign.backbones.process import Flow, Process
 from diffalign.backbones.schedulers import scheduler_named
 from diffalign.backbones.seeded import generators, latents_of
 from diffalign.backbones.weights import (
@@ -42,6 +43,7 @@ class LoadedPipeline:
 
     pipeline: Any
     source: str
+    process: Process
 
     def __init__(self, pipeline: Any, source: str):
         pipeline.set_progress_bar_config(disable=True)
@@ -141,10 +143,15 @@ class ImagePipeline(LoadedPipeline):
     @torch.no_grad()
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
                size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Image]:  # fmt: skip
+        if scheduler is not None and isinstance(self.process, Flow):
+            own = type(self.pipeline.scheduler).__name__
+            raise ValueError(
+                f"scheduler {scheduler!r} is for noise schedules, and {self.source} is a flow with its own {own}; leave it out"
+            )
         height, width = size or self.size
         with scheduler_named(self.pipeline, scheduler):
             images = self.pipeline(
-                prompts, height=height, width=width, num_inference_steps=steps,
+                list(prompts), height=height, width=width, num_inference_steps=steps,
                 generator=generators(prompts, seeds), output_type="np", **self.guided(guidance, [negative_prompt] * len(prompts)),
             ).images  # fmt: skip
         return [Image.from_pixels(pixels) for pixels in np.rint(images * 255).astype(np.uint8)]

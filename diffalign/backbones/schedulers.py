@@ -16,17 +16,10 @@ SCHEDULERS = {
 
 @contextmanager
 def scheduler_named(pipeline: Any, name: str | None) -> Iterator[None]:
-    """The pipeline with another scheduler inside; None: its own.
-
-    ValueError for a name that is not in SCHEDULERS, and for any where the model is a flow.
-    """
+    """The pipeline with another scheduler inside; None: its own. ValueError for a name that is not in SCHEDULERS."""
     if name is not None and name not in SCHEDULERS:
         raise ValueError(f"unknown scheduler {name!r}; choose one of: {', '.join(SCHEDULERS)}")
     own = pipeline.scheduler
-    if name is not None and "beta_schedule" not in own.config:
-        raise ValueError(
-            f"scheduler {name!r} is for noise schedules, and this model is a flow with its own {type(own).__name__}; leave it out"
-        )
     if name is not None:
         import diffusers
 
