@@ -13,10 +13,13 @@ import torch
 from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     PixArtAlphaPipeline,
@@ -43,6 +46,7 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -223,5 +227,33 @@ def save_z_image(folder: Path) -> Path:
     pipeline = ZImagePipeline(
         vae=autoencoder(shift_factor=0.11), transformer=transformer, tokenizer=tokenizer, text_encoder=text_encoder,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def save_flux2(folder: Path, *, is_distilled: bool = False) -> Path:
+    """The text encoder is as deep as its pipeline looks into it."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=32,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    vae.bn.running_mean.copy_(torch.linspace(-0.4, 0.5, 16))
+    vae.bn.running_var.copy_(torch.linspace(0.5, 2.0, 16))
+    transformer = Flux2Transformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=3 * 16,
+        timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+    )  # fmt: skip
+    tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} a{% endfor %}"
+    text_encoder = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=28, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=8,
+        )
+    )  # fmt: skip
+    pipeline = Flux2KleinPipeline(
+        vae=vae, transformer=transformer, tokenizer=tokenizer, text_encoder=text_encoder, is_distilled=is_distilled,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
     )  # fmt: skip
     return save(pipeline, folder)

@@ -53,6 +53,12 @@ BACKBONES = {
         "FLUX.1: transformer with joint attention, CLIP and T5, guidance as conditioning; rectified flow",
         JOINT_ATTENTION,
     ),
+    "flux2": Family(
+        "image",
+        "transformer",
+        "FLUX.2 [klein]: transformer with joint attention over patches, Qwen3; rectified flow",
+        (*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+    ),
     "pixart": Family(
         "image",
         "transformer",

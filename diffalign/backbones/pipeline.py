@@ -151,7 +151,7 @@ class ImagePipeline(LoadedPipeline):
         height, width = size or self.size
         with scheduler_named(self.pipeline, scheduler):
             images = self.pipeline(
-                list(prompts), height=height, width=width, num_inference_steps=steps,
+                prompt=list(prompts), height=height, width=width, num_inference_steps=steps,
                 generator=generators(prompts, seeds), output_type="np", **self.guided(guidance, [negative_prompt] * len(prompts)),
             ).images  # fmt: skip
         return [Image.from_pixels(pixels) for pixels in np.rint(images * 255).astype(np.uint8)]

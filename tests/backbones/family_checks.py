@@ -69,6 +69,10 @@ class FamilyChecks:
         """(N, C, H, W) of latents as the pipeline has them."""
         return latents
 
+    def given_out(self, pipeline: Any, latents: Tensor) -> Tensor:
+        """(N, C, H, W) of the latents that the pipeline returns."""
+        return self.unpacked(latents)
+
     @pytest.fixture(scope="class")
     @classmethod
     def folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -88,7 +92,7 @@ class FamilyChecks:
     def made(self, pipeline: Any, seeds: list[int], prompts: list[str] = PROMPTS, **options: Any) -> Any:
         height, width = self.size
         arguments = {"output_type": "np", "height": height, "width": width, "num_inference_steps": STEPS} | self.own | self.guidance
-        return pipeline(prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **(arguments | options)).images
+        return pipeline(prompt=prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **(arguments | options)).images
 
     def plain_pixels(self, pipeline: Any, seeds: list[int]) -> np.ndarray:
         return np.rint(self.made(pipeline, seeds) * 255).astype(int)
@@ -101,7 +105,7 @@ class FamilyChecks:
     def test_latents_are_scaled_as_the_pipeline_unscales_them(self, loaded: Any, folder: Path) -> None:
         pipeline = self.plain(folder)
         latents, image = (self.made(pipeline, [1, 2], output_type=kind) for kind in ("latent", "np"))
-        latents = self.unpacked(latents)
+        latents = self.given_out(pipeline, latents)
         assert latents.shape == (2, *self.latents)
         ours = loaded.decode(latents)
         assert torch.allclose((ours / 2 + 0.5).permute(0, 2, 3, 1), torch.from_numpy(image), atol=1e-5)
