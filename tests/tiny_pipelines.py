@@ -171,7 +171,7 @@ def save_sana(folder: Path, *, shift: float = 3.0) -> Path:
     vae = AutoencoderDC(latent_channels=4, attention_head_dim=4, scaling_factor=0.41, **sides)
     transformer = SanaTransformer2DModel(
         in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=8, num_cross_attention_heads=2,
-        cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=WIDTH, sample_size=32, patch_size=1,
+        cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=WIDTH, sample_size=32, patch_size=1, timestep_scale=0.5,
     )  # fmt: skip
     tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
     text_encoder = Gemma2Model(

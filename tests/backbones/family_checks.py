@@ -248,6 +248,25 @@ class FamilyChecks:
         fall = float((before - error()).detach())
         assert 0.5e-3 * norm < fall < 1.5e-3 * norm  # as much as the gradient says
 
+    def test_half_precision_and_checkpointing_train_the_same(self, loaded: Any, folder: Path) -> None:
+        """As the configs have it: an adapter in float32 on a base in bfloat16, or whole weights in float32, under autocast."""
+        x, timestep, part = normal(2, *self.latents), torch.tensor([300.0, 700.0]), BACKBONES[self.family]
+        half = load_backbone(self.family, str(folder), dtype=torch.bfloat16 if self.takes_lora else torch.float32)
+        if self.takes_lora:
+            add_lora(half.denoiser, Lora(rank=2), 0, part.lora_targets)
+        else:
+            half.denoiser.requires_grad_(True)
+        half.denoiser.enable_gradient_checkpointing()
+        half.denoiser.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = half.predict(half.denoiser, x, timestep, {name: value.float() for name, value in half.embed(PROMPTS).items()})
+        found.float().square().mean().backward()
+        with torch.no_grad():
+            expected = loaded.predict(loaded.denoiser, x, timestep, loaded.embed(PROMPTS))
+        assert float((found.float() - expected).norm().detach()) < 0.05 * float(expected.norm())
+        assert any(each.grad is not None and bool(each.grad.abs().max() > 0) for each in half.denoiser.parameters())
+        assert len(half.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size)) == 1
+
     # A run
 
     @pytest.mark.integration

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from diffalign.backbones import load_backbone
 from diffalign.backbones.flux import places
+from pipelines.config import load_config
+from pipelines.model import load_model
 
 
 def unpacked(latents: Tensor) -> Tensor:
@@ -51,6 +53,19 @@ class TestFlux(FamilyChecks):
                 loaded.denoiser, *(arguments := (normal(2, 4, 8, 12), torch.tensor([5.0, 6.0]), loaded.embed(PROMPTS)))
             )
             assert not torch.allclose(other, loaded.predict(loaded.denoiser, *arguments), atol=1e-4)
+
+    def test_a_config_s_settings_reach_the_backbone_and_tell_runs_apart(self, folder: Path) -> None:
+        """In the fingerprint, so that nothing made under another setting is mixed in; a setting of another family is refused."""
+        source = f"model.source={folder}"
+        one, other = (load_config("flux_flow_dpo", [source, f"model.settings.guidance={value}"]).model for value in ("1.0", "3.5"))
+        assert one.fingerprint() != other.fingerprint()
+        tiny = {"dtype": "float32", "device": "cpu"}
+        backbone: Any = load_model(other.model_copy(update=tiny))
+        assert backbone.guidance == 3.5 and backbone.size == (256, 256)
+        with pytest.raises(ValueError, match="backbone 'flux' has no setting 't5'; it takes: guidance"):
+            load_model(one.model_copy(update={**tiny, "settings": {"t5": False}}))
+        with pytest.raises(ValueError, match=r"backbone 'flux': guidance is True; give a number \(default: 1\.0\)"):
+            load_model(one.model_copy(update={**tiny, "settings": {"guidance": True}}))
 
     def test_timesteps_are_uniform_where_the_shift_is_of_the_size(self, loaded: Any) -> None:
         assert loaded.process.timestep(torch.tensor([0.25, 0.5, 0.9])).tolist() == pytest.approx([250, 500, 900])
