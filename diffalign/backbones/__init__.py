@@ -188,10 +188,14 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
     adapter   a LoRA folder in the diffusers layout, fused into the weights; of several each is fused onto the last
     denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
     settings  of the family's own: the named arguments of its `load`
-    Raises ValueError for an unknown family or setting, FileNotFoundError where the source is not found.
+    Raises ValueError for an unknown family or setting and a family that the installed diffusers does not have, FileNotFoundError where the
+    source is not found.
     """
     family_of(name)
-    load = import_module(f"diffalign.backbones.{name}").load
+    try:
+        load = import_module(f"diffalign.backbones.{name}").load
+    except ImportError as error:
+        raise ValueError(f"backbone {name!r}: {error}; the family is younger than what is installed: pip install -U diffusers") from error
     _check_settings(name, load, settings)
     return load(source, Loading(dtype, device, revision, adapter, denoiser), **settings)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+import diffusers
 import pytest
 import torch
 from family_checks import PROMPTS, FamilyChecks, normal
 from tiny_pipelines import LANGUAGE_TOKENS, save_z_image
 from torch import Tensor
+
+from diffalign.backbones import load_backbone
 
 
 class TestZImage(FamilyChecks):
@@ -58,3 +62,11 @@ class TestZImage(FamilyChecks):
         loaded.sample(prompts, [1, 2], steps=1, guidance=3.0, size=self.size)
         loaded.embed(prompts)
         assert prompts == PROMPTS
+
+
+def test_a_family_that_diffusers_does_not_have_yet_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "diffalign.backbones.z_image", raising=False)
+    monkeypatch.delattr(diffusers, "ZImagePipeline")
+    monkeypatch.delitem(diffusers._class_to_module, "ZImagePipeline")
+    with pytest.raises(ValueError, match=r"backbone 'z_image': .*; the family is younger than what is installed: pip install -U diffusers"):
+        load_backbone("z_image", "x")
