@@ -224,7 +224,7 @@ def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTa
     """An alignment task on random media, with its cache written to folder once."""
     import torch
 
-    from diffalign.backbones import load_backbone
+    from diffalign.backbones import family_of, load_backbone
     from diffalign.data.latents import (
         CacheDescription,
         LatentCache,
@@ -261,7 +261,7 @@ def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTa
         write_cache_description(cache, CacheDescription(dtype="float32", posterior="sample", encoder=settings.backbone))
     preferences = [Preference(f"g{index}", prompts[index], (ids[2 * index], ids[2 * index + 1])) for index in range(groups)]
     if lora:
-        add_lora(backbone.denoiser, Lora(), seed=0)
+        add_lora(backbone.denoiser, Lora(), 0, family_of(settings.backbone).lora_targets)
     reference = None
     if needs.reference:
         reference = AdapterOff(backbone.denoiser) if lora else FrozenCopy(backbone.denoiser)

@@ -34,6 +34,10 @@ class Model(Section):
     adapter: str | tuple[str, ...] | None = None  # a LoRA folder to start from, or several, each trained onto the ones before
     denoiser: str | None = Field(default=None, exclude_if=lambda folder: folder is None)  # to start from: a folder of full fine-tuning
 
+    settings: dict[str, bool | int | float] = Field(
+        default={}, exclude_if=lambda settings: not settings, description="of the backbone: the named arguments of its `load`"
+    )
+
     @property
     def adapters(self) -> tuple[str, ...]:
         return (self.adapter,) if isinstance(self.adapter, str) else self.adapter or ()
@@ -50,7 +54,8 @@ class Model(Section):
         FileNotFoundError where a source or adapter that looks like a path is not there.
         """
         parts = [_source_fingerprint(part, None) for part in (self.denoiser, *self.adapters) if part]
-        return " + ".join([_source_fingerprint(self.source, self.revision), *parts])
+        own = [f"{name}={value}" for name, value in sorted(self.settings.items())]
+        return " + ".join([_source_fingerprint(self.source, self.revision), *parts, *own])
 
 
 def _source_fingerprint(source: str, revision: str | None) -> str:

@@ -46,12 +46,14 @@ def load_model(model: Model, *, source: str | None = None, **changes: Any) -> Ba
 
     own = source is None or source == model.source
     arguments: dict[str, Any] = {"revision": model.revision, "adapter": model.adapters, "denoiser": model.denoiser} if own else {}
+    settings: dict[str, Any] = model.settings
     return load_backbone(
         model.backbone,
         source or model.source,
         dtype=getattr(torch, model.dtype),
         device=device_of(model),
         **(arguments | changes),
+        **settings,
     )
 
 

@@ -213,11 +213,20 @@ def weights_path(config: Config) -> Path:
 
 
 def section_of(config: Config) -> Train:
-    """The section with its seed resolved."""
+    """The section with its seed resolved, and with the layers that its LoRA adapts."""
+    from diffalign.backbones import family_of
+
     section = config.train
     if section is None:
         raise ValueError("the config has no section train; add one, for example train: {steps: 1000}")
-    return section if section.seed is not None else section.model_copy(update={"seed": config.seed})
+    if section.seed is None:
+        section = section.model_copy(update={"seed": config.seed})
+    if section.lora is None or section.lora.targets is not None:
+        return section
+    targets = family_of(config.model.backbone).lora_targets
+    if not targets:
+        raise ValueError(f"diffusers loads no LoRA of backbone {config.model.backbone!r}; remove train.lora: all of it is trained then")
+    return section.model_copy(update={"lora": section.lora.model_copy(update={"targets": targets})})
 
 
 def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTask:

@@ -70,7 +70,7 @@ SHARED_FILES = {
     "diffalign/objectives": {"flip_rate", "prospect", "surrogate"},
     "diffalign/noising": {"inversion"},
     "diffalign/stabilisers": set(),
-    "diffalign/backbones": {"mel", "process", "random_weights", "schedulers", "seeded", "weights"},
+    "diffalign/backbones": {"density", "mel", "patches", "pipeline", "process", "random_weights", "schedulers", "seeded", "weights"},
     "diffalign/data/modalities": {"signature", "stored"},
     "diffalign/data/importers": {"captions", "json_list", "judged", "media", "report", "sources"},
     "reward_models": {

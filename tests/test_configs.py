@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from diffalign.backbones import BACKBONES
+from diffalign.backbones.miniature import MINIATURES
 from diffalign.data.pairing import RULES
 from diffalign.objectives import OBJECTIVES, defaults
 from diffalign.training.groups import KINDS
@@ -16,6 +18,7 @@ from pipelines import STAGES
 from pipelines.config import load_config
 from pipelines.config_file import bundled_configs
 from pipelines.score import declared_dimensions
+from pipelines.train import section_of
 
 CONFIGS = sorted(bundled_configs().rglob("*.yaml"))
 METHODS = [path for path in CONFIGS if path.parent.name == "methods"]
@@ -105,6 +108,45 @@ def test_sd15_is_the_setting_of_the_release() -> None:
     encode, pair = load_config("sd15_diffusion_dpo").encode, load_config("sd15_diffusion_dpo").pair
     assert encode.posterior == "sample" and encode.size == (512, 512)
     assert pair.rule == "imported" and pair.ties == "drop" and not pair.same_source
+
+
+def test_sdxl_is_the_setting_of_the_paper_s_release() -> None:
+    """The same source: β 5000, 1e-8 × 2048, 200 warm-up steps of 2000, Adafactor, pictures of 1024²."""
+    config, small = load_config("sdxl_diffusion_dpo"), load_config("sd15_diffusion_dpo")
+    train = config.train
+    assert config.model.backbone == "sdxl" and train.objective == {"name": "diffusion_dpo", "beta": 5000}
+    assert train.learning_rate == pytest.approx(1e-8 * 2048)
+    assert (train.batch_size, train.steps, train.warmup_steps, train.clip_norm, train.prompt_dropout) == (2048, 2000, 200, 1.0, 0.2)
+    assert train.optimizer == "adafactor" and train.lora is None and train.schedule == "constant"
+    for processes in (1, 2, 4, 8, 16):
+        assert train.batch_size % (train.micro_batch_size * processes) == 0
+    assert config.encode.size == (1024, 1024) == config.evaluate.size
+    assert config.pair == small.pair and config.encode.posterior == "sample"
+
+
+def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
+    """Liu et al. 2025 and what is reported beside: β 100 for Stable Diffusion 3.5, 500 for FLUX; rank 32, α 64; 24 pairs."""
+    betas = {
+        "sd3_flow_dpo": 100,
+        "flux_flow_dpo": 500,
+        "sana_flow_dpo": 100,
+        "flux2_flow_dpo": 100,
+        "qwen_image_flow_dpo": 100,
+        "z_image_flow_dpo": 100,
+    }
+    for name, beta in betas.items():
+        config = load_config(name)
+        assert config.train.objective == {"name": "diffusion_dpo", "beta": beta}
+        assert (config.train.lora.rank, config.train.lora.alpha, config.train.batch_size, config.train.learning_rate) == (32, 64, 24, 1e-5)
+    assert load_config("flux_flow_dpo").model.settings == {"guidance": 1.0}
+
+
+def test_every_family_without_a_miniature_has_a_config_whose_adapter_is_the_family_s() -> None:
+    configs = {load_config(path).model.backbone: load_config(path) for path in CONFIGS}
+    assert set(BACKBONES) - set(MINIATURES) <= set(configs)
+    for name in set(BACKBONES) - set(MINIATURES):
+        lora = section_of(configs[name]).lora
+        assert lora is None or lora.targets == BACKBONES[name].lora_targets
 
 
 def test_every_objective_that_can_be_fed_has_the_method_of_its_name() -> None:

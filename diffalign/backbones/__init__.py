@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +17,10 @@ from diffalign.backbones.process import Process
 from diffalign.data.modalities import Media
 from diffalign.did_you_mean import did_you_mean
 
+# Layers that a LoRA adapts: the attention of every UNet and DiT of diffusers, and beside it what joint attention has for the text's side.
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
 
 @dataclass(frozen=True)
 class Family:
@@ -23,12 +29,49 @@ class Family:
     modality: str
     denoiser: str  # its part of the pipeline, and the folder that full fine-tuning writes
     models: str
+    lora_targets: tuple[str, ...] = ATTENTION  # endings of the names of the layers that a LoRA adapts; none: it takes no LoRA
 
 
 BACKBONES = {
     "stable_diffusion": Family(
         "image", "unet", "Stable Diffusion 1.x and 2.x, and the bundled miniature: latent UNet, CLIP text encoder; ε or v prediction"
     ),
+    "sdxl": Family(
+        "image",
+        "unet",
+        "Stable Diffusion XL's base: latent UNet, two CLIP text encoders, the picture's size as conditioning; ε or v prediction",
+    ),
+    "sd3": Family(
+        "image",
+        "transformer",
+        "Stable Diffusion 3 and 3.5: transformer with joint attention, two CLIP text encoders and T5; rectified flow",
+        JOINT_ATTENTION,
+    ),
+    "flux": Family(
+        "image",
+        "transformer",
+        "FLUX.1: transformer with joint attention, CLIP and T5, guidance as conditioning; rectified flow",
+        JOINT_ATTENTION,
+    ),
+    "flux2": Family(
+        "image",
+        "transformer",
+        "FLUX.2 [klein]: transformer with joint attention over patches, Qwen3; rectified flow",
+        (*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+    ),
+    "pixart": Family(
+        "image",
+        "transformer",
+        "PixArt-α and PixArt-Σ: transformer with cross-attention, T5; ε prediction; trained whole, for diffusers loads no LoRA of it",
+        (),
+    ),
+    "sana": Family(
+        "image", "transformer", "Sana: transformer with linear attention, Gemma, an autoencoder of 32 pixels to a latent; rectified flow"
+    ),
+    "qwen_image": Family(
+        "image", "transformer", "Qwen-Image: transformer with joint attention over patches, Qwen2.5-VL; rectified flow", JOINT_ATTENTION
+    ),
+    "z_image": Family("image", "transformer", "Z-Image: transformer over text and patches in one sequence, Qwen3; rectified flow"),
     "wan": Family(
         "video",
         "transformer",
@@ -117,6 +160,17 @@ class Backbone(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded, and what stands in the place of its denoiser's own weights: see `load_backbone`."""
+
+    dtype: torch.dtype = torch.float32
+    device: str | torch.device = "cpu"
+    revision: str | None = None
+    adapter: str | Path | Sequence[str | Path] | None = None
+    denoiser: str | Path | None = None
+
+
 def family_of(name: str) -> Family:
     """A line of BACKBONES; ValueError names the known ones."""
     if name not in BACKBONES:
@@ -126,17 +180,36 @@ def family_of(name: str) -> Family:
 
 def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
                   revision: str | None = None,
-                  adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Backbone:  # fmt: skip
+                  adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None,
+                  **settings: Any) -> Backbone:  # fmt: skip
     """Loads a model of the family `name`.
 
     source    `bundled:NAME`, a local diffusers folder, one .safetensors file, a hub id, or `random:NAME` (random weights, for benchmarks)
     adapter   a LoRA folder in the diffusers layout, fused into the weights; of several each is fused onto the last
     denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
-    Raises ValueError for an unknown family, FileNotFoundError where the source is not found.
+    settings  of the family's own: the named arguments of its `load`
+    Raises ValueError for an unknown family or setting and a family that the installed diffusers does not have, FileNotFoundError where the
+    source is not found.
     """
     family_of(name)
-    arguments: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision, "adapter": adapter, "denoiser": denoiser}
-    return import_module(f"diffalign.backbones.{name}").load(source, **arguments)
+    try:
+        load = import_module(f"diffalign.backbones.{name}").load
+    except ImportError as error:
+        raise ValueError(f"backbone {name!r}: {error}; the family is younger than what is installed: pip install -U diffusers") from error
+    _check_settings(name, load, settings)
+    return load(source, Loading(dtype, device, revision, adapter, denoiser), **settings)
+
+
+def _check_settings(name: str, load: Callable[..., Backbone], settings: dict[str, Any]) -> None:
+    """ValueError for a setting that the family does not have, or for a value of another kind than its default."""
+    known = {key: each.default for key, each in signature(load).parameters.items() if each.kind is each.KEYWORD_ONLY}
+    for key, value in settings.items():
+        if key not in known:
+            raise ValueError(f"backbone {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
+        is_flag = isinstance(known[key], bool)
+        if isinstance(value, bool) != is_flag or not isinstance(value, int | float) or not isfinite(value):
+            kind = "true or false" if is_flag else "a number"
+            raise ValueError(f"backbone {name!r}: {key} is {value!r}; give {kind} (default: {known[key]!r})")
 
 
 def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:

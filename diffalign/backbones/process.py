@@ -8,6 +8,8 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from diffalign.backbones.density import Density, uniform
+
 
 class Process(Protocol):
     """x_t = α_t·x_0 + σ_t·ε. Samples are (N, C, *S), timesteps (N,)."""
@@ -94,19 +96,20 @@ class Diffusion:
 class Flow:
     """Rectified flow (Liu et al. 2022, arXiv:2209.03003): x_t = (1 − σ)·x_0 + σ·ε, velocity ε − x_0, timestep 1000·σ.
 
-    shift  s of σ = s·u/(1 + (s − 1)·u) for uniform u: Esser et al. 2024, arXiv:2403.03206, eq. 23
+    shift    s of σ = s·u/(1 + (s − 1)·u): Esser et al. 2024, arXiv:2403.03206, eq. 23
+    density  of u
     """
 
     timestep_count = 1000
     clean_timestep = 0.0
 
-    def __init__(self, shift: float):
-        self.shift = shift
+    def __init__(self, shift: float, density: Density = uniform):
+        self.shift, self.density = shift, density
 
     def timestep(self, uniform: Tensor) -> Tensor:
         """Never quite 0, where there is nothing to predict."""
-        uniform = uniform.double().clamp(1e-3, 1)
-        return (self.timestep_count * self.shift * uniform / (1 + (self.shift - 1) * uniform)).float()
+        before = self.density(uniform.double()).clamp(1e-3, 1)
+        return (self.timestep_count * self.shift * before / (1 + (self.shift - 1) * before)).float()
 
     def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         sigma = timestep.double() / self.timestep_count
@@ -126,6 +129,12 @@ class Flow:
     def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
         alpha, _ = _levels_like(self, timestep, noised)
         return noised + alpha * prediction
+
+
+def shift_of(scheduler: Any) -> float:
+    """The shift that a flow's scheduler has at every size; 1 where it shifts by the size, which it does in sampling alone."""
+    config = scheduler.config
+    return 1.0 if config.get("use_dynamic_shifting") else float(config.get("flow_shift", config.get("shift", 1.0)))
 
 
 def _levels_like(process: Process, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

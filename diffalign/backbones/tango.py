@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,21 +12,12 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor, nn
 
-from diffalign.backbones import quiet_loading
+from diffalign.backbones import Loading
 from diffalign.backbones.mel import Mel
+from diffalign.backbones.pipeline import LoadedPipeline, load_pipeline
 from diffalign.backbones.process import Diffusion
 from diffalign.backbones.schedulers import scheduler_named
 from diffalign.backbones.seeded import generators, latents_of
-from diffalign.backbones.weights import (
-    adapters_of,
-    denoiser_identity,
-    encoder_identity,
-    fuse_adapter,
-    has_lora,
-    lora_layers,
-    read_denoiser,
-    read_pipeline,
-)
 from diffalign.data.modalities.audio import Audio
 
 TOKEN_LIMIT = 512
@@ -113,17 +103,16 @@ def token_limit_of(tokenizer: Any) -> int:
     return min(TOKEN_LIMIT, tokenizer.model_max_length)
 
 
-class Tango:
+class Tango(LoadedPipeline):
     """A loaded pipeline: see `Backbone` for the contract. Media are mono, one channel of samples."""
 
     modality = "audio"
+    PIPELINE = TangoPipeline
+    DENOISER = "unet"
+    ALIKE = ("in_channels", "out_channels", "cross_attention_dim")
 
     def __init__(self, pipeline: TangoPipeline, source: str):
-        pipeline.set_progress_bar_config(disable=True)
-        self.pipeline, self.source = pipeline, source
-        self.denoiser: nn.Module = pipeline.unet
-        for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-            module.requires_grad_(False).eval()
+        super().__init__(pipeline, source)
         self.process = Diffusion(pipeline.scheduler, source)
         self.token_limit = token_limit_of(pipeline.tokenizer)
         self.rate = float(pipeline.mel.sample_rate_hz)
@@ -139,9 +128,6 @@ class Tango:
     def time_edges(self, length: int) -> list[float]:
         return [place / length for place in range(length + 1)]
 
-    def token_count(self, prompt: str) -> int:
-        return len(self.pipeline.tokenizer(prompt).input_ids)
-
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:
         """{"prompt_embeds": (N, L, D), "prompt_mask": (N, L)}, see `TangoPipeline.encode_prompt`."""
         embeds, mask = self.pipeline.encode_prompt(prompts)
@@ -151,16 +137,13 @@ class Tango:
     def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
         vae = self.pipeline.vae
         mel = self.pipeline.mel.of(media.to(vae.device)).to(vae.dtype)
-        return latents_of(vae.encode(mel).latent_dist, seeds) * vae.config.scaling_factor
+        return self.scaled(latents_of(vae.encode(mel).latent_dist, seeds))
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.pipeline.decode(latents)
 
     def media(self, decoded: Tensor) -> list[Audio]:
         return [Audio.from_waveform(waveform, round(self.rate)) for waveform in decoded.float().cpu().numpy()]
-
-    def last_layer(self, denoiser: nn.Module) -> nn.Module:
-        return denoiser.get_submodule("conv_out")
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         return denoiser(
@@ -176,30 +159,7 @@ class Tango:
             )  # fmt: skip
         return [Audio.from_waveform(waveform[None], round(self.rate)) for waveform in waveforms]
 
-    def save(self, folder: Path) -> None:
-        self.pipeline.save_pretrained(folder)
 
-    def save_trained(self, folder: Path) -> None:
-        if has_lora(self.denoiser):
-            TangoPipeline.save_lora_weights(folder, unet_lora_layers=lora_layers(self.denoiser), safe_serialization=True)
-        else:
-            self.pipeline.unet.save_pretrained(folder / "unet")
-
-    def identity(self) -> str:
-        return denoiser_identity(self.denoiser)
-
-    def encoder_identity(self) -> str:
-        return encoder_identity({"vae": self.pipeline.vae, "text_encoder": self.pipeline.text_encoder}, self.pipeline.vae.dtype)
-
-
-def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
-         adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Tango:  # fmt: skip
+def load(source: str, loading: Loading) -> Tango:
     """See `load_backbone`: a folder that `TangoPipeline` saved."""
-    quiet_loading()
-    pipeline = read_pipeline(TangoPipeline, source, dtype, revision)
-    if denoiser is not None:
-        alike = ("in_channels", "out_channels", "cross_attention_dim")
-        pipeline.unet = read_denoiser(pipeline.unet, Path(denoiser), "unet", dtype, alike)
-    for place in adapters_of(adapter):
-        fuse_adapter(pipeline, "unet", place, source)
-    return Tango(pipeline.to(device), source)
+    return Tango(load_pipeline(Tango, source, loading), source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,11 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor, nn
 
-from diffalign.backbones import quiet_loading
-from diffalign.backbones.process import Flow
-from diffalign.backbones.seeded import generators, latents_of
-from diffalign.backbones.weights import (
-    adapters_of,
-    denoiser_identity,
-    encoder_identity,
-    fuse_adapter,
-    has_lora,
-    lora_layers,
-    read_denoiser,
-    read_pipeline,
-    to_uint8,
-)
+from diffalign.backbones import Loading
+from diffalign.backbones.pipeline import LoadedPipeline, load_pipeline
+from diffalign.backbones.process import Flow, shift_of
+from diffalign.backbones.seeded import generators
+from diffalign.backbones.weights import to_uint8
 from diffalign.data.modalities.video import Video
 from diffalign.model_source import source_path
 
@@ -36,10 +26,13 @@ TOKEN_LIMIT = 512
 PIXELS = 16  # what the pipeline wants its sides to be multiples of, whatever the autoencoder and the patches are
 
 
-class Wan:
+class Wan(LoadedPipeline):
     """A loaded pipeline: see `Backbone` for the contract."""
 
     modality = "video"
+    PIPELINE = WanPipeline
+    DENOISER = "transformer"
+    ALIKE = ("in_channels", "out_channels", "text_dim", "num_layers", "patch_size")
 
     def __init__(self, pipeline: WanPipeline, source: str, size: tuple[int, ...] = SIZE, fps: float = FPS):
         if pipeline.config.get("boundary_ratio") is not None or pipeline.transformer_2 is not None:
@@ -49,21 +42,12 @@ class Wan:
             )
         if pipeline.config.get("expand_timesteps"):
             raise ValueError(f"{source} gives each patch a timestep of its own (Wan 2.2 TI2V), which is not supported; give Wan 2.1")
-        pipeline.set_progress_bar_config(disable=True)
-        self.pipeline, self.source = pipeline, source
-        self.denoiser: nn.Module = pipeline.transformer
-        for module in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
-            module.requires_grad_(False).eval()
-        config = pipeline.scheduler.config
-        self.process = Flow(float(config.get("flow_shift", config.get("shift", 1.0))))
+        super().__init__(pipeline, source)
+        self.process = Flow(shift_of(pipeline.scheduler))
         self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
         vae = pipeline.vae.config
         self._mean, self._std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
         self.size, self.rate = tuple(size), fps
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.denoiser.parameters()).device
 
     def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
         time, (_, *patch) = self.pipeline.vae_scale_factor_temporal, self.pipeline.transformer.config.patch_size
@@ -76,9 +60,6 @@ class Wan:
         frames = 1 + (length - 1) * self.pipeline.vae_scale_factor_temporal
         return [0.0, *((1 + index * self.pipeline.vae_scale_factor_temporal) / frames for index in range(length))]
 
-    def token_count(self, prompt: str) -> int:
-        return len(self.pipeline.tokenizer(prompt).input_ids)
-
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:
         """{"prompt_embeds": (N, L, D)}, zeros after a prompt's last token."""
@@ -87,25 +68,14 @@ class Wan:
         )
         return {"prompt_embeds": embeds}
 
-    @torch.no_grad()
-    def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
-        vae = self.pipeline.vae
-        latents = latents_of(vae.encode(media.to(vae.device, vae.dtype)).latent_dist, seeds)
+    def scaled(self, latents: Tensor) -> Tensor:
         return (latents - self._mean.to(latents)) / self._std.to(latents)
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        latents = latents.to(vae.device, vae.dtype)
-        return vae.decode(latents * self._std.to(latents) + self._mean.to(latents)).sample.clamp(-1, 1)
+    def unscaled(self, latents: Tensor) -> Tensor:
+        return latents * self._std.to(latents) + self._mean.to(latents)
 
     def media(self, decoded: Tensor) -> list[Video]:
         return [Video.from_frames(frames, self.rate) for frames in to_uint8(decoded).transpose(0, 2, 3, 4, 1)]
-
-    def last_layer(self, denoiser: nn.Module) -> nn.Module:
-        raise ValueError(
-            f"{self.source}: the last layer of a transformer makes patches, not positions; choose a mask that needs no features"
-        )
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         return denoiser(noised, timestep, encoder_hidden_states=embeds["prompt_embeds"], return_dict=False)[0]
@@ -122,34 +92,15 @@ class Wan:
         return [Video.from_frames(np.rint(video * 255).astype(np.uint8), self.rate) for video in made.frames]
 
     def save(self, folder: Path) -> None:
-        self.pipeline.save_pretrained(folder)
+        super().save(folder)
         if (self.size, self.rate) != (SIZE, FPS):
             (Path(folder) / MEDIA_FILE).write_text(json.dumps({"size": self.size, "fps": self.rate}) + "\n", encoding="utf-8")
 
-    def save_trained(self, folder: Path) -> None:
-        if has_lora(self.denoiser):
-            WanPipeline.save_lora_weights(folder, transformer_lora_layers=lora_layers(self.denoiser), safe_serialization=True)
-        else:
-            self.pipeline.transformer.save_pretrained(folder / "transformer")
 
-    def identity(self) -> str:
-        return denoiser_identity(self.denoiser)
-
-    def encoder_identity(self) -> str:
-        return encoder_identity({"vae": self.pipeline.vae, "text_encoder": self.pipeline.text_encoder}, self.pipeline.vae.dtype)
-
-
-def load(source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", revision: str | None = None,
-         adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None) -> Wan:  # fmt: skip
+def load(source: str, loading: Loading) -> Wan:
     """See `load_backbone`."""
-    quiet_loading()
-    pipeline = read_pipeline(WanPipeline, source, dtype, revision)
-    if denoiser is not None:
-        alike = ("in_channels", "out_channels", "text_dim", "num_layers", "patch_size")
-        pipeline.transformer = read_denoiser(pipeline.transformer, Path(denoiser), "transformer", dtype, alike)
-    for place in adapters_of(adapter):
-        fuse_adapter(pipeline, "transformer", place, source)
+    pipeline = load_pipeline(Wan, source, loading)
     path = source_path(source)
     media = path / MEDIA_FILE if path is not None and path.is_dir() else None
     own = json.loads(media.read_text(encoding="utf-8")) if media is not None and media.is_file() else {}
-    return Wan(pipeline.to(device), source, **own)
+    return Wan(pipeline, source, **own)

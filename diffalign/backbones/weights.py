@@ -87,7 +87,7 @@ def has_lora(denoiser: nn.Module) -> bool:
 
 
 def lora_layers(denoiser: Any) -> dict[str, Tensor]:
-    """The LoRA of a denoiser in diffusers' keys."""
+    """The LoRA of a denoiser in diffusers' keys, or in peft's, which diffusers reads as well, where it has none for every layer."""
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
@@ -97,7 +97,9 @@ def lora_layers(denoiser: Any) -> dict[str, Tensor]:
         name: value * (config.lora_alpha / config.r) if ".lora_B." in name else value
         for name, value in get_peft_model_state_dict(denoiser).items()
     }
-    return convert_state_dict_to_diffusers(scaled)
+    converted = convert_state_dict_to_diffusers(scaled)
+    # Of joint attention's layers it converts a part, and readers take a file for all of one kind or all of the other.
+    return scaled if any(".lora_A." in name for name in converted) else converted
 
 
 def denoiser_identity(denoiser: nn.Module) -> str:

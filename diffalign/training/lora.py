@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import nn
 
+from diffalign.backbones import ATTENTION
 from diffalign.section import Section
 
 
 class Lora(Section):
-    """An adapter's shape. `targets` are endings of module names; the default is the attention of every diffusers UNet and DiT."""
+    """An adapter's shape. `targets` are endings of module names; None: those of the model's family (see BACKBONES)."""
 
     rank: int = Field(default=16, ge=1)
     alpha: float | None = Field(default=None, gt=0, description="scale α/rank of the update; None: α = rank")
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    targets: tuple[str, ...] | None = Field(default=None, min_length=1)
     dora: bool = False
 
 
-def add_lora(denoiser: nn.Module, lora: Lora, seed: int) -> None:
+def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] = ATTENTION) -> None:
     """Adds a trainable adapter in float32 and freezes the rest. Its second factor starts at 0: the policy starts as its reference.
 
+    targets  of the family, where `lora` names none
     ValueError where no module's name ends in a target.
     """
     from peft import LoraConfig
 
+    targets = lora.targets or targets
     names = [name for name, module in denoiser.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    unmatched = [target for target in lora.targets if not any(name == target or name.endswith(f".{target}") for name in names)]
+    unmatched = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
     if unmatched:
         endings = sorted({name.rsplit(".", 1)[-1] for name in names})
         raise ValueError(f"LoRA targets {unmatched} match no layer of {type(denoiser).__name__}; its layers end in: {', '.join(endings)}")
@@ -36,7 +41,7 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int) -> None:
         torch.manual_seed(seed)
         config = LoraConfig(
             r=lora.rank, lora_alpha=lora.alpha if lora.alpha is not None else lora.rank, lora_dropout=lora.dropout,
-            target_modules=list(lora.targets), use_dora=lora.dora, init_lora_weights="gaussian",
+            target_modules=list(targets), use_dora=lora.dora, init_lora_weights="gaussian",
         )  # fmt: skip
         denoiser.add_adapter(config)  # type: ignore[operator]  # of diffusers' PeftAdapterMixin
     for parameter in denoiser.parameters():

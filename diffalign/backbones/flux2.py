@@ -1,0 +1,91 @@
+"""FLUX.2 [klein]: a transformer with joint attention over patches of latents and text, a language model as text encoder; rectified flow.
+
+Black Forest Labs 2026, https://github.com/black-forest-labs/flux2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import Flux2KleinPipeline
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from diffalign.backbones import Loading
+from diffalign.backbones.patches import PATCH
+from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
+from diffalign.backbones.process import Flow, shift_of
+
+TOKEN_LIMIT = 512
+
+
+class Flux2(ImagePipeline):
+    """A loaded pipeline: see `Backbone` for the contract. A latent is a square of the autoencoder's, by the statistics that it brings."""
+
+    PIPELINE = Flux2KleinPipeline
+    DENOISER = "transformer"
+    ALIKE = ("in_channels", "joint_attention_dim", "num_layers", "num_single_layers", "guidance_embeds")
+
+    def __init__(self, pipeline: Flux2KleinPipeline, source: str):
+        if pipeline.transformer.config.guidance_embeds:
+            raise ValueError(f"{source} has its guidance as conditioning, which is not supported; give FLUX.2 [klein]")
+        super().__init__(pipeline, source)
+        self.process = Flow(shift_of(pipeline.scheduler))
+        self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
+
+    @property
+    def step(self) -> int:
+        return self.pipeline.vae_scale_factor * PATCH
+
+    def token_count(self, prompt: str) -> int:
+        """With the chat's template around it."""
+        told = self.pipeline.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return len(self.pipeline.tokenizer(told).input_ids)
+
+    @torch.no_grad()
+    def embed(self, prompts: list[str]) -> dict[str, Tensor]:
+        """{"prompt_embeds": (N, L, D)}."""
+        embeds, _ = self.pipeline.encode_prompt(prompts, self.device, max_sequence_length=self.token_limit)
+        return {"prompt_embeds": embeds}
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics(latents)
+        return (pixel_unshuffle(latents, PATCH) - mean) / std
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics(latents)
+        return pixel_shuffle(latents * std + mean, PATCH)
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each channel of the squares."""
+        vae = self.pipeline.vae
+        std = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
+        return vae.bn.running_mean.view(1, -1, 1, 1).to(like), std.view(1, -1, 1, 1).to(like)
+
+    def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
+        prompt, (rows, columns) = embeds["prompt_embeds"], noised.shape[-2:]
+        text, picture = places(1, 1, prompt.shape[1]), places(rows, columns, 1)
+        predicted = denoiser(
+            hidden_states=noised.flatten(2).transpose(1, 2), timestep=timestep / self.process.timestep_count, guidance=None,
+            encoder_hidden_states=prompt, txt_ids=text.to(noised.device), img_ids=picture.to(noised.device), return_dict=False,
+        )[0]  # fmt: skip
+        return predicted.transpose(1, 2).unflatten(2, (rows, columns))
+
+    def guided(self, guidance: float, negative_prompts: list[str]) -> dict[str, Any]:
+        """ValueError for a negative prompt: the pipeline subtracts the empty one, or nothing where the model is distilled."""
+        if any(negative_prompts):
+            raise ValueError(f"the pipeline of {self.source} takes no negative prompt, and got {negative_prompts[0]!r}; leave it empty")
+        return {"guidance_scale": guidance, "max_sequence_length": self.token_limit}
+
+
+def places(rows: int, columns: int, tokens: int) -> Tensor:
+    """(rows·columns·tokens, 4): 0, row, column and place in the text, of each token."""
+    return torch.cartesian_prod(torch.arange(1), torch.arange(rows), torch.arange(columns), torch.arange(tokens))
+
+
+def load(source: str, loading: Loading) -> Flux2:
+    """See `load_backbone`."""
+    return Flux2(load_pipeline(Flux2, source, loading), source)

@@ -1,0 +1,176 @@
+"""What the families share: a loaded pipeline of diffusers, its denoiser and its autoencoder. A family's file says what is its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffalign.backbones import Loading, quiet_loading
+from diffalign.backbones.process import Flow, Process
+from diffalign.backbones.schedulers import scheduler_named
+from diffalign.backbones.seeded import generators, latents_of
+from diffalign.backbones.weights import (
+    adapters_of,
+    denoiser_identity,
+    encoder_identity,
+    fuse_adapter,
+    has_lora,
+    lora_layers,
+    read_denoiser,
+    read_pipeline,
+    to_uint8,
+)
+from diffalign.data.modalities.image import Image
+
+
+class LoadedPipeline:
+    """The part of `Backbone` that is the same for every pipeline.
+
+    PIPELINE   the family's class in diffusers
+    DENOISER   its part of the pipeline, and the folder that full fine-tuning writes
+    ALIKE      settings of a denoiser that another one in its place must share
+    ENCODERS   the parts that make latents and embeds; one that a pipeline goes without is None there
+    """
+
+    PIPELINE: ClassVar[Any]
+    DENOISER: ClassVar[str]
+    ALIKE: ClassVar[tuple[str, ...]]
+    ENCODERS: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
+
+    pipeline: Any
+    source: str
+    process: Process
+
+    def __init__(self, pipeline: Any, source: str):
+        pipeline.set_progress_bar_config(disable=True)
+        self.pipeline, self.source = pipeline, source
+        self.denoiser: nn.Module = getattr(pipeline, self.DENOISER)
+        for module in (self.denoiser, *self._encoders().values()):
+            module.requires_grad_(False).eval()
+
+    def _encoders(self) -> dict[str, nn.Module]:
+        found = {name: getattr(self.pipeline, name) for name in self.ENCODERS}
+        return {name: module for name, module in found.items() if module is not None}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    def token_count(self, prompt: str) -> int:
+        return len(self.pipeline.tokenizer(prompt).input_ids)
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        """Latents as the denoiser takes them, of the autoencoder's own."""
+        config = self.pipeline.vae.config
+        shift = config.get("shift_factor")
+        return (latents if shift is None else latents - shift) * config.scaling_factor
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """The inverse of `scaled`."""
+        config = self.pipeline.vae.config
+        shift = config.get("shift_factor")
+        own = latents / config.scaling_factor
+        return own if shift is None else own + shift
+
+    @torch.no_grad()
+    def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
+        vae = self.pipeline.vae
+        return self.scaled(latents_of(vae.encode(media.to(vae.device, vae.dtype)).latent_dist, seeds))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        return vae.decode(self.unscaled(latents.to(vae.device, vae.dtype))).sample.clamp(-1, 1)
+
+    def last_layer(self, denoiser: nn.Module) -> nn.Module:
+        """A UNet's; ValueError for a transformer."""
+        if self.DENOISER == "unet":
+            return denoiser.get_submodule("conv_out")
+        raise ValueError(
+            f"{self.source}: the last layer of a transformer makes patches, not positions; choose a mask that needs no features"
+        )
+
+    def save(self, folder: Path) -> None:
+        self.pipeline.save_pretrained(folder)
+
+    def save_trained(self, folder: Path) -> None:
+        if has_lora(self.denoiser):
+            layers: dict[str, Any] = {f"{self.DENOISER}_lora_layers": lora_layers(self.denoiser)}
+            self.PIPELINE.save_lora_weights(folder, **layers, safe_serialization=True)
+        else:
+            getattr(self.pipeline, self.DENOISER).save_pretrained(folder / self.DENOISER)
+
+    def identity(self) -> str:
+        return denoiser_identity(self.denoiser)
+
+    def encoder_identity(self) -> str:
+        return encoder_identity(self._encoders(), self.pipeline.vae.dtype)
+
+
+class ImagePipeline(LoadedPipeline):
+    """The part that is the same for every pipeline that makes images."""
+
+    modality = "image"
+    rate = None
+
+    @property
+    def step(self) -> int:
+        """Pixels that a side is a multiple of."""
+        return self.pipeline.vae_scale_factor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        side = self.pipeline.default_sample_size * self.pipeline.vae_scale_factor
+        return side, side
+
+    def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(side // self.step * self.step for side in size)
+
+    def time_edges(self, length: int) -> list[float]:
+        raise ValueError(f"{self.source} makes images, which have no spans of time; choose an objective for whole samples: diffusion_dpo")
+
+    def media(self, decoded: Tensor) -> list[Image]:
+        return [Image.from_pixels(pixels) for pixels in to_uint8(decoded).transpose(0, 2, 3, 1)]
+
+    def guided(self, guidance: float, negative_prompts: list[str]) -> dict[str, Any]:
+        """The arguments by which the family's pipeline takes its prompts and is guided; ValueError where it cannot be so."""
+        return {"guidance_scale": guidance, "negative_prompt": negative_prompts}
+
+    @torch.no_grad()
+    def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
+               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Image]:  # fmt: skip
+        if scheduler is not None and isinstance(self.process, Flow):
+            own = type(self.pipeline.scheduler).__name__
+            raise ValueError(
+                f"scheduler {scheduler!r} is for noise schedules, and {self.source} is a flow with its own {own}; leave it out"
+            )
+        height, width = size or self.size
+        with scheduler_named(self.pipeline, scheduler):
+            images = self.pipeline(
+                prompt=list(prompts), height=height, width=width, num_inference_steps=steps,
+                generator=generators(prompts, seeds), output_type="np", **self.guided(guidance, [negative_prompt] * len(prompts)),
+            ).images  # fmt: skip
+        return [Image.from_pixels(pixels) for pixels in np.rint(images * 255).astype(np.uint8)]
+
+
+def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, **options: Any) -> Any:
+    """The family's pipeline on its device, with what `loading` puts into the denoiser's place or adds to it; see `load_backbone`.
+
+    options   of `from_pretrained`
+    """
+    quiet_loading()
+    return with_loaded(family, read_pipeline(family.PIPELINE, source, loading.dtype, loading.revision, **options), source, loading)
+
+
+def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loading: Loading) -> Any:
+    """A pipeline with the denoiser and the adapters of `loading`, on its device."""
+    if loading.denoiser is not None:
+        own = getattr(pipeline, family.DENOISER)
+        setattr(pipeline, family.DENOISER, read_denoiser(own, Path(loading.denoiser), family.DENOISER, loading.dtype, family.ALIKE))
+    for place in adapters_of(loading.adapter):
+        fuse_adapter(pipeline, family.DENOISER, place, source)
+    return pipeline.to(loading.device)

@@ -1,0 +1,310 @@
+"""What every family of image pipelines is asked, against diffusers itself. A test file of a family derives a class `Test…` from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from tiny_preference_sets import save_two_folders
+from torch import Tensor
+from typer.testing import CliRunner
+
+from diffalign.backbones import BACKBONES, load_backbone
+from diffalign.backbones.process import Diffusion
+from diffalign.training.lora import Lora, add_lora
+from pipelines.cli import app
+
+PROMPTS = ["a red circle", "two yellow hearts"]
+STEPS = 3
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def pixels(images: Any) -> np.ndarray:
+    """int (N, H, W, 3)."""
+    return np.stack([image.pixels() for image in images]).astype(int)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # diffusers hands tensors to numpy
+class FamilyChecks:
+    """The same questions for every family.
+
+    family, config   names
+    size, latents    of the tiny pipeline: height and width that differ, and the shape of one sample's latents
+    own              arguments of the plain pipeline's call beside prompt, size, steps, generators
+    guidance, unguided   the arguments by which it is guided, and not
+    small            what a run of the config changes for the tiny pipeline
+    """
+
+    family: ClassVar[str]
+    config: ClassVar[str]
+    size: ClassVar[tuple[int, int]] = (16, 24)
+    latents: ClassVar[tuple[int, int, int]] = (4, 8, 12)
+    own: ClassVar[dict[str, Any]] = {}
+    guidance: ClassVar[dict[str, Any]] = {"guidance_scale": 3.0}
+    unguided: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
+    small: ClassVar[tuple[str, ...]] = ()
+    takes_lora: ClassVar[bool] = True
+
+    @staticmethod
+    def save(folder: Path) -> Path:
+        raise NotImplementedError
+
+    @staticmethod
+    def embeds_of(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
+        """What the plain pipeline's encode_prompt gives."""
+        raise NotImplementedError
+
+    @staticmethod
+    def unpacked(latents: Tensor) -> Tensor:
+        """(N, C, H, W) of latents as the pipeline has them."""
+        return latents
+
+    def given_out(self, pipeline: Any, latents: Tensor) -> Tensor:
+        """(N, C, H, W) of the latents that the pipeline returns."""
+        return self.unpacked(latents)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        with torch.random.fork_rng():
+            return cls.save(tmp_path_factory.mktemp(cls.family))
+
+    @pytest.fixture
+    def loaded(self, folder: Path) -> Any:
+        return load_backbone(self.family, str(folder))
+
+    def plain(self, folder: Path, **parts: Any) -> Any:
+        """What a user of diffusers alone has."""
+        pipeline = DiffusionPipeline.from_pretrained(folder, **parts)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def made(self, pipeline: Any, seeds: list[int], prompts: list[str] = PROMPTS, **options: Any) -> Any:
+        height, width = self.size
+        arguments = {"output_type": "np", "height": height, "width": width, "num_inference_steps": STEPS} | self.own | self.guidance
+        return pipeline(prompt=prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **(arguments | options)).images
+
+    def plain_pixels(self, pipeline: Any, seeds: list[int]) -> np.ndarray:
+        return np.rint(self.made(pipeline, seeds) * 255).astype(int)
+
+    def our_pixels(self, backbone: Any, seeds: list[int], prompts: list[str] = PROMPTS) -> np.ndarray:
+        return pixels(backbone.sample(prompts, seeds, steps=STEPS, guidance=3.0, size=self.size))
+
+    # The autoencoder and the encoders
+
+    def test_latents_are_scaled_as_the_pipeline_unscales_them(self, loaded: Any, folder: Path) -> None:
+        pipeline = self.plain(folder)
+        latents, image = (self.made(pipeline, [1, 2], output_type=kind) for kind in ("latent", "np"))
+        latents = self.given_out(pipeline, latents)
+        assert latents.shape == (2, *self.latents)
+        ours = loaded.decode(latents)
+        assert torch.allclose((ours / 2 + 0.5).permute(0, 2, 3, 1), torch.from_numpy(image), atol=1e-5)
+        media = normal(2, 3, *self.size).clamp(-1, 1)
+        again = loaded.encode(media, seeds=None)
+        assert again.shape == (2, *self.latents)
+        with torch.no_grad():
+            whole = self.reconstructed(pipeline.vae, media)
+        assert torch.allclose(loaded.decode(again), whole.clamp(-1, 1), atol=1e-4)
+        assert loaded.whole((self.size[0] + 1, self.size[1] + 1)) == self.size and loaded.whole((1, 1)) == (0, 0)
+        [first, _] = loaded.media(torch.stack([torch.full((3, 4, 6), -1.0), torch.full((3, 4, 6), 1.0)]))
+        assert first.pixels().shape == (4, 6, 3) and first.pixels().max() == 0
+
+    @staticmethod
+    def reconstructed(vae: Any, media: Tensor) -> Tensor:
+        """What the autoencoder alone makes of media."""
+        return vae.decode(vae.encode(media).latent_dist.mean).sample
+
+    def test_embeds_are_the_pipeline_s(self, loaded: Any, folder: Path) -> None:
+        expected, found = self.embeds_of(self.plain(folder), PROMPTS), loaded.embed(PROMPTS)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.allclose(found[name].to(value.dtype), value, atol=1e-6), name
+        alone = [loaded.embed([prompt]) for prompt in PROMPTS]
+        for name, value in found.items():  # so batches of different prompts join in the cache
+            assert torch.allclose(value, torch.cat([each[name] for each in alone]), atol=1e-5), name
+        assert loaded.token_count("a red circle") <= loaded.token_limit < loaded.token_count("a red circle " * 200)
+
+    # The denoiser
+
+    def test_predict_is_what_the_pipeline_s_steps_take(self, loaded: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Every x_t of an unguided path, with what the pipeline hands its scheduler there."""
+        pipeline = self.plain(folder)
+        calls = spied(pipeline, monkeypatch)
+        self.made(pipeline, [1, 2], **self.unguided)
+        assert len(calls) == STEPS and calls[0][2].std() > 0
+        embeds = loaded.embed(PROMPTS)
+        for sample, timestep, output in calls:
+            with torch.no_grad():
+                ours = loaded.predict(loaded.denoiser, self.unpacked(sample), timestep.expand(len(sample)), embeds)
+            assert torch.allclose(ours, self.unpacked(output), atol=1e-5)
+
+    def test_each_sample_has_its_own_timestep_and_prompt(self, loaded: Any) -> None:
+        noised, timestep = normal(2, *self.latents), torch.tensor([30.0, 700.0])
+        with torch.no_grad():
+            together = loaded.predict(loaded.denoiser, noised, timestep, loaded.embed(PROMPTS))
+            alone = [loaded.predict(loaded.denoiser, noised[i : i + 1], timestep[i : i + 1], loaded.embed([PROMPTS[i]])) for i in range(2)]
+            other = loaded.predict(loaded.denoiser, noised, timestep.flip(0), loaded.embed(PROMPTS))
+        assert torch.allclose(together, torch.cat(alone), atol=1e-5) and not torch.allclose(together, other, atol=1e-4)
+
+    # The process
+
+    def test_noise_and_target_are_the_scheduler_s(self, loaded: Any) -> None:
+        x0, epsilon, own = normal(3, *self.latents), normal(3, *self.latents, seed=1), loaded.pipeline.scheduler
+        if isinstance(loaded.process, Diffusion):
+            training: Any = DDPMScheduler.from_config(own.config)
+            timestep = torch.tensor([0, 500, 999])
+            noised = training.add_noise(x0, epsilon, timestep)
+            target = epsilon if own.config.prediction_type == "epsilon" else training.get_velocity(x0, epsilon, timestep)
+        else:
+            training = FlowMatchEulerDiscreteScheduler(shift=3.0)
+            training.set_timesteps(8)
+            timestep = training.timesteps[[0, 3, 7]]
+            noised, target = training.scale_noise(x0, timestep, epsilon), epsilon - x0
+        assert torch.allclose(loaded.process.noise(x0, epsilon, timestep), noised, atol=1e-6)
+        assert torch.allclose(loaded.process.target(x0, epsilon, timestep), target, atol=1e-6)
+
+    # Samples
+
+    def test_sample_is_plain_diffusers_and_depends_on_prompt_and_seed_alone(self, loaded: Any, folder: Path) -> None:
+        ours = self.our_pixels(loaded, [1, 2])
+        assert np.array_equal(ours, self.plain_pixels(self.plain(folder), [1, 2]))
+        assert ours.shape == (2, *self.size, 3) and ours.std() > 1
+        assert np.abs(ours[1] - self.our_pixels(loaded, [2], PROMPTS[1:])[0]).max() <= 1
+        with pytest.raises(ValueError, match="2 prompts and 1 seeds; give one seed per prompt"):
+            self.our_pixels(loaded, [1])
+
+    # What training leaves
+
+    def trained(self, folder: Path, lora: Lora | None) -> Any:
+        backbone = load_backbone(self.family, str(folder))
+        if lora is not None:
+            add_lora(backbone.denoiser, lora, 0, BACKBONES[self.family].lora_targets)
+        with torch.no_grad():
+            for index, (name, parameter) in enumerate(backbone.denoiser.named_parameters()):
+                if lora is None or "lora_" in name:
+                    parameter.add_(0.3 * normal(*parameter.shape, seed=index))
+        return backbone
+
+    def test_a_lora_loads_in_plain_diffusers(self, folder: Path, tmp_path: Path) -> None:
+        if not self.takes_lora:
+            assert BACKBONES[self.family].lora_targets == ()
+            return
+        backbone = self.trained(folder, Lora(rank=2, alpha=4))
+        ours = self.our_pixels(backbone, [1, 2])
+        assert np.abs(ours - self.plain_pixels(self.plain(folder), [1, 2])).max() > 4  # the adapter does something
+        backbone.save_trained(tmp_path)
+        other = self.plain(folder)
+        other.load_lora_weights(tmp_path)
+        assert np.abs(ours - self.plain_pixels(other, [1, 2])).max() <= 1
+        fused = load_backbone(self.family, str(folder), adapter=tmp_path)
+        assert np.abs(ours - self.our_pixels(fused, [1, 2])).max() <= 1
+        assert fused.identity() != backbone.identity() == load_backbone(self.family, str(folder)).identity()
+
+    def test_full_weights_load_in_plain_diffusers(self, folder: Path, tmp_path: Path) -> None:
+        backbone = self.trained(folder, None)
+        ours, part = self.our_pixels(backbone, [1, 2]), BACKBONES[self.family].denoiser
+        assert np.abs(ours - self.plain_pixels(self.plain(folder), [1, 2])).max() > 4
+        backbone.save_trained(tmp_path)
+        denoiser = type(backbone.denoiser).from_pretrained(tmp_path / part)
+        assert np.array_equal(ours, self.plain_pixels(self.plain(folder, **{part: denoiser}), [1, 2]))
+        again = load_backbone(self.family, str(folder), denoiser=tmp_path)
+        assert np.array_equal(ours, self.our_pixels(again, [1, 2]))
+        assert again.encoder_identity() == backbone.encoder_identity()
+        backbone.save(tmp_path / "whole")
+        assert load_backbone(self.family, str(tmp_path / "whole")).identity() == backbone.identity()
+
+    def test_a_step_down_the_denoising_error_lowers_it(self, loaded: Any) -> None:
+        """The prediction has a gradient in every layer that is trained."""
+        lora = Lora(rank=4) if self.takes_lora else None
+        if lora is None:
+            loaded.denoiser.requires_grad_(True)
+        else:
+            add_lora(loaded.denoiser, lora, 0, BACKBONES[self.family].lora_targets)
+        x0, epsilon, process = normal(2, *self.latents), normal(2, *self.latents, seed=1), loaded.process
+        timestep, embeds = process.timestep(torch.tensor([0.3, 0.8])), loaded.embed(PROMPTS)
+        noised, target = process.noise(x0, epsilon, timestep), process.target(x0, epsilon, timestep)
+
+        def error() -> Tensor:
+            return (loaded.predict(loaded.denoiser, noised, timestep, embeds) - target).square().mean()
+
+        parameters = [each for each in loaded.denoiser.parameters() if each.requires_grad]
+        before = error()
+        before.backward()
+        with torch.no_grad():
+            norm = math.sqrt(sum(float(each.grad.square().sum()) for each in parameters if each.grad is not None))
+            for each in parameters:
+                if each.grad is not None:
+                    each -= 1e-3 / norm * each.grad
+        fall = float((before - error()).detach())
+        assert 0.5e-3 * norm < fall < 1.5e-3 * norm  # as much as the gradient says
+
+    def test_half_precision_and_checkpointing_train_the_same(self, loaded: Any, folder: Path) -> None:
+        """As the configs have it: an adapter in float32 on a base in bfloat16, or whole weights in float32, under autocast."""
+        x, timestep, part = normal(2, *self.latents), torch.tensor([300.0, 700.0]), BACKBONES[self.family]
+        half = load_backbone(self.family, str(folder), dtype=torch.bfloat16 if self.takes_lora else torch.float32)
+        if self.takes_lora:
+            add_lora(half.denoiser, Lora(rank=2), 0, part.lora_targets)
+        else:
+            half.denoiser.requires_grad_(True)
+        half.denoiser.enable_gradient_checkpointing()
+        half.denoiser.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = half.predict(half.denoiser, x, timestep, {name: value.float() for name, value in half.embed(PROMPTS).items()})
+        found.float().square().mean().backward()
+        with torch.no_grad():
+            expected = loaded.predict(loaded.denoiser, x, timestep, loaded.embed(PROMPTS))
+        assert float((found.float() - expected).norm().detach()) < 0.05 * float(expected.norm())
+        assert any(each.grad is not None and bool(each.grad.abs().max() > 0) for each in half.denoiser.parameters())
+        assert len(half.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size)) == 1
+
+    # A run
+
+    @pytest.mark.integration
+    def test_a_config_trains_it(self, folder: Path, tmp_path: Path) -> None:
+        """Two steps, of which the first starts at the reference; then samples of base and result."""
+        run, size = tmp_path / "run", list(self.size)
+        overrides = (
+            f"run={run}", f"model.source={folder}", "model.device=cpu", "model.dtype=float32", f"encode.size={size}", "train.steps=2",
+            "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2", "train.optimizer=adamw", "train.precision=fp32",
+            f"evaluate.size={size}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "evaluate.prompts.texts=[a red circle]",
+            "gallery=null", f"pair.source={{importer: two_folders, path: {save_two_folders(tmp_path / 'pairs')}}}", *self.small,
+        )  # fmt: skip
+        result = CliRunner().invoke(app, ["run", self.config, *overrides])
+        assert result.exit_code == 0, (result.output, result.exception)
+        first, second = (json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines())
+        assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["win_adv"] == first["lose_adv"] == 0
+        assert all(math.isfinite(value) for value in second.values()) and second["rewards/margins"] != 0
+        report = json.loads((run / "evaluation/report.json").read_text())
+        assert report["models"]["aligned"]["scores"]
+
+
+def spied(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """A list that fills with (x_t as the denoiser takes it, timestep, prediction) of every step while the pipeline samples."""
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
+    scheduler, scaled = pipeline.scheduler, [None]
+    step: Callable[..., Any] = scheduler.step
+
+    def watched_step(output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
+        calls.append(((sample if scaled[0] is None else scaled[0]).clone(), torch.as_tensor(timestep).clone(), output.clone()))
+        return step(output, timestep, sample, **options)
+
+    monkeypatch.setattr(scheduler, "step", watched_step)
+    if hasattr(scheduler, "scale_model_input"):
+        scale = scheduler.scale_model_input
+
+        def watched_scale(sample: Tensor, timestep: Any) -> Tensor:
+            scaled[0] = scale(sample, timestep)
+            return scaled[0]
+
+        monkeypatch.setattr(scheduler, "scale_model_input", watched_scale)
+    return calls

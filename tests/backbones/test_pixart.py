@@ -1,0 +1,81 @@
+"""PixArt-α and PixArt-Σ against diffusers itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from family_checks import PROMPTS, FamilyChecks, normal
+from tiny_pipelines import T5_TOKENS, save_pixart, save_sdxl
+from torch import Tensor
+
+from diffalign.backbones import load_backbone
+from diffalign.backbones.pixart import TOKEN_LIMITS
+from pipelines.config import load_config
+from pipelines.train import section_of
+
+# diffusers hands tensors to numpy
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+
+class TestPixart(FamilyChecks):
+    """Of Σ."""
+
+    family, config = "pixart", "pixart_diffusion_dpo"
+    own: ClassVar[dict[str, Any]] = {"max_sequence_length": T5_TOKENS, "use_resolution_binning": False, "clean_caption": False}
+    takes_lora = False
+
+    @staticmethod
+    def save(folder: Path) -> Path:
+        return save_pixart(folder)
+
+    @staticmethod
+    def embeds_of(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
+        embeds, mask, _, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, max_sequence_length=T5_TOKENS)
+        return {"prompt_embeds": embeds, "prompt_mask": mask}
+
+    def test_the_learned_variance_is_left_out(self, loaded: Any) -> None:
+        """The second half of the channels that the denoiser makes."""
+        made: list[Tensor] = []
+        loaded.denoiser.register_forward_hook(lambda module, inputs, output: made.append(output[0]))
+        with torch.no_grad():
+            found = loaded.predict(loaded.denoiser, normal(2, 4, 8, 12), torch.tensor([5, 6]), loaded.embed(PROMPTS))
+        assert made[0].shape == (2, 8, 8, 12) and torch.equal(found, made[0][:, :4])
+
+    def test_text_after_the_last_token_changes_nothing(self, loaded: Any) -> None:
+        embeds = loaded.embed(PROMPTS)
+        other = embeds["prompt_embeds"] + (1 - embeds["prompt_mask"])[..., None] * 3.0
+        x, timestep = normal(2, 4, 8, 12), torch.tensor([5, 6])
+        with torch.no_grad():
+            found = [
+                loaded.predict(loaded.denoiser, x, timestep, embeds | {"prompt_embeds": text}) for text in (embeds["prompt_embeds"], other)
+            ]
+        assert torch.allclose(*found, atol=1e-6)
+
+    def test_an_adapter_is_refused(self, folder: Path) -> None:
+        with pytest.raises(ValueError, match=r"adapter 'x': diffusers loads no LoRA of PixArt; train it whole"):
+            load_backbone("pixart", str(folder), adapter="x")
+        with pytest.raises(ValueError, match=r"diffusers loads no LoRA of backbone 'pixart'; remove train\.lora"):
+            section_of(load_config("pixart_diffusion_dpo", ["train.lora.rank=4"]))
+
+
+@pytest.mark.parametrize("sample_size", [8, 128])
+def test_alpha(sample_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest has the picture's size and shape as conditioning: height and width differ here."""
+    checks, folder = TestPixart(), save_pixart(tmp_path, is_alpha=True, sample_size=sample_size)
+    loaded = load_backbone("pixart", str(folder))
+    assert type(loaded.pipeline).__name__ == "PixArtAlphaPipeline" and loaded.size == (2 * sample_size, 2 * sample_size)
+    checks.test_predict_is_what_the_pipeline_s_steps_take(loaded, folder, monkeypatch)
+    monkeypatch.undo()
+    checks.test_sample_is_plain_diffusers_and_depends_on_prompt_and_seed_alone(loaded, folder)
+
+
+def test_prompts_are_as_long_as_each_version_reads() -> None:
+    assert {kind.__name__: limit for kind, limit in TOKEN_LIMITS.items()} == {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+
+
+def test_another_pipeline_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a StableDiffusionXLPipeline; give a PixArt-α or PixArt-Σ"):
+        load_backbone("pixart", str(save_sdxl(tmp_path)))

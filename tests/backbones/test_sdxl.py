@@ -1,0 +1,109 @@
+"""Stable Diffusion XL against diffusers itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from family_checks import PROMPTS, FamilyChecks, normal, spied
+from tiny_pipelines import save_sdxl
+from torch import Tensor
+
+from diffalign.backbones import load_backbone
+from diffalign.backbones.sdxl import Sdxl
+
+# diffusers hands tensors to numpy
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+
+class TestSdxl(FamilyChecks):
+    family, config = "sdxl", "sdxl_diffusion_dpo"
+    small = ("train.reference_dtype=float32",)
+
+    @staticmethod
+    def save(folder: Path) -> Path:
+        return save_sdxl(folder)
+
+    @staticmethod
+    def embeds_of(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
+        embeds, _, pooled, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False)
+        return {"prompt_embeds": embeds, "pooled_embeds": pooled}
+
+    def test_the_empty_prompt_is_what_guidance_subtracts(self, loaded: Any, folder: Path) -> None:
+        """Zeros, or the encoding of nothing, as the pipeline's config says; a dropped prompt is the same."""
+        for is_zero in (True, False):
+            pipeline = self.plain(folder, force_zeros_for_empty_prompt=is_zero)
+            loaded.pipeline.register_to_config(force_zeros_for_empty_prompt=is_zero)
+            _, negative, _, pooled = pipeline.encode_prompt(PROMPTS[:1], do_classifier_free_guidance=True)
+            found = loaded.embed(["", PROMPTS[0]])
+            assert torch.allclose(found["prompt_embeds"][:1], negative, atol=1e-6)
+            assert torch.allclose(found["pooled_embeds"][:1], pooled, atol=1e-6)
+            assert (float(found["prompt_embeds"][0].abs().max()) == 0) is is_zero and found["prompt_embeds"][1].std() > 0
+            assert loaded.guided(3.0, [""]) == {"guidance_scale": 3.0, "negative_prompt": None if is_zero else [""]}
+        loaded.pipeline.register_to_config(force_zeros_for_empty_prompt=True)
+        assert loaded.guided(3.0, ["blurry"])["negative_prompt"] == ["blurry"]
+
+    def test_a_picture_counts_as_one_of_its_own_size(self, loaded: Any) -> None:
+        """Original size, corner of the crop, target size: as numbers, for latents that are 8 by 12."""
+        given: list[Tensor] = []
+        handle = loaded.denoiser.register_forward_pre_hook(
+            lambda module, inputs, named: given.append(named["added_cond_kwargs"]["time_ids"]), with_kwargs=True
+        )
+        with torch.no_grad():
+            loaded.predict(loaded.denoiser, normal(2, 4, 8, 12), torch.tensor([5, 6]), loaded.embed(PROMPTS))
+        handle.remove()
+        assert given[0].tolist() == [[16, 24, 0, 0, 16, 24]] * 2
+
+
+def test_v_prediction_and_statistics_of_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with both: its target is v, and a channel's latents are centred by its own mean."""
+    statistics = {"latents_mean": [0.1, -0.2, 0.3, 0.4], "latents_std": [0.5, 2.0, 1.5, 0.8]}
+    folder, checks = save_sdxl(tmp_path, prediction="v_prediction", **statistics), TestSdxl()
+    loaded = load_backbone("sdxl", str(folder))
+    checks.test_noise_and_target_are_the_scheduler_s(loaded)
+    checks.test_latents_are_scaled_as_the_pipeline_unscales_them(loaded, folder)
+    checks.test_predict_is_what_the_pipeline_s_steps_take(loaded, folder, monkeypatch)
+    media = normal(2, 3, 16, 24).clamp(-1, 1)
+    with torch.no_grad():
+        posterior = checks.plain(folder).vae.encode(media).latent_dist.mean
+    mean, std = (torch.tensor(values).view(1, 4, 1, 1) for values in statistics.values())
+    assert torch.allclose(loaded.encode(media, seeds=None), (posterior - mean) * 0.7 / std, atol=1e-5)
+
+
+@pytest.mark.parametrize("force_upcast", [True, False])
+def test_an_autoencoder_that_overflows_in_float16_is_run_in_float32(force_upcast: bool, tmp_path: Path) -> None:
+    folder = save_sdxl(tmp_path, force_upcast=force_upcast)
+    loaded = load_backbone("sdxl", str(folder), dtype=torch.float16)
+    seen: list[torch.dtype] = []
+    for part in (loaded.pipeline.vae.encoder, loaded.pipeline.vae.decoder):
+        part.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].dtype))
+    latents = loaded.encode(normal(1, 3, 16, 24).clamp(-1, 1), seeds=[1])
+    assert loaded.decode(latents).dtype == latents.dtype
+    assert seen == [torch.float32 if force_upcast else torch.float16] * 2 and latents.dtype == seen[0]
+    assert loaded.pipeline.vae.dtype == torch.float16
+
+
+def test_a_refiner_and_a_distilled_model_are_refused(tmp_path: Path) -> None:
+    folder = save_sdxl(tmp_path / "base")
+    refiner = shutil.copytree(folder, tmp_path / "refiner")
+    index = json.loads((refiner / "model_index.json").read_text())
+    (refiner / "model_index.json").write_text(json.dumps(index | {"text_encoder": [None, None], "tokenizer": [None, None]}))
+    with pytest.raises(ValueError, match=r"refiner is a refiner: it has one text encoder and an aesthetic score.*give the base model"):
+        load_backbone("sdxl", str(refiner))
+    distilled = TestSdxl().plain(folder)
+    distilled.unet.register_to_config(time_cond_proj_dim=8)
+    with pytest.raises(ValueError, match=r"x has its guidance as conditioning \(a distilled model\)"):
+        Sdxl(distilled, "x")
+
+
+def test_spied_steps_are_the_denoiser_s_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Euler's x_t is divided by √(σ² + 1) before the denoiser: the check of `predict` must not see it undivided."""
+    pipeline = TestSdxl().plain(save_sdxl(tmp_path))
+    calls, seen = spied(pipeline, monkeypatch), []
+    pipeline.unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+    TestSdxl().made(pipeline, [1, 2], **TestSdxl.unguided)
+    assert all(torch.equal(call[0], sample) for call, sample in zip(calls, seen, strict=True))

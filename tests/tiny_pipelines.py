@@ -1,0 +1,259 @@
+"""Tiny image pipelines with random weights, made of the families' own classes and saved in the layout of a hub.
+
+16×24 pixels or more; latents of 4 channels, of an eighth to a half of the sides. Nothing of a scale or shift is 1 or 0, so that leaving one
+out shows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
+from tiny_stable_diffusion import TEXTS
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+)
+
+from diffalign.backbones import quiet_loading
+from diffalign.backbones.miniature.clip import build_tokenizer as build_clip_tokenizer
+from diffalign.backbones.miniature.t5 import build_tokenizer as build_t5_tokenizer
+from diffalign.backbones.miniature.t5 import encoder_config
+
+WIDTH = 32
+CLIP_TOKENS, T5_TOKENS, LANGUAGE_TOKENS = 12, 16, 40
+
+
+def save(pipeline: Any, folder: Path) -> Path:
+    quiet_loading()
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def autoencoder(**options: Any) -> AutoencoderKL:
+    """Two pixels to a latent."""
+    return AutoencoderKL(
+        block_out_channels=(8, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=32,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.7, **options,
+    )  # fmt: skip
+
+
+def clip(folder: Path, kind: type, width: int = WIDTH) -> dict[str, Any]:
+    """A tokenizer and a text encoder of this class."""
+    tokenizer = build_clip_tokenizer(list(TEXTS) * 3, folder / "words", CLIP_TOKENS)
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=4,
+        projection_dim=width, max_position_embeddings=CLIP_TOKENS, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return {"tokenizer": tokenizer, "text_encoder": kind(config)}
+
+
+def t5() -> dict[str, Any]:
+    tokenizer = build_t5_tokenizer(TEXTS, T5_TOKENS)
+    return {"tokenizer": tokenizer, "text_encoder": T5EncoderModel(T5Config(**encoder_config(WIDTH, 1, 2, len(tokenizer))))}
+
+
+def numbered(number: int, parts: dict[str, Any]) -> dict[str, Any]:
+    """tokenizer → tokenizer_2."""
+    return {f"{name}_{number}": part for name, part in parts.items()}
+
+
+def save_sdxl(folder: Path, *, prediction: str = "epsilon", **vae: Any) -> Path:
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=WIDTH + 16, norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2), use_linear_projection=True,
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=16 + 6 * 8,
+    )  # fmt: skip
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading",
+        prediction_type=prediction,
+    )  # fmt: skip
+    second = numbered(2, clip(folder, CLIPTextModelWithProjection, 16))
+    return save(
+        StableDiffusionXLPipeline(
+            vae=autoencoder(**vae), unet=unet, scheduler=scheduler, **clip(folder, CLIPTextModel), **second, add_watermarker=False
+        ),
+        folder,
+    )
+
+
+def save_sd3(folder: Path, *, has_t5: bool = True, is_35: bool = False) -> Path:
+    """Version 3.5 has normed queries and keys, and a second attention in its first layers."""
+    torch.manual_seed(0)
+    transformer = SD3Transformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=WIDTH + 16, caption_projection_dim=16, pooled_projection_dim=WIDTH + 16, pos_embed_max_size=16,
+        **({"dual_attention_layers": (0,), "qk_norm": "rms_norm"} if is_35 else {}),
+    )  # fmt: skip
+    third = numbered(3, t5()) if has_t5 else {"tokenizer_3": None, "text_encoder_3": None}
+    if has_t5:  # as wide as both CLIPs together at least
+        third["text_encoder_3"] = T5EncoderModel(T5Config(**encoder_config(WIDTH + 16, 1, 2, len(third["tokenizer_3"]))))
+    pipeline = StableDiffusion3Pipeline(
+        vae=autoencoder(shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False), transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), **clip(folder, CLIPTextModelWithProjection),
+        **numbered(2, clip(folder, CLIPTextModelWithProjection, 16)), **third,
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def save_flux(folder: Path, *, guidance_embeds: bool = True) -> Path:
+    """With guidance embedded it is like FLUX.1 [dev], without like [schnell]."""
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=WIDTH, pooled_projection_dim=WIDTH, guidance_embeds=guidance_embeds, axes_dims_rope=(4, 6, 6),
+    )  # fmt: skip
+    pipeline = FluxPipeline(
+        vae=autoencoder(shift_factor=0.11, use_quant_conv=False, use_post_quant_conv=False), transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guidance_embeds),
+        **clip(folder, CLIPTextModel), **numbered(2, t5()),
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def save_pixart(folder: Path, *, is_alpha: bool = False, sample_size: int = 8) -> Path:
+    """A sample size of 128 is that of the largest PixArt-α, which has the picture's size as conditioning."""
+    torch.manual_seed(0)
+    transformer = PixArtTransformer2DModel(
+        sample_size=sample_size, num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=8, num_layers=1,
+        cross_attention_dim=24, caption_channels=WIDTH, patch_size=2, norm_num_groups=4,
+        use_additional_conditions=is_alpha and sample_size == 128,
+    )  # fmt: skip
+    scheduler = DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear", solver_order=2)
+    kind = PixArtAlphaPipeline if is_alpha else PixArtSigmaPipeline
+    return save(kind(vae=autoencoder(), transformer=transformer, scheduler=scheduler, **t5()), folder)
+
+
+def save_sana(folder: Path, *, shift: float = 3.0) -> Path:
+    torch.manual_seed(0)
+    levels: dict[str, Any] = {"block_out_channels": (8, 16), "layers_per_block": (1, 1), "qkv_multiscales": ((), ())}
+    sides = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in levels.items()}
+    vae = AutoencoderDC(latent_channels=4, attention_head_dim=4, scaling_factor=0.41, **sides)
+    transformer = SanaTransformer2DModel(
+        in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=8, num_cross_attention_heads=2,
+        cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=WIDTH, sample_size=32, patch_size=1, timestep_scale=0.5,
+    )  # fmt: skip
+    tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
+    text_encoder = Gemma2Model(
+        Gemma2Config(
+            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8, pad_token_id=0, eos_token_id=1, bos_token_id=1,
+            max_position_embeddings=1024,
+        )
+    )  # fmt: skip
+    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    return save(SanaPipeline(tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler), folder)
+
+
+def save_qwen_image(folder: Path) -> Path:
+    torch.manual_seed(0)
+    vae = AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False], latents_mean=[0.1, -0.2, 0.3, 0.4],
+        latents_std=[0.5, 2.0, 1.5, 0.8],
+    )  # fmt: skip
+    transformer = QwenImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=WIDTH,
+        axes_dims_rope=(4, 6, 6),
+    )  # fmt: skip
+    tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH}
+    rope = {"mrope_section": [2, 3, 3], "rope_type": "default", "type": "default"}
+    text = {"vocab_size": len(tokenizer), "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_scaling": rope}
+    config = Qwen2_5_VLConfig(
+        text_config=sizes | text,
+        vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH},
+    )
+    pipeline = QwenImagePipeline(
+        vae=vae, transformer=transformer, tokenizer=tokenizer, text_encoder=Qwen2_5_VLForConditionalGeneration(config),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def save_z_image(folder: Path) -> Path:
+    torch.manual_seed(0)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4, dim=WIDTH, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=WIDTH, axes_dims=[4, 6, 6],
+        axes_lens=[128, 32, 32],
+    )  # fmt: skip
+    tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} a{% endfor %}"
+    text_encoder = Qwen3Model(
+        Qwen3Config(
+            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=16,
+        )
+    )  # fmt: skip
+    pipeline = ZImagePipeline(
+        vae=autoencoder(shift_factor=0.11), transformer=transformer, tokenizer=tokenizer, text_encoder=text_encoder,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def save_flux2(folder: Path, *, is_distilled: bool = False) -> Path:
+    """The text encoder is as deep as its pipeline looks into it."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=32,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    vae.bn.running_mean.copy_(torch.linspace(-0.4, 0.5, 16))
+    vae.bn.running_var.copy_(torch.linspace(0.5, 2.0, 16))
+    transformer = Flux2Transformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=3 * 16,
+        timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+    )  # fmt: skip
+    tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} a{% endfor %}"
+    text_encoder = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=28, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=8,
+        )
+    )  # fmt: skip
+    pipeline = Flux2KleinPipeline(
+        vae=vae, transformer=transformer, tokenizer=tokenizer, text_encoder=text_encoder, is_distilled=is_distilled,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    )  # fmt: skip
+    return save(pipeline, folder)
