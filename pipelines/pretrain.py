@@ -39,6 +39,9 @@ class Pretrain(Section):
     edge_weight: float = Field(
         default=0.0, ge=0, description="after the stills, of the error of differences between neighbours: small shapes are edges"
     )
+    crop: int | None = Field(
+        default=None, ge=8, description="side of the squares, about what stands out, that the autoencoder trains on; None: the whole media"
+    )
     prompt_dropout: float = Field(default=0.1, ge=0, lt=1)
     min_snr: float | None = Field(default=None, gt=0, description="γ of the min-SNR weighting of the denoiser's error; None: none")
     stills: Settings | None = Field(
@@ -65,7 +68,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
 
         miniature = load_miniature(config.model.backbone)
         architecture = miniature.Architecture(**section.architecture)  # a mistake in it shows before anything is rendered
-        made = Made(miniature, architecture, *_render(section, config.seed, progress))
+        made = Made(miniature, architecture, section.crop, config.seed, *_render(section, config.seed, progress))
         autoencoder = _train_autoencoder(section, config.seed, made, stage.path, progress)
         _train_denoiser(config.model.backbone, section, config.seed, autoencoder, made, stage.path, progress)
         report = measure(config.model.backbone, section, stage.path / "pipeline", config.seed, progress)
@@ -80,20 +83,30 @@ class Made:
 
     miniature: Miniature
     architecture: Any
+    crop: int | None
+    seed: int
     media: list[Media]
     captions: list[str]
 
     def of(self, visits: Sequence[Visit]) -> Tensor:
         """What the autoencoder reads and makes of the renders that some visits are of."""
-        return self.features([visit.group for visit in visits])
+        return self._cropped(self.features([visit.group for visit in visits]), visits)
 
     def stills_of(self, visits: Sequence[Visit]) -> Tensor:
         """A frame of each, (n, C, 1, H, W): another one at each visit."""
         import torch
 
-        clips = self.of(visits)
+        clips = self.features([visit.group for visit in visits])
         places = [(visit.group + 7 * visit.draw) % clips.shape[2] for visit in visits]
-        return torch.stack([clip[:, place : place + 1] for clip, place in zip(clips, places)])
+        return self._cropped(torch.stack([clip[:, place : place + 1] for clip, place in zip(clips, places)]), visits)
+
+    def _cropped(self, media: Tensor, visits: Sequence[Visit]) -> Tensor:
+        from diffalign.training.autoencoder import crop_about
+        from diffalign.training.randomness import generator
+
+        if self.crop is None:
+            return media
+        return crop_about(media, self.crop, [generator(self.seed, "crop", visit.group, visit.draw) for visit in visits])
 
     def features(self, rows: Sequence[int]) -> Tensor:
         """What the autoencoder reads and makes (n, C, *S) of some renders."""

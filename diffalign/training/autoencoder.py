@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,28 @@ class AutoencoderTask:
         model = self.family.from_config(self.config)
         model.load_state_dict(self.modules["vae"].state_dict())
         model.save_pretrained(folder / "vae")
+
+
+def crop_about(media: Tensor, side: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """A square of `side` of each of (n, C, *S), along the last two axes, with a place in it that stands out: (n, C, …, side, side).
+
+    A place is drawn in proportion to how far it is from its channel's median, over all steps in time: small things on a wide ground are
+    most of what an autoencoder has to learn, and little of what it would see. Where in the square it lies is drawn too.
+    """
+    height, width = media.shape[-2:]
+    if side > min(height, width):
+        raise ValueError(f"crops of {side} out of {height}×{width}; give a side of at most {min(height, width)}")
+    found = []
+    for medium, draw in zip(media, generators, strict=True):
+        ground = medium.flatten(1).median(1).values.view(-1, *[1] * (medium.ndim - 1))
+        stands_out = (medium - ground).abs().reshape(-1, height, width).sum(0).flatten() + 1e-4
+        row, column = divmod(int(torch.multinomial(stands_out, 1, generator=draw)), width)
+        top, left = (
+            min(max(place - int(torch.randint(side, (1,), generator=draw)), 0), length - side)
+            for place, length in ((row, height), (column, width))
+        )
+        found.append(medium[..., top : top + side, left : left + side])
+    return torch.stack(found)
 
 
 def _channels_last(model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""A miniature Wan: see `Miniature`. Its autoencoder is that of Wan 2.2 in small: causal, on patches of 2×2 pixels."""
+"""A miniature Wan: see `Miniature`. Its autoencoder is that of Wan 2.1 in small, causal; the denoiser reads latents in patches of 2×2."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from diffalign.backbones.wan import Wan
 
 
 class Architecture(BaseModel):
-    """Sizes of a miniature pipeline; the defaults are the bundled motion model: 17 frames of 32×32, latents 16×5×4×4."""
+    """Sizes of a miniature pipeline; the defaults are the bundled motion model: 17 frames of 32×32, latents 8×5×8×8."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: tuple[int, int, int] = Field(default=(17, 32, 32), description="frames, height, width")
     fps: float = 8.0
-    latent_channels: int = 16
+    latent_channels: int = 8
     autoencoder_channels: int = 16
     autoencoder_levels: tuple[int, int, int] = Field(default=(1, 2, 4), description="channels of each level, times the first's")
     denoiser_heads: int = 4
@@ -36,12 +36,12 @@ class Architecture(BaseModel):
 
 
 def build_autoencoder(architecture: Architecture) -> AutoencoderKLWan:
-    """An AutoencoderKLWan with random weights: 8 pixels and 4 frames to a latent, the first frame alone."""
+    """An AutoencoderKLWan with random weights: 4 pixels and 4 frames to a latent, the first frame alone."""
     channels = architecture.latent_channels
     autoencoder = AutoencoderKLWan(
         base_dim=architecture.autoencoder_channels, z_dim=channels, dim_mult=list(architecture.autoencoder_levels), num_res_blocks=1,
         attn_scales=[], temperal_downsample=[True, True], latents_mean=[0.0] * channels, latents_std=[1.0] * channels,
-        in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=8, scale_factor_temporal=4,
+        scale_factor_spatial=4, scale_factor_temporal=4,
     )  # fmt: skip
     _stand_still(autoencoder)
     return autoencoder
@@ -79,7 +79,7 @@ def build_pipeline(architecture: Architecture, captions: Sequence[str], autoenco
     config = encoder_config(width, architecture.text_layers, architecture.text_heads, len(tokenizer))
     hidden = architecture.denoiser_heads * architecture.denoiser_head_width
     transformer = WanTransformer3DModel(
-        patch_size=(1, 1, 1), num_attention_heads=architecture.denoiser_heads, attention_head_dim=architecture.denoiser_head_width,
+        patch_size=(1, 2, 2), num_attention_heads=architecture.denoiser_heads, attention_head_dim=architecture.denoiser_head_width,
         in_channels=architecture.latent_channels, out_channels=architecture.latent_channels, text_dim=width, freq_dim=128,
         ffn_dim=4 * hidden, num_layers=architecture.denoiser_layers, rope_max_seq_len=64,
     )  # fmt: skip
