@@ -8,7 +8,7 @@ TEXTS = ("a red circle moves right, then up", "a blue square stays", "a low beep
 
 
 def save_tiny_wan(folder: Path, seed: int = 0) -> Path:
-    """A Wan of 9 frames of 16×16 at 8 a second, latents 4×3×2×2, 12 tokens."""
+    """A Wan of 9 frames of 16×16 at 8 a second, latents 4×3×4×4, 12 tokens."""
     import torch
 
     from diffalign.backbones.miniature import wan

@@ -116,7 +116,7 @@ def test_latents_are_scaled_as_the_pipeline_unscales_them(loaded: Wan, folder: P
     with torch.no_grad():
         posterior = vae.encode(media).latent_dist
     latents = loaded.encode(media, seeds=None)
-    assert latents.shape == (2, 4, 3, 2, 2)
+    assert latents.shape == (2, 4, 3, 4, 4)
     mean, std = (torch.tensor(vae.config[name]).view(1, 4, 1, 1, 1) for name in ("latents_mean", "latents_std"))
     assert torch.allclose(latents * std + mean, posterior.mean, atol=1e-5)
     with torch.no_grad():
