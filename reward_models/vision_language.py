@@ -169,9 +169,12 @@ class LocalJudge:
         raise ValueError(f"{self.checkpoint!r} sees pictures and hears no sound; give an endpoint of a model that does")
 
     def _inputs(self, parts: Sequence[dict[str, Any]]) -> Any:
-        return self.processor.apply_chat_template(
+        inputs = self.processor.apply_chat_template(
             [{"role": "user", "content": list(parts)}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         ).to(self.device, self.model.dtype)
+        if "token_type_ids" not in inspect.signature(self.model.forward).parameters:
+            inputs.pop("token_type_ids", None)  # some tokenizers give them to every model, and transformers 4 then refuses to generate
+        return inputs
 
     def first_token(self, parts: Sequence[dict[str, Any]]) -> Tensor:
         """Log-probabilities of the first token of an answer to one message, float32 (words,)."""
