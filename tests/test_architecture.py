@@ -77,6 +77,7 @@ SHARED_FILES = {
         "patches",
         "pipeline",
         "process",
+        "quantised",
         "random_weights",
         "schedulers",
         "seeded",
