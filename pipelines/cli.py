@@ -197,6 +197,21 @@ def export(
         run_export(load_config(config, overrides or ()), to, form=form, licence=licence, progress=_progress())
 
 
+@app.command("export-lora")
+def export_lora(
+    config: ConfigPath,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="a new file that ends in .safetensors")],
+    overrides: Overrides = None,
+    traceback: Traceback = False,
+) -> None:
+    """Write the run's LoRA in the keys that kohya's scripts, ComfyUI and A1111 read (Stable Diffusion 1.x to XL, FLUX.1)."""
+    with clear_errors(traceback):
+        from pipelines import export_lora as module
+        from pipelines.config import load_config
+
+        module.run(load_config(config, overrides or ()), to, progress=_progress())
+
+
 @app.command()
 def compare(
     words: Annotated[

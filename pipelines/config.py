@@ -34,6 +34,12 @@ class Model(Section):
     adapter: str | tuple[str, ...] | None = None  # a LoRA folder to start from, or several, each trained onto the ones before
     denoiser: str | None = Field(default=None, exclude_if=lambda folder: folder is None)  # to start from: a folder of full fine-tuning
 
+    quantise: Literal["int8", "nf4"] | None = Field(
+        default=None, exclude_if=lambda kind: kind is None, description="the denoiser's weights, under a LoRA; by bitsandbytes, on a GPU"
+    )
+    tiled_vae: bool = Field(
+        default=False, exclude_if=lambda tiled: not tiled, description="encode and decode large media in tiles, in less memory"
+    )
     settings: dict[str, bool | int | float] = Field(
         default={}, exclude_if=lambda settings: not settings, description="of the backbone: the named arguments of its `load`"
     )
@@ -54,7 +60,8 @@ class Model(Section):
         FileNotFoundError where a source or adapter that looks like a path is not there.
         """
         parts = [_source_fingerprint(part, None) for part in (self.denoiser, *self.adapters) if part]
-        own = [f"{name}={value}" for name, value in sorted(self.settings.items())]
+        levers = {"quantise": self.quantise, "tiled_vae": self.tiled_vae}  # what is made with them is not to the bit what is without
+        own = [f"{name}={value}" for name, value in sorted((self.settings | {name: on for name, on in levers.items() if on}).items())]
         return " + ".join([_source_fingerprint(self.source, self.revision), *parts, *own])
 
 
@@ -144,6 +151,16 @@ class Config(Section):
     def _pair_reads_what_score_makes(self) -> Config:
         if self.pair is not None and self.score is not None:
             self.pair.check_scores(self.score)
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_weights_are_not_trained(self) -> Config:
+        is_trained = self.pretrain is not None or (self.train is not None and self.train.lora is None)
+        if self.model.quantise is not None and is_trained:
+            raise ValueError(
+                f"model.quantise is {self.model.quantise!r}, and quantised weights cannot be trained, only a LoRA on them: "
+                f"set train.lora={{rank: 16}}, or remove model.quantise"
+            )
         return self
 
     @property

@@ -52,6 +52,8 @@ def load_model(model: Model, *, source: str | None = None, **changes: Any) -> Ba
         source or model.source,
         dtype=getattr(torch, model.dtype),
         device=device_of(model),
+        quantise=model.quantise,
+        tiled_vae=model.tiled_vae,
         **(arguments | changes),
         **settings,
     )

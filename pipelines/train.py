@@ -58,6 +58,7 @@ class Train(Settings):
     reference_dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the frozen copy in full fine-tuning"
     )
+    reference_device: Literal["same", "cpu"] = Field(default="same", description="of a frozen copy between uses; cpu: in main memory")
     reference_cache: Path | None = Field(
         default=None, description="folder that keeps what the frozen reference predicts, for other runs on the same rows with the same seed"
     )
@@ -88,6 +89,8 @@ class Train(Settings):
                 f"reference_dtype {self.reference_dtype!r} with precision 'fp32': a half-precision copy cannot take float32 inputs; "
                 f"set precision to bf16 or fp16, or reference_dtype to float32"
             )
+        if self.reference_device == "cpu" and self.teacher is None and (self.lora is not None or self.reference.name != "initial"):
+            raise ValueError("reference_device 'cpu' is of a frozen copy, and LoRA or a reference that moves has none; remove it")
         if self.reference.name != "initial":
             self._check_reference(OBJECTIVES[name].reference is not None)
         for field, example in GIVEN.items():
@@ -244,7 +247,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from diffalign.training.masks import Mask
     from diffalign.training.own_samples import Buffer
     from diffalign.training.randomness import seed_of
-    from diffalign.training.reference import FrozenCopy, build_reference
+    from diffalign.training.reference import build_reference, frozen_copy
     from diffalign.training.reference_cache import ReferenceCache
     from pipelines.evaluate import ancestors_of, load_aligned
     from pipelines.model import load_model
@@ -283,22 +286,22 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         add_lora(backbone.denoiser, section.lora, seed_of(seed, "lora"))
     else:
         backbone.denoiser.requires_grad_(True)
-    reference = None
+    reference, dtype, rests_on_cpu = None, getattr(torch, section.reference_dtype), section.reference_device == "cpu"
     if needs.reference is not None:
-        reference = build_reference(backbone.denoiser, section.reference, section, getattr(torch, section.reference_dtype))
+        reference = build_reference(backbone.denoiser, section.reference, section, dtype, rests_on_cpu=rests_on_cpu)
     if section.gradient_checkpointing:
         backbone.denoiser.enable_gradient_checkpointing()
     teacher = mask = None
     if section.teacher is not None:
         checkpoint = load_aligned(config, [teacher_folder(section.teacher)], base)
-        teacher = FrozenCopy(checkpoint.denoiser, getattr(torch, section.reference_dtype))
+        teacher = frozen_copy(checkpoint.denoiser, dtype, rests_on_cpu=rests_on_cpu)
     if section.mask is not None:
         device = next(backbone.denoiser.parameters()).device
         mask = Mask(**section.mask.model_dump(), channels=backbone.last_layer(backbone.denoiser).in_channels).to(device)
     cache = None
     if section.reference_cache is not None and needs.reference is not None and section.reference.name == "initial":
-        dtype = section.reference_dtype if section.lora is None else config.model.dtype
-        cache = ReferenceCache(section.reference_cache.expanduser(), f"{config.model.fingerprint()} {base} {dtype} {section.precision}")
+        held = section.reference_dtype if section.lora is None else config.model.dtype
+        cache = ReferenceCache(section.reference_cache.expanduser(), f"{config.model.fingerprint()} {base} {held} {section.precision}")
     own_samples = None
     if section.own_samples is not None:
         own_samples = Buffer(

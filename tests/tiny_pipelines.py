@@ -96,10 +96,11 @@ def numbered(number: int, parts: dict[str, Any]) -> dict[str, Any]:
     return {f"{name}_{number}": part for name, part in parts.items()}
 
 
-def save_sdxl(folder: Path, *, prediction: str = "epsilon", **vae: Any) -> Path:
+def save_sdxl(folder: Path, *, prediction: str = "epsilon", layers: int = 1, **vae: Any) -> Path:
+    """layers: of a level; the real one has two."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=WIDTH + 16, norm_num_groups=8,
+        sample_size=8, block_out_channels=(16, 32), layers_per_block=layers, cross_attention_dim=WIDTH + 16, norm_num_groups=8,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2), use_linear_projection=True,
         addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=16 + 6 * 8,

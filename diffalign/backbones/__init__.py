@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.backbones.process import Process
+from diffalign.backbones.quantised import check_quantisable
 from diffalign.data.modalities import Media
 from diffalign.did_you_mean import did_you_mean
 
@@ -169,6 +170,8 @@ class Loading:
     revision: str | None = None
     adapter: str | Path | Sequence[str | Path] | None = None
     denoiser: str | Path | None = None
+    quantise: str | None = None
+    tiled_vae: bool = False
 
 
 def family_of(name: str) -> Family:
@@ -181,12 +184,15 @@ def family_of(name: str) -> Family:
 def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
                   revision: str | None = None,
                   adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None,
+                  quantise: str | None = None, tiled_vae: bool = False,
                   **settings: Any) -> Backbone:  # fmt: skip
     """Loads a model of the family `name`.
 
     source    `bundled:NAME`, a local diffusers folder, one .safetensors file, a hub id, or `random:NAME` (random weights, for benchmarks)
     adapter   a LoRA folder in the diffusers layout, fused into the weights; of several each is fused onto the last
     denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
+    quantise  int8 or nf4: the denoiser's weights, to train a LoRA on; adapters then stay beside them, for they cannot be fused exactly
+    tiled_vae encodes and decodes media larger than the autoencoder's own size in overlapping tiles, which takes less memory
     settings  of the family's own: the named arguments of its `load`
     Raises ValueError for an unknown family or setting and a family that the installed diffusers does not have, FileNotFoundError where the
     source is not found.
@@ -197,7 +203,9 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
     except ImportError as error:
         raise ValueError(f"backbone {name!r}: {error}; the family is younger than what is installed: pip install -U diffusers") from error
     _check_settings(name, load, settings)
-    return load(source, Loading(dtype, device, revision, adapter, denoiser), **settings)
+    if quantise is not None:
+        check_quantisable(quantise, source, device)
+    return load(source, Loading(dtype, device, revision, adapter, denoiser, quantise, tiled_vae), **settings)
 
 
 def _check_settings(name: str, load: Callable[..., Backbone], settings: dict[str, Any]) -> None:

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from diffusers import PipelineQuantizationConfig
 from torch import Tensor, nn
 
 from diffalign.backbones import Loading, quiet_loading
 from diffalign.backbones.process import Flow, Process
+from diffalign.backbones.quantised import quantisation
 from diffalign.backbones.schedulers import scheduler_named
 from diffalign.backbones.seeded import generators, latents_of
 from diffalign.backbones.weights import (
@@ -19,6 +21,7 @@ from diffalign.backbones.weights import (
     encoder_identity,
     fuse_adapter,
     has_lora,
+    keep_adapters,
     lora_layers,
     read_denoiser,
     read_pipeline,
@@ -163,14 +166,31 @@ def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, *
     options   of `from_pretrained`
     """
     quiet_loading()
+    quantised = quantisation(loading.quantise, loading.dtype)
+    if quantised is not None:
+        options["quantization_config"] = PipelineQuantizationConfig(quant_mapping={family.DENOISER: quantised})
     return with_loaded(family, read_pipeline(family.PIPELINE, source, loading.dtype, loading.revision, **options), source, loading)
 
 
 def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loading: Loading) -> Any:
     """A pipeline with the denoiser and the adapters of `loading`, on its device."""
+    part, quantised = family.DENOISER, quantisation(loading.quantise, loading.dtype)
     if loading.denoiser is not None:
-        own = getattr(pipeline, family.DENOISER)
-        setattr(pipeline, family.DENOISER, read_denoiser(own, Path(loading.denoiser), family.DENOISER, loading.dtype, family.ALIKE))
-    for place in adapters_of(loading.adapter):
-        fuse_adapter(pipeline, family.DENOISER, place, source)
+        options = {} if quantised is None else {"quantization_config": quantised}
+        own = getattr(pipeline, part)
+        setattr(pipeline, part, read_denoiser(own, Path(loading.denoiser), part, loading.dtype, family.ALIKE, **options))
+    if loading.quantise is not None:
+        keep_adapters(pipeline, part, adapters_of(loading.adapter), source)
+    else:
+        for place in adapters_of(loading.adapter):
+            fuse_adapter(pipeline, part, place, source)
+    if loading.tiled_vae:
+        _tile(pipeline.vae, source)
     return pipeline.to(loading.device)
+
+
+def _tile(vae: Any, source: str) -> None:
+    try:
+        vae.enable_tiling()
+    except (AttributeError, NotImplementedError) as error:
+        raise ValueError(f"{source} has an autoencoder ({type(vae).__name__}) that makes no tiles; remove model.tiled_vae") from error

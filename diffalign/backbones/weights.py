@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,14 +46,17 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype, revis
         ) from error
 
 
-def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: Sequence[str]) -> Any:
-    """The denoiser in `folder`, or in its subfolder `part`, of `own`'s class; ValueError where a setting of `alike` is another one."""
+def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: Sequence[str], **options: Any) -> Any:
+    """The denoiser in `folder`, or in its subfolder `part`, of `own`'s class; ValueError where a setting of `alike` is another one.
+
+    options   of `from_pretrained`
+    """
     inner = folder / part if (folder / part).is_dir() else folder
     if not (inner / "config.json").is_file():
         raise FileNotFoundError(
             f"denoiser {str(folder)!r} holds no {part}/config.json; give a folder that full fine-tuning wrote (RUN/train/final)"
         )
-    denoiser = type(own).from_pretrained(inner, use_safetensors=True, **dtype_argument(dtype))
+    denoiser = type(own).from_pretrained(inner, use_safetensors=True, **dtype_argument(dtype), **options)
     for name in alike:
         if denoiser.config[name] != own.config[name]:
             raise ValueError(
@@ -63,18 +67,33 @@ def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: 
 
 def fuse_adapter(pipeline: Any, part: str, adapter: str, source: str) -> None:
     """Adds a LoRA to the weights of the denoiser, `part` of the pipeline, for good. ValueError where it does not fit."""
+    _load_adapter(pipeline, part, adapter, source)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+
+
+def keep_adapters(pipeline: Any, part: str, adapters: Sequence[str], source: str) -> None:
+    """Adds LoRAs beside the weights of the denoiser, all of them active. ValueError where one does not fit."""
+    names = [f"kept_{place}" for place in range(len(adapters))]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)  # peft's, at the second: it is meant
+        for name, adapter in zip(names, adapters):
+            _load_adapter(pipeline, part, adapter, source, adapter_name=name)
+    if names:
+        getattr(pipeline, part).set_adapters(names)
+
+
+def _load_adapter(pipeline: Any, part: str, adapter: str, source: str, **options: Any) -> None:
     fix = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
     place = str(source_path(adapter) or adapter)
     # Without a network only new releases of diffusers look which file a folder has.
     named = {"weight_name": LORA_FILE} if (Path(place) / LORA_FILE).is_file() else {}
     try:
-        pipeline.load_lora_weights(place, **named)
+        pipeline.load_lora_weights(place, **named, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"adapter {adapter!r} cannot be loaded onto {source!r}: {' '.join(str(error).split())[:300]}; {fix}") from error
     if not getattr(getattr(pipeline, part), "peft_config", None):  # diffusers only logs where no key fits
         raise ValueError(f"adapter {adapter!r} has no weights for the denoiser of {source!r}; {fix}")
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()
 
 
 def adapters_of(adapter: str | Path | Sequence[str | Path] | None) -> list[str]:

@@ -26,10 +26,15 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
     """Adds a trainable adapter in float32 and freezes the rest. Its second factor starts at 0: the policy starts as its reference.
 
     targets  of the family, where `lora` names none
-    ValueError where no module's name ends in a target.
+    ValueError where no module's name ends in a target, and where the denoiser has an adapter beside its weights already.
     """
     from peft import LoraConfig
 
+    if any("lora_" in name for name, _ in denoiser.named_parameters()):
+        raise ValueError(
+            "the denoiser has an adapter beside its weights, which its reference would lose with the new one switched off; "
+            "remove model.quantise, so that model.adapter becomes a part of the weights, or start without model.adapter"
+        )
     targets = lora.targets or targets
     names = [name for name, module in denoiser.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     unmatched = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]

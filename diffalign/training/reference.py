@@ -86,6 +86,46 @@ class FrozenCopy:
         return _without_gradient(self.denoiser)
 
 
+class RestingCopy:
+    """A frozen copy that is in the machine's memory between its uses: while the policy has its activations, the device has them alone.
+
+    A use brings the weights to the policy's device when the copy first runs, so not at all where all predictions are remembered, and drops
+    them there afterwards: they never change, and nothing is copied back. For CUDA they rest in pinned memory, of which copies are fast.
+    """
+
+    def __init__(self, denoiser: nn.Module, dtype: torch.dtype | None = None):
+        self.device = next(denoiser.parameters()).device
+        self.denoiser = FrozenCopy(denoiser, dtype).denoiser.to("cpu")
+        self.tensors = [*self.denoiser.parameters(), *self.denoiser.buffers()]
+        self.resting = [tensor.data.pin_memory() if self.device.type == "cuda" else tensor.data for tensor in self.tensors]
+        self.denoiser.register_forward_pre_hook(lambda *_: self._fetch())
+        self._rest()
+
+    def _fetch(self) -> None:
+        if not self.is_there:
+            for tensor, own in zip(self.tensors, self.resting):
+                tensor.data = own.to(self.device, non_blocking=True, copy=True)
+        self.is_there = True
+
+    def _rest(self) -> None:
+        for tensor, own in zip(self.tensors, self.resting):
+            tensor.data = own
+        self.is_there = False
+
+    @contextmanager
+    def use(self) -> Iterator[nn.Module]:
+        with _without_gradient(self.denoiser):
+            try:
+                yield self.denoiser
+            finally:
+                self._rest()
+
+
+def frozen_copy(denoiser: nn.Module, dtype: torch.dtype | None = None, *, rests_on_cpu: bool = False) -> Reference:
+    """A copy of the denoiser as it is now, on its device, or in the machine's memory between its uses."""
+    return RestingCopy(denoiser, dtype) if rests_on_cpu else FrozenCopy(denoiser, dtype)
+
+
 class OnPolicy:
     """The policy itself: its drift is 0, and the gradient of its drift that of its error."""
 
@@ -131,11 +171,12 @@ class Moving:
             own.lerp_(self.policy[name], share)
 
 
-def build_reference(denoiser: nn.Module, kind: ReferenceSettings, settings: Settings, dtype: torch.dtype | None = None) -> Reference:
+def build_reference(denoiser: nn.Module, kind: ReferenceSettings, settings: Settings, dtype: torch.dtype | None = None, *,
+                    rests_on_cpu: bool = False) -> Reference:  # fmt: skip
     """The reference of a run that begins; what is trained of the denoiser, an adapter or all, has requires_grad by now.
 
     ADPO's anchors: Zixian 2025, arXiv:2510.18913. previous_stage: Curry-DPO, Pattnaik et al. 2024, arXiv:2403.07230.
-    settings   of the run, for when its stages begin; dtype  of a frozen copy
+    settings   of the run, for when its stages begin; dtype, rests_on_cpu  of a frozen copy
     """
     match kind:
         case ReferenceSettings(name="on_policy"):
@@ -146,4 +187,4 @@ def build_reference(denoiser: nn.Module, kind: ReferenceSettings, settings: Sett
             order = settings.order
             begins = {order.first_step(stage, settings.steps) for stage in range(order.stages)} if isinstance(order, Curriculum) else ()
             return Moving(denoiser, lambda step: float(step in begins))
-    return AdapterOff(denoiser) if has_adapter(denoiser) else FrozenCopy(denoiser, dtype)
+    return AdapterOff(denoiser) if has_adapter(denoiser) else frozen_copy(denoiser, dtype, rests_on_cpu=rests_on_cpu)

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from diffalign.section import Section
 
 # What changes how a run is shown or split over devices, and not what it computes.
-FREE = {"log_every", "tracker", "micro_batch_size", "reference_cache"}
+FREE = {"log_every", "tracker", "micro_batch_size", "reference_cache", "reference_device"}
 
 
 class Curriculum(Section):
@@ -51,7 +51,9 @@ class Settings(Section):
         default=None, ge=1, description="steps after which the schedule reaches 0; None: `steps`. More: training stops on the way down"
     )
     warmup_steps: int = Field(default=0, ge=0)
-    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor"] = Field(
+        default="adamw", description="…_8bit: moments in 8 bits; paged_…: moments wait in the machine's memory where the GPU is full"
+    )
     adam_betas: tuple[float, float] = (0.9, 0.999)
     adam_epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)

@@ -214,6 +214,20 @@ def test_a_reference_in_half_precision_is_no_false_alarm(road: Callable[..., Con
     run(road(objective={"name": "diffusion_dpo", "beta": 5000}, reference_dtype="bfloat16", precision="bf16"), progress=QUIET)
 
 
+def test_a_reference_in_main_memory_changes_no_bit(road: Callable[..., Config]) -> None:
+    """And no fingerprint: a run may go on with the other."""
+    config = road()
+    run(config, progress=QUIET)
+    expected = (config.run / "train/metrics.jsonl").read_bytes()
+    run(road(reference_device="cpu"), progress=QUIET)
+    assert (config.run / "train/metrics.jsonl").read_bytes() == expected and not (config.run / "replaced").exists()
+    run(road(reference_device="cpu"), redo=True, progress=QUIET)
+    assert (config.run / "train/metrics.jsonl").read_bytes() == expected and (config.run / "replaced").exists()
+    for without in ({"lora": {}}, {"reference": "on_policy"}):
+        with pytest.raises(ValueError, match="reference_device 'cpu' is of a frozen copy, and LoRA or a reference that moves has none"):
+            Train.model_validate({"reference_device": "cpu", **without})
+
+
 def test_mirrored_latents_must_have_been_encoded(road: Callable[..., Config]) -> None:
     config = road(flip=0.5)
     path = config.run / "latents/cache.json"

@@ -9,7 +9,7 @@ import torch
 
 from diffalign.backbones import load_backbone
 from diffalign.training.lora import Lora, add_lora
-from diffalign.training.reference import AdapterOff, FrozenCopy
+from diffalign.training.reference import AdapterOff, FrozenCopy, RestingCopy, frozen_copy
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
@@ -103,3 +103,46 @@ def test_a_frozen_copy_does_not_follow_the_policy(tiny_pipeline: Path) -> None:
         assert torch.equal(backbone.predict(denoiser, *inputs()), before)
         assert not any(parameter.requires_grad for parameter in denoiser.parameters()) and not denoiser.training
     assert next(FrozenCopy(backbone.denoiser, torch.bfloat16).denoiser.parameters()).dtype == torch.bfloat16
+
+
+def test_a_resting_copy_predicts_what_a_frozen_one_does(tiny_pipeline: Path) -> None:
+    """Also after the policy has moved, twice in a row, and after an error."""
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
+    frozen, resting = frozen_copy(backbone.denoiser), frozen_copy(backbone.denoiser, rests_on_cpu=True)
+    assert isinstance(frozen, FrozenCopy) and isinstance(resting, RestingCopy)
+    with torch.no_grad():
+        for parameter in backbone.denoiser.parameters():
+            parameter.add_(0.1)
+    with frozen.use() as denoiser:
+        expected = backbone.predict(denoiser, *inputs())
+    with pytest.raises(KeyError), resting.use() as denoiser:
+        backbone.predict(denoiser, *inputs())
+        raise KeyError
+    for _ in range(2):
+        with resting.use() as denoiser:
+            assert not torch.is_grad_enabled() and not denoiser.training
+            assert not any(parameter.requires_grad for parameter in denoiser.parameters())
+            assert torch.equal(backbone.predict(denoiser, *inputs()), expected)
+    half = frozen_copy(backbone.denoiser, torch.bfloat16, rests_on_cpu=True)
+    assert isinstance(half, RestingCopy) and {tensor.dtype for tensor in half.resting} == {torch.bfloat16}
+
+
+def test_a_resting_copy_is_elsewhere_from_its_first_run_to_the_end_of_its_use(tiny_pipeline: Path) -> None:
+    """By the places in memory, for the policy's device may be the same: what rests stays where it is, and is copied once a use."""
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
+    resting = RestingCopy(backbone.denoiser)
+
+    def places() -> list[int]:
+        return [tensor.data_ptr() for tensor in (*resting.denoiser.parameters(), *resting.denoiser.buffers())]
+
+    at_rest = places()
+    for _ in range(2):
+        with resting.use() as denoiser:
+            assert places() == at_rest  # what a cache remembers needs no run, and moves nothing
+            backbone.predict(denoiser, *inputs())
+            moved = places()
+            assert not set(moved) & set(at_rest)
+            backbone.predict(denoiser, *inputs())
+            assert places() == moved
+        assert places() == at_rest
+    assert all(torch.equal(own, other) for own, other in zip(resting.denoiser.parameters(), backbone.denoiser.parameters()))

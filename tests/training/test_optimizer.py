@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -51,8 +53,36 @@ def test_settings_reach_the_optimizer() -> None:
     assert (group["lr"], group["scale_parameter"], group["relative_step"]) == (3e-4, False, False)
 
 
-def test_8_bit_adam_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+BITSANDBYTES = {"adamw_8bit": "AdamW8bit", "paged_adamw": "PagedAdamW", "paged_adamw_8bit": "PagedAdamW8bit"}
+
+
+@pytest.mark.parametrize("name", BITSANDBYTES)
+def test_without_its_library_an_optimizer_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(ImportError, match=r"needs bitsandbytes; install it with: pip install 'diffalign\[bitsandbytes\]'"):
-        build_optimizer([nn.Parameter(torch.ones(1))], Settings(optimizer="adamw_8bit"))
+    with pytest.raises(ImportError, match=rf"{name} needs bitsandbytes; install it with: pip install 'diffalign\[bitsandbytes\]'"):
+        build_optimizer([nn.Parameter(torch.ones(1))], Settings.model_validate({"optimizer": name}))
+
+
+@pytest.mark.parametrize(("name", "kind"), BITSANDBYTES.items())
+def test_each_name_is_its_class_of_the_library(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in with the library's classes, which takes no argument that theirs do not; the real ones compute on a GPU alone."""
+
+    class Adam:
+        def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float, weight_decay: float):
+            self.taken = (params, lr, betas, eps, weight_decay)
+
+    library, optim = ModuleType("bitsandbytes"), ModuleType("bitsandbytes.optim")
+    classes = {each: type(each, (Adam,), {}) for each in BITSANDBYTES.values()}
+    for each, own in classes.items():
+        setattr(optim, each, own)
+    library.optim = optim  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bitsandbytes", library)
+    values = {"learning_rate": 3e-4, "adam_betas": (0.8, 0.95), "adam_epsilon": 1e-6, "weight_decay": 0.2}
+    settings, weight = Settings.model_validate({"optimizer": name, **values}), nn.Parameter(torch.ones(1, device="meta"))
+    made: Any = build_optimizer([weight], settings)
+    assert type(made) is classes[kind] and made.taken == ([weight], 3e-4, (0.8, 0.95), 1e-6, 0.2)
+    if name.startswith("paged"):
+        with pytest.raises(
+            ValueError, match=f"{name} moves between a GPU and the machine's memory, and the model is on 'cpu'; choose adamw"
+        ):
+            build_optimizer([nn.Parameter(torch.ones(1))], settings)

@@ -1,0 +1,156 @@
+"""A LoRA in the keys that kohya's scripts, ComfyUI and A1111 read: `lora_unet_LAYER.lora_down.weight`, `.lora_up.weight`, `.alpha`.
+
+LAYER is the layer's place in the network that those tools hold, points written as underscores: Stable Diffusion 1.x and 2.x in diffusers'
+own names, Stable Diffusion XL and FLUX.1 in those of their first releases. FLUX.1 there has queries, keys and values in one layer, so their
+adapters are joined: the downs one below the other, the ups on the diagonal of blocks, which is the same update.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Factors(NamedTuple):
+    """An adapter of one layer: its update is up·down."""
+
+    down: Tensor  # (rank, in) of a linear layer, (rank, in, kernel …) of a convolution
+    up: Tensor  # (out, rank, …)
+
+
+def kohya_lora(family: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a LoRA file of diffusers, whose scale α/rank is in its ups already, under the keys of other tools; α is the rank.
+
+    family   a name of BACKBONES
+    ValueError for a family without such keys, a DoRA, and a layer that the tools' network does not have.
+    """
+    if family not in LAYERS:
+        raise ValueError(
+            f"no keys of other tools are known for a LoRA of backbone {family!r}, only of: {', '.join(LAYERS)}; "
+            f"use the file that training wrote (train/final), which diffusers loads"
+        )
+    found: dict[str, Tensor] = {}
+    for name, factors in LAYERS[family](_factors(tensors)).items():
+        key = f"lora_unet_{name.replace('.', '_')}"
+        found[f"{key}.lora_down.weight"] = factors.down.contiguous()
+        found[f"{key}.lora_up.weight"] = factors.up.contiguous()
+        found[f"{key}.alpha"] = torch.tensor(float(len(factors.down)))
+    return found
+
+
+def _factors(tensors: Mapping[str, Tensor]) -> dict[str, Factors]:
+    """By the denoiser's layer, of a file in peft's keys or in diffusers' older ones."""
+    from diffusers.utils import convert_unet_state_dict_to_peft
+
+    sides: dict[str, dict[str, Tensor]] = {}
+    for key, value in convert_unet_state_dict_to_peft(dict(tensors)).items():
+        match = re.fullmatch(r"(?:unet|transformer)\.(.+)\.lora_([AB])\.weight", key)
+        if match is None:
+            kind = "DoRA's magnitudes" if "magnitude" in key else "no LoRA of a denoiser"
+            raise ValueError(f"{key!r} is {kind}, for which other tools have no agreed key; train with lora.dora=false to export it")
+        sides.setdefault(match[1], {})[match[2]] = value
+    return {name: Factors(side["A"], side["B"]) for name, side in sides.items()}
+
+
+def _as_they_are(layers: dict[str, Factors]) -> dict[str, Factors]:
+    return layers
+
+
+PER_LEVEL = 2  # resnets of a level on the way down; one more on the way up
+RESNET = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection"}
+OUTSIDE = {
+    "conv_in": "input_blocks.0.0",
+    "conv_out": "out.2",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+}
+
+
+def _sdxl(layers: dict[str, Factors]) -> dict[str, Factors]:
+    return {_sdxl_name(name): factors for name, factors in layers.items()}
+
+
+def _sdxl_name(name: str) -> str:
+    """The release numbers all blocks of the way down, and of the way up, in one row; in a block: resnet, attention, resampling."""
+    if name in OUTSIDE:
+        return OUTSIDE[name]
+    match = re.fullmatch(r"(down|mid|up)_block(?:s\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", name)
+    if match is None:
+        raise ValueError(
+            f"layer {name!r} has no place in the network of Stable Diffusion XL that other tools hold; leave it out of lora.targets"
+        )
+    way, level, kind, place, rest = match[1], int(match[2] or 0), match[3], int(match[4]), match[5]
+    if kind == "downsamplers":
+        return f"input_blocks.{(PER_LEVEL + 1) * (level + 1)}.0.op"
+    if kind == "upsamplers":
+        return f"output_blocks.{(PER_LEVEL + 1) * (level + 1) - 1}.2.conv"
+    rest = RESNET[rest] if kind == "resnets" else rest
+    if way == "mid":
+        return f"middle_block.{1 if kind == 'attentions' else 2 * place}.{rest}"
+    first = (PER_LEVEL + 1) * level + place
+    block = f"input_blocks.{first + 1}" if way == "down" else f"output_blocks.{first}"
+    return f"{block}.{int(kind == 'attentions')}.{rest}"
+
+
+# The release's layer of a block, and what diffusers has in its place: layers by the rows that they take, in units of the block's width.
+DOUBLE = {
+    "img_attn.qkv": {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1},
+    "txt_attn.qkv": {"attn.add_q_proj": 1, "attn.add_k_proj": 1, "attn.add_v_proj": 1},
+    "img_attn.proj": {"attn.to_out.0": 1},
+    "txt_attn.proj": {"attn.to_add_out": 1},
+    "img_mlp.0": {"ff.net.0.proj": 4},
+    "img_mlp.2": {"ff.net.2": 1},
+    "txt_mlp.0": {"ff_context.net.0.proj": 4},
+    "txt_mlp.2": {"ff_context.net.2": 1},
+    "img_mod.lin": {"norm1.linear": 6},
+    "txt_mod.lin": {"norm1_context.linear": 6},
+}
+SINGLE = {
+    "linear1": {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1, "proj_mlp": 4},
+    "linear2": {"proj_out": 1},
+    "modulation.lin": {"norm.linear": 3},
+}
+
+
+def _flux(layers: dict[str, Factors]) -> dict[str, Factors]:
+    """By the release's layers, each with the adapters of all its parts."""
+    parts: dict[str, dict[str, Factors]] = {}
+    rows: dict[str, dict[str, int]] = {}
+    for name, factors in layers.items():
+        match = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name)
+        own = [] if match is None else [(key, each) for key, each in (SINGLE if match[1] else DOUBLE).items() if match[3] in each]
+        if match is None or not own:
+            raise ValueError(f"layer {name!r} has no place in the blocks of FLUX.1 that other tools hold; leave it out of lora.targets")
+        [(layer, taken)] = own
+        joined = f"{'single' if match[1] else 'double'}_blocks.{match[2]}.{layer}"
+        parts.setdefault(joined, {})[match[3]] = factors
+        rows[joined] = taken
+    return {joined: _joined(found, rows[joined]) for joined, found in parts.items()}
+
+
+def _joined(parts: Mapping[str, Factors], rows: Mapping[str, int]) -> Factors:
+    """One adapter that does to each part what its own does; a part without one has zeros."""
+    name, one = next(iter(parts.items()))
+    width, total = len(one.up) // rows[name], sum(len(factors.down) for factors in parts.values())
+    up = one.up.new_zeros(width * sum(rows.values()), total)
+    row = column = 0
+    for part, taken in rows.items():
+        if part in parts:
+            own = parts[part].up
+            up[row : row + len(own), column : column + own.shape[1]] = own
+            column += own.shape[1]
+        row += width * taken
+    return Factors(torch.cat([parts[part].down for part in rows if part in parts]), up)
+
+
+LAYERS: dict[str, Callable[[dict[str, Factors]], dict[str, Factors]]] = {
+    "stable_diffusion": _as_they_are,
+    "sdxl": _sdxl,
+    "flux": _flux,
+}

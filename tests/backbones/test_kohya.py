@@ -1,0 +1,145 @@
+"""A LoRA in the keys of other tools: diffusers, which reads those keys too, makes of it what it makes of our own file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, FluxPipeline
+from safetensors.torch import load_file, save_file
+from tiny_pipelines import save_flux, save_sd3, save_sdxl
+from tiny_stable_diffusion import save_tiny_stable_diffusion
+from torch import Tensor
+
+from diffalign.backbones import BACKBONES, load_backbone
+from diffalign.backbones.kohya import kohya_lora
+from diffalign.backbones.weights import LORA_FILE
+from diffalign.training.lora import Lora, add_lora
+
+WIDE = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")  # all that kohya's LoRA adapts
+CONVOLUTIONS = ("conv1", "conv2", "time_emb_proj", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
+DOUBLE = tuple(
+    f"transformer_blocks.0.{name}"
+    for name in ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.add_q_proj", "attn.add_v_proj", "ff.net.2", "norm1.linear")
+)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def train(family: str, folder: Path, to: Path, lora: Lora) -> dict[str, Tensor]:
+    """A LoRA file with random numbers in all factors, and what is in it."""
+    backbone = load_backbone(family, str(folder))
+    add_lora(backbone.denoiser, lora, 0, BACKBONES[family].lora_targets)
+    with torch.no_grad():
+        for index, (name, parameter) in enumerate(backbone.denoiser.named_parameters()):
+            if "lora_" in name:
+                parameter.add_(0.3 * normal(*parameter.shape, seed=index))
+    backbone.save_trained(to)
+    return load_file(to / LORA_FILE)
+
+
+def save_sdxl_of_two_layers(folder: Path) -> Path:
+    return save_sdxl(folder, layers=2)
+
+
+def predictions(family: str, folder: Path, loras: list[Path]) -> list[Tensor]:
+    """Of plain diffusers: without a LoRA, and with each alone."""
+    pipeline, backbone = DiffusionPipeline.from_pretrained(folder), load_backbone(family, str(folder))
+    inputs = (normal(2, 4, 8, 8), torch.tensor([30, 700]), backbone.embed(["a red circle", "two stars"]))
+    found = []
+    for lora in (None, *loras):
+        if lora is not None:
+            pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
+        with torch.no_grad():
+            found.append(backbone.predict(getattr(pipeline, BACKBONES[family].denoiser), *inputs))
+        pipeline.unload_lora_weights()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("family", "save", "targets"),
+    [
+        ("stable_diffusion", save_tiny_stable_diffusion, (*WIDE, *CONVOLUTIONS)),
+        ("sdxl", save_sdxl_of_two_layers, (*WIDE, *CONVOLUTIONS, "conv_in", "conv_out")),
+        ("flux", save_flux, DOUBLE),
+    ],
+    ids=["stable_diffusion", "sdxl", "flux"],
+)
+def test_diffusers_makes_of_the_other_keys_what_it_makes_of_ours(
+    family: str, save: Callable[[Path], Path], targets: tuple[str, ...], tmp_path: Path
+) -> None:
+    """α is four times the rank, so a scale that is left out, or counted twice, shows."""
+    folder, file = save(tmp_path / "model"), tmp_path / "other.safetensors"
+    own = train(family, folder, tmp_path / "lora", Lora(rank=2, alpha=8, targets=targets))
+    other = kohya_lora(family, own)
+    save_file(other, file)
+    assert all(key.startswith("lora_unet_") and key.count(".") <= 2 for key in other)
+    base, expected, found = predictions(family, folder, [tmp_path / "lora" / LORA_FILE, file])
+    assert (expected - base).std() > 0.1 * expected.std()
+    assert torch.allclose(found, expected, atol=1e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        # of the released network, as its file and the LoRAs for it name the layers
+        ("down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q", "input_blocks_4_1_transformer_blocks_1_attn1_to_q"),
+        ("down_blocks.2.attentions.1.transformer_blocks.9.ff.net.0.proj", "input_blocks_8_1_transformer_blocks_9_ff_net_0_proj"),
+        ("mid_block.attentions.0.proj_in", "middle_block_1_proj_in"),
+        ("mid_block.resnets.1.conv2", "middle_block_2_out_layers_3"),
+        ("up_blocks.0.attentions.2.transformer_blocks.0.attn2.to_out.0", "output_blocks_2_1_transformer_blocks_0_attn2_to_out_0"),
+        ("up_blocks.1.attentions.2.proj_out", "output_blocks_5_1_proj_out"),
+        ("up_blocks.2.resnets.2.conv1", "output_blocks_8_0_in_layers_2"),
+        ("down_blocks.1.resnets.0.conv_shortcut", "input_blocks_4_0_skip_connection"),
+        ("down_blocks.0.resnets.1.time_emb_proj", "input_blocks_2_0_emb_layers_1"),
+        ("down_blocks.0.downsamplers.0.conv", "input_blocks_3_0_op"),
+        ("up_blocks.1.upsamplers.0.conv", "output_blocks_5_2_conv"),
+        ("time_embedding.linear_2", "time_embed_2"),
+        ("add_embedding.linear_1", "label_emb_0_0"),
+    ],
+)
+def test_names_of_stable_diffusion_xl_by_hand(layer: str, expected: str) -> None:
+    tensors = {f"unet.{layer}.lora_A.weight": normal(3, 4), f"unet.{layer}.lora_B.weight": normal(5, 3)}
+    found = kohya_lora("sdxl", tensors)
+    assert set(found) == {f"lora_unet_{expected}.{side}" for side in ("lora_down.weight", "lora_up.weight", "alpha")}
+    assert float(found[f"lora_unet_{expected}.alpha"]) == 3
+    assert torch.equal(found[f"lora_unet_{expected}.lora_up.weight"], normal(5, 3))
+
+
+def flux_layer(layer: str, rows: int, rank: int, seed: int) -> dict[str, Tensor]:
+    key = f"transformer.single_transformer_blocks.3.{layer}"
+    return {f"{key}.lora_A.weight": normal(rank, 6, seed=seed), f"{key}.lora_B.weight": normal(rows, rank, seed=seed + 1)}
+
+
+@pytest.mark.parametrize("parts", [("attn.to_q", "attn.to_k", "attn.to_v"), ("attn.to_v", "proj_mlp"), ("attn.to_k",)], ids=len)
+def test_the_single_blocks_of_flux_at_their_real_width(parts: tuple[str, ...]) -> None:
+    """One layer of 3072 rows each for queries, keys and values and 12288 of the MLP: diffusers takes each part's update out again."""
+    rows = {"attn.to_q": 3072, "attn.to_k": 3072, "attn.to_v": 3072, "proj_mlp": 12288}
+    own = {key: value for seed, part in enumerate(parts) for key, value in flux_layer(part, rows[part], 2, 2 * seed).items()}
+    other = kohya_lora("flux", own)
+    [joined] = [value for key, value in other.items() if key == "lora_unet_single_blocks_3_linear1.lora_up.weight"]
+    assert len(other) == 3 and joined.shape == (21504, 2 * len(parts))
+    back: Any = FluxPipeline.lora_state_dict(dict(other))
+    for part, count in rows.items():
+        key = f"transformer.single_transformer_blocks.3.{part}"
+        found = back[f"{key}.lora_B.weight"] @ back[f"{key}.lora_A.weight"]
+        expected = own[f"{key}.lora_B.weight"] @ own[f"{key}.lora_A.weight"] if part in parts else torch.zeros(count, 6)
+        assert torch.allclose(found, expected, atol=1e-5), part
+
+
+def test_what_has_no_key_is_refused(tmp_path: Path) -> None:
+    own = train("sd3", save_sd3(tmp_path / "sd3"), tmp_path / "lora", Lora(rank=2))
+    with pytest.raises(ValueError, match="of backbone 'sd3', only of: stable_diffusion, sdxl, flux; use the file that training wrote"):
+        kohya_lora("sd3", own)
+    magnitudes = {"unet.conv_in.lora_magnitude_vector": normal(3)}
+    with pytest.raises(ValueError, match=r"is DoRA's magnitudes, .* train with lora\.dora=false"):
+        kohya_lora("stable_diffusion", magnitudes)
+    nowhere = {"transformer.proj_out.lora_A.weight": normal(2, 3), "transformer.proj_out.lora_B.weight": normal(4, 2)}
+    for family, network in (("sdxl", "Stable Diffusion XL"), ("flux", r"FLUX\.1")):
+        with pytest.raises(ValueError, match=rf"layer 'proj_out' has no place in .*{network}.*; leave it out of lora\.targets"):
+            kohya_lora(family, nowhere)
