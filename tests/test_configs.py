@@ -125,7 +125,7 @@ def test_sdxl_is_the_setting_of_the_paper_s_release() -> None:
 
 
 def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
-    """Liu et al. 2025 and what is reported beside: β 100 for Stable Diffusion 3.5, 500 for FLUX; rank 32, α 64; 24 pairs."""
+    """Liu et al. 2025 and what is reported beside: β 100 for Stable Diffusion 3.5, 500 for FLUX and videos; rank 32, α 64; 24 pairs."""
     betas = {
         "sd3_flow_dpo": 100,
         "flux_flow_dpo": 500,
@@ -133,6 +133,7 @@ def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
         "flux2_flow_dpo": 100,
         "qwen_image_flow_dpo": 100,
         "z_image_flow_dpo": 100,
+        "ltx_flow_dpo": 500,
     }
     for name, beta in betas.items():
         config = load_config(name)

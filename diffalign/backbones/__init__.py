@@ -77,6 +77,11 @@ BACKBONES = {
         "transformer",
         "Wan 2.1, and the bundled miniature of the motion world: transformer, T5, causal VAE; rectified flow",
     ),
+    "ltx": Family(
+        "video",
+        "transformer",
+        "LTX-Video: transformer over every latent and the frame rate, T5, 32×32×8 pixels to a latent; rectified flow",
+    ),
     "tango": Family(
         "audio", "unet", "Tango, and the bundled miniature of the tones world: latent UNet over mel spectrograms, T5; ε or v prediction"
     ),

@@ -1,0 +1,29 @@
+"""Tiny video pipelines with random weights, made of the families' own classes: see tiny_pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
+from tiny_pipelines import WIDTH, save, t5
+
+
+def save_ltx(folder: Path, *, dynamic: bool = True, timestep_conditioning: bool = False) -> Path:
+    """Four pixels and four frames to a latent. The autoencoders of later versions take a timestep in decoding."""
+    torch.manual_seed(0)
+    blocks: dict[str, Any] = {"block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    vae = AutoencoderKLLTXVideo(
+        latent_channels=4, layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5, patch_size=1, scaling_factor=0.8,
+        spatio_temporal_scaling=(True, True, False, False), decoder_spatio_temporal_scaling=(True, True, False, False),
+        timestep_conditioning=timestep_conditioning, **blocks,
+    )  # fmt: skip
+    vae.latents_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.4]))
+    vae.latents_std.copy_(torch.tensor([0.5, 2.0, 1.5, 0.8]))
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=12, cross_attention_dim=24, num_layers=1,
+        caption_channels=WIDTH,
+    )  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=dynamic, shift_terminal=0.1 if dynamic else None)
+    return save(LTXPipeline(vae=vae, transformer=transformer, scheduler=scheduler, **t5()), folder)
