@@ -142,6 +142,13 @@ def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
     assert load_config("flux_flow_dpo").model.settings == {"guidance": 1.0}
 
 
+def test_cogvideox_is_videodpo_s_beta_on_clips_of_two_seconds() -> None:
+    """Liu et al. 2024, arXiv:2412.14167: β 5000; its clips are of sixteen frames at eight a second, and thirteen are whole latents."""
+    config = load_config("cogvideox_diffusion_dpo")
+    assert config.train.objective == {"name": "diffusion_dpo", "beta": 5000}
+    assert config.encode.size == (13, 480, 720) == config.evaluate.size
+
+
 def test_every_family_without_a_miniature_has_a_config_whose_adapter_is_the_family_s() -> None:
     configs = {load_config(path).model.backbone: load_config(path) for path in CONFIGS}
     assert set(BACKBONES) - set(MINIATURES) <= set(configs)

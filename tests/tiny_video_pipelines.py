@@ -6,8 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
-from tiny_pipelines import WIDTH, save, t5
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    AutoencoderKLLTXVideo,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    FlowMatchEulerDiscreteScheduler,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+)
+from tiny_pipelines import T5_TOKENS, WIDTH, save, t5
 
 
 def save_ltx(folder: Path, *, dynamic: bool = True, timestep_conditioning: bool = False) -> Path:
@@ -27,3 +36,21 @@ def save_ltx(folder: Path, *, dynamic: bool = True, timestep_conditioning: bool 
     )  # fmt: skip
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=dynamic, shift_terminal=0.1 if dynamic else None)
     return save(LTXPipeline(vae=vae, transformer=transformer, scheduler=scheduler, **t5()), folder)
+
+
+def save_cogvideox(folder: Path, **transformer: Any) -> Path:
+    """Four pixels and four frames to a latent; angles as places, unless told otherwise."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 3, up_block_types=("CogVideoXUpBlock3D",) * 3, block_out_channels=(8,) * 3,
+        latent_channels=4, layers_per_block=1, norm_num_groups=4, scaling_factor=0.7,
+    )  # fmt: skip
+    options: dict[str, Any] = {"use_rotary_positional_embeddings": True} | transformer
+    denoiser = CogVideoXTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8, text_embed_dim=WIDTH, num_layers=1,
+        sample_width=8, sample_height=4, sample_frames=9, patch_size=2, max_text_seq_length=T5_TOKENS, **options,
+    )  # fmt: skip
+    scheduler = CogVideoXDDIMScheduler(
+        snr_shift_scale=3.0, rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False
+    )
+    return save(CogVideoXPipeline(vae=vae, transformer=denoiser, scheduler=scheduler, **t5()), folder)

@@ -82,6 +82,9 @@ BACKBONES = {
         "transformer",
         "LTX-Video: transformer over every latent and the frame rate, T5, 32×32×8 pixels to a latent; rectified flow",
     ),
+    "cogvideox": Family(
+        "video", "transformer", "CogVideoX and CogVideoX 1.5: transformer with joint attention over patches, T5, causal VAE; v prediction"
+    ),
     "tango": Family(
         "audio", "unet", "Tango, and the bundled miniature of the tones world: latent UNet over mel spectrograms, T5; ε or v prediction"
     ),
