@@ -134,6 +134,7 @@ def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
         "qwen_image_flow_dpo": 100,
         "z_image_flow_dpo": 100,
         "ltx_flow_dpo": 500,
+        "hunyuan_video_flow_dpo": 500,
     }
     for name, beta in betas.items():
         config = load_config(name)
@@ -142,11 +143,20 @@ def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
     assert load_config("flux_flow_dpo").model.settings == {"guidance": 1.0}
 
 
-def test_cogvideox_is_videodpo_s_beta_on_clips_of_two_seconds() -> None:
-    """Liu et al. 2024, arXiv:2412.14167: β 5000; its clips are of sixteen frames at eight a second, and thirteen are whole latents."""
-    config = load_config("cogvideox_diffusion_dpo")
-    assert config.train.objective == {"name": "diffusion_dpo", "beta": 5000}
-    assert config.encode.size == (13, 480, 720) == config.evaluate.size
+def test_cogvideox_has_videodpo_s_beta() -> None:
+    """Liu et al. 2024, arXiv:2412.14167: β 5000, on errors of v here."""
+    assert load_config("cogvideox_diffusion_dpo").train.objective == {"name": "diffusion_dpo", "beta": 5000}
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "time"), [("ltx_flow_dpo", 25, 8), ("cogvideox_diffusion_dpo", 8, 4), ("hunyuan_video_flow_dpo", 24, 4)]
+)
+def test_clips_of_videos_are_whole_latents_that_sixteen_frames_at_ten_a_second_have(name: str, rate: int, time: int) -> None:
+    """A shorter source would be refused: the last frame that is read lies within the clip."""
+    config = load_config(name)
+    frames, height, width = config.encode.size
+    assert config.evaluate.size == config.encode.size and frames % time == 1 and height % 16 == width % 16 == 0
+    assert round((frames - 1) * 10 / rate) < 16
 
 
 def test_every_family_without_a_miniature_has_a_config_whose_adapter_is_the_family_s() -> None:
