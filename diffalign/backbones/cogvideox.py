@@ -19,7 +19,7 @@ FPS, FPS_15 = 8.0, 16.0  # of CogVideoX and of CogVideoX 1.5, which takes latent
 PIXELS = 8  # what the pipeline wants its sides to be multiples of, whatever the autoencoder and the patches are
 
 
-class CogVideoX(VideoPipeline):
+class Cogvideox(VideoPipeline):
     """A loaded pipeline: see `Backbone` for the contract. Latents are (N, C, T, H, W); only the denoiser sees their frames first."""
 
     PIPELINE = CogVideoXPipeline
@@ -68,6 +68,6 @@ class CogVideoX(VideoPipeline):
         return self.pipeline._prepare_rotary_positional_embeddings(height, width, frames, latents.device)
 
 
-def load(source: str, loading: Loading) -> CogVideoX:
+def load(source: str, loading: Loading) -> Cogvideox:
     """See `load_backbone`."""
-    return CogVideoX(load_pipeline(CogVideoX, source, loading), source)
+    return Cogvideox(load_pipeline(Cogvideox, source, loading), source)

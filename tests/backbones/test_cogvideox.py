@@ -18,7 +18,7 @@ from video_checks import FRAMES_PER_LATENT, VideoFamilyChecks
 from diffalign.backbones import load_backbone
 
 
-class TestCogVideoX(VideoFamilyChecks):
+class TestCogvideox(VideoFamilyChecks):
     """With places as angles, like the model of 5 billion weights."""
 
     family, config = "cogvideox", "cogvideox_diffusion_dpo"
@@ -62,17 +62,17 @@ class TestCogVideoX(VideoFamilyChecks):
 
 def test_places_may_be_added_to_the_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the model of 2 billion weights."""
-    checks, folder = TestCogVideoX(), save_cogvideox(tmp_path, use_rotary_positional_embeddings=False)
+    checks, folder = TestCogvideox(), save_cogvideox(tmp_path, use_rotary_positional_embeddings=False)
     checks.test_predict_is_what_the_pipeline_s_steps_take(load_backbone("cogvideox", str(folder)), folder, monkeypatch)
 
 
 def test_version_1_5_takes_latents_in_patches_along_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two by two: clips that are trained on have an even number of latents; one to be made may have any, as the pipeline fills up."""
-    checks, folder = TestCogVideoX(), save_cogvideox(tmp_path, patch_size_t=2, patch_bias=False)
+    checks, folder = TestCogvideox(), save_cogvideox(tmp_path, patch_size_t=2, patch_bias=False)
     loaded: Any = load_backbone("cogvideox", str(folder))
     assert loaded.rate == 16 and loaded.size == (5, 16, 32)
     assert [loaded.whole((frames, 16, 32))[0] for frames in (4, 5, 12, 13, 20)] == [0, 5, 5, 13, 13]
     found = pixels(loaded.sample(PROMPTS, [1, 2], steps=3, guidance=3.0, size=(9, 16, 32)))
     assert found.shape == (2, 9, 16, 32, 3) and np.array_equal(found, checks.plain_pixels(checks.plain(folder), [1, 2]))
-    monkeypatch.setattr(TestCogVideoX, "size", (13, 16, 32))
+    monkeypatch.setattr(TestCogvideox, "size", (13, 16, 32))
     checks.test_predict_is_what_the_pipeline_s_steps_take(loaded, folder, monkeypatch)
