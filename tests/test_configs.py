@@ -125,7 +125,7 @@ def test_sdxl_is_the_setting_of_the_paper_s_release() -> None:
 
 
 def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
-    """Liu et al. 2025 and what is reported beside: β 100 for Stable Diffusion 3.5, 500 for FLUX; rank 32, α 64; 24 pairs."""
+    """Liu et al. 2025 and what is reported beside: β 100 for Stable Diffusion 3.5, 500 for FLUX and videos; rank 32, α 64; 24 pairs."""
     betas = {
         "sd3_flow_dpo": 100,
         "flux_flow_dpo": 500,
@@ -133,12 +133,30 @@ def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
         "flux2_flow_dpo": 100,
         "qwen_image_flow_dpo": 100,
         "z_image_flow_dpo": 100,
+        "ltx_flow_dpo": 500,
+        "hunyuan_video_flow_dpo": 500,
     }
     for name, beta in betas.items():
         config = load_config(name)
         assert config.train.objective == {"name": "diffusion_dpo", "beta": beta}
         assert (config.train.lora.rank, config.train.lora.alpha, config.train.batch_size, config.train.learning_rate) == (32, 64, 24, 1e-5)
     assert load_config("flux_flow_dpo").model.settings == {"guidance": 1.0}
+
+
+def test_cogvideox_has_videodpo_s_beta() -> None:
+    """Liu et al. 2024, arXiv:2412.14167: β 5000, on errors of v here."""
+    assert load_config("cogvideox_diffusion_dpo").train.objective == {"name": "diffusion_dpo", "beta": 5000}
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "time"), [("ltx_flow_dpo", 25, 8), ("cogvideox_diffusion_dpo", 8, 4), ("hunyuan_video_flow_dpo", 24, 4)]
+)
+def test_clips_of_videos_are_whole_latents_that_sixteen_frames_at_ten_a_second_have(name: str, rate: int, time: int) -> None:
+    """A shorter source would be refused: the last frame that is read lies within the clip."""
+    config = load_config(name)
+    frames, height, width = config.encode.size
+    assert config.evaluate.size == config.encode.size and frames % time == 1 and height % 16 == width % 16 == 0
+    assert round((frames - 1) * 10 / rate) < 16
 
 
 def test_every_family_without_a_miniature_has_a_config_whose_adapter_is_the_family_s() -> None:

@@ -75,12 +75,12 @@ def autoencoder(**options: Any) -> AutoencoderKL:
     )  # fmt: skip
 
 
-def clip(folder: Path, kind: type, width: int = WIDTH) -> dict[str, Any]:
+def clip(folder: Path, kind: type, width: int = WIDTH, tokens: int = CLIP_TOKENS) -> dict[str, Any]:
     """A tokenizer and a text encoder of this class."""
-    tokenizer = build_clip_tokenizer(list(TEXTS) * 3, folder / "words", CLIP_TOKENS)
+    tokenizer = build_clip_tokenizer(list(TEXTS) * 3, folder / "words", tokens)
     config = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=4,
-        projection_dim=width, max_position_embeddings=CLIP_TOKENS, bos_token_id=tokenizer.bos_token_id,
+        projection_dim=width, max_position_embeddings=tokens, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     return {"tokenizer": tokenizer, "text_encoder": kind(config)}

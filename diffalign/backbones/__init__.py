@@ -78,6 +78,20 @@ BACKBONES = {
         "transformer",
         "Wan 2.1, and the bundled miniature of the motion world: transformer, T5, causal VAE; rectified flow",
     ),
+    "ltx": Family(
+        "video",
+        "transformer",
+        "LTX-Video: transformer over every latent and the frame rate, T5, 32×32×8 pixels to a latent; rectified flow",
+    ),
+    "cogvideox": Family(
+        "video", "transformer", "CogVideoX and CogVideoX 1.5: transformer with joint attention over patches, T5, causal VAE; v prediction"
+    ),
+    "hunyuan_video": Family(
+        "video",
+        "transformer",
+        "HunyuanVideo: transformer with joint attention over patches, Llama and CLIP, guidance as conditioning, causal VAE; rectified flow",
+        JOINT_ATTENTION,
+    ),
     "tango": Family(
         "audio", "unet", "Tango, and the bundled miniature of the tones world: latent UNet over mel spectrograms, T5; ε or v prediction"
     ),

@@ -28,6 +28,7 @@ from diffalign.backbones.weights import (
     to_uint8,
 )
 from diffalign.data.modalities.image import Image
+from diffalign.data.modalities.video import Video
 
 
 class LoadedPipeline:
@@ -158,6 +159,56 @@ class ImagePipeline(LoadedPipeline):
                 generator=generators(prompts, seeds), output_type="np", **self.guided(guidance, [negative_prompt] * len(prompts)),
             ).images  # fmt: skip
         return [Image.from_pixels(pixels) for pixels in np.rint(images * 255).astype(np.uint8)]
+
+
+class VideoPipeline(LoadedPipeline):
+    """The part that is the same for every pipeline of videos with a causal autoencoder, whose first latent is the first frame alone.
+
+    size, rate   (T, H, W) and frames per second that the model was trained at
+    step         frames that each later latent stands for, and pixels that height and width are multiples of
+    time_patch   latents along time that the denoiser takes together
+    """
+
+    modality = "video"
+
+    size: tuple[int, ...]
+    rate: float
+    step: tuple[int, int, int]
+    token_limit: int
+    time_patch: int = 1
+
+    def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        (frames, *sides), (time, *steps) = size, self.step
+        latents = ((frames - 1) // time + 1) // self.time_patch * self.time_patch
+        return (max(0, (latents - 1) * time + 1), *(side // step * step for side, step in zip(sides, steps)))
+
+    def time_edges(self, length: int) -> list[float]:
+        """The first latent is the first frame alone, each other one as many frames as the autoencoder compresses into it."""
+        time, *_ = self.step
+        frames = 1 + (length - 1) * time
+        return [0.0, *((1 + index * time) / frames for index in range(length))]
+
+    def media(self, decoded: Tensor) -> list[Video]:
+        return [Video.from_frames(frames, self.rate) for frames in to_uint8(decoded).transpose(0, 2, 3, 4, 1)]
+
+    def guided(self, guidance: float, negative_prompts: list[str]) -> dict[str, Any]:
+        """The arguments by which the family's pipeline is guided, beside its own; ValueError where it cannot be so."""
+        return {"guidance_scale": guidance, "negative_prompt": negative_prompts, "max_sequence_length": self.token_limit}
+
+    @torch.no_grad()
+    def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
+               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Video]:  # fmt: skip
+        if scheduler is not None:
+            own = type(self.pipeline.scheduler).__name__
+            raise ValueError(
+                f"scheduler {scheduler!r} does not know the noise levels of {self.source}, which has its own {own}; leave it out"
+            )
+        frames, height, width = size or self.size
+        made: Any = self.pipeline(
+            prompt=list(prompts), num_frames=frames, height=height, width=width, num_inference_steps=steps,
+            generator=generators(prompts, seeds), output_type="np", **self.guided(guidance, [negative_prompt] * len(prompts)),
+        )  # fmt: skip
+        return [Video.from_frames(np.rint(video * 255).astype(np.uint8), self.rate) for video in made.frames]
 
 
 def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, **options: Any) -> Any:

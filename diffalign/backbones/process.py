@@ -50,12 +50,13 @@ class Diffusion:
     """Discrete timesteps 0 … T − 1 with the noise levels of a scheduler; ε prediction, or v = α·ε − σ·x_0 (Salimans and Ho 2022).
 
     Raises ValueError for a scheduler of another prediction_type; `source` names the model.
+    kind   the scheduler that reads the noise levels out of the model's config, where the family has a way of its own to write them
     """
 
     clean_timestep = -1
 
-    def __init__(self, scheduler: Any, source: str):
-        training = DDIMScheduler.from_config(scheduler.config)
+    def __init__(self, scheduler: Any, source: str, kind: Any = DDIMScheduler):
+        training = kind.from_config(scheduler.config)
         self.prediction_type = training.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(

@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 from math import lcm
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from diffusers import WanPipeline
 from torch import Tensor, nn
 
 from diffalign.backbones import Loading
-from diffalign.backbones.pipeline import LoadedPipeline, load_pipeline
+from diffalign.backbones.pipeline import VideoPipeline, load_pipeline
 from diffalign.backbones.process import Flow, shift_of
-from diffalign.backbones.seeded import generators
-from diffalign.backbones.weights import to_uint8
-from diffalign.data.modalities.video import Video
 from diffalign.model_source import source_path
 
 # What Wan was trained at. A local pipeline of another size says so in a file beside its model_index.json, as the miniature does.
@@ -26,10 +21,9 @@ TOKEN_LIMIT = 512
 PIXELS = 16  # what the pipeline wants its sides to be multiples of, whatever the autoencoder and the patches are
 
 
-class Wan(LoadedPipeline):
+class Wan(VideoPipeline):
     """A loaded pipeline: see `Backbone` for the contract."""
 
-    modality = "video"
     PIPELINE = WanPipeline
     DENOISER = "transformer"
     ALIKE = ("in_channels", "out_channels", "text_dim", "num_layers", "patch_size")
@@ -48,17 +42,9 @@ class Wan(LoadedPipeline):
         vae = pipeline.vae.config
         self._mean, self._std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
         self.size, self.rate = tuple(size), fps
-
-    def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        time, (_, *patch) = self.pipeline.vae_scale_factor_temporal, self.pipeline.transformer.config.patch_size
-        steps = [lcm(PIXELS, self.pipeline.vae_scale_factor_spatial * each) for each in patch]
-        frames, *sides = size
-        return (max(0, (frames - 1) // time * time + 1), *(side // step * step for side, step in zip(sides, steps)))
-
-    def time_edges(self, length: int) -> list[float]:
-        """The first latent is the first frame alone, each other one as many frames as the autoencoder compresses into it."""
-        frames = 1 + (length - 1) * self.pipeline.vae_scale_factor_temporal
-        return [0.0, *((1 + index * self.pipeline.vae_scale_factor_temporal) / frames for index in range(length))]
+        spatial = pipeline.vae_scale_factor_spatial
+        rows, columns = (lcm(PIXELS, spatial * each) for each in pipeline.transformer.config.patch_size[1:])
+        self.step = (pipeline.vae_scale_factor_temporal, rows, columns)
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:
@@ -74,22 +60,8 @@ class Wan(LoadedPipeline):
     def unscaled(self, latents: Tensor) -> Tensor:
         return latents * self._std.to(latents) + self._mean.to(latents)
 
-    def media(self, decoded: Tensor) -> list[Video]:
-        return [Video.from_frames(frames, self.rate) for frames in to_uint8(decoded).transpose(0, 2, 3, 4, 1)]
-
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         return denoiser(noised, timestep, encoder_hidden_states=embeds["prompt_embeds"], return_dict=False)[0]
-
-    @torch.no_grad()
-    def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
-               size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Video]:  # fmt: skip
-        frames, height, width = size or self.size
-        made: Any = self.pipeline(
-            prompts, negative_prompt=[negative_prompt] * len(prompts), num_frames=frames, height=height, width=width,
-            num_inference_steps=steps, guidance_scale=guidance, max_sequence_length=self.token_limit,
-            generator=generators(prompts, seeds), output_type="np",
-        )  # fmt: skip
-        return [Video.from_frames(np.rint(video * 255).astype(np.uint8), self.rate) for video in made.frames]
 
     def save(self, folder: Path) -> None:
         super().save(folder)

@@ -1,4 +1,4 @@
-"""What every family of image pipelines is asked, against diffusers itself. A test file of a family derives a class `Test…` from it."""
+"""What every family of pipelines is asked, against diffusers itself. A test file of a family derives a class `Test…` from it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from diffalign.backbones import BACKBONES, load_backbone
 from diffalign.backbones.process import Diffusion
+from diffalign.data.modalities.image import Image
 from diffalign.training.lora import Lora, add_lora
 from pipelines.cli import app
 
@@ -29,9 +30,9 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def pixels(images: Any) -> np.ndarray:
-    """int (N, H, W, 3)."""
-    return np.stack([image.pixels() for image in images]).astype(int)
+def pixels(media: Any) -> np.ndarray:
+    """int (N, H, W, 3) of images, (N, T, H, W, 3) of videos."""
+    return np.stack([each.pixels() if isinstance(each, Image) else each.frames() for each in media]).astype(int)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # diffusers hands tensors to numpy
@@ -40,6 +41,7 @@ class FamilyChecks:
 
     family, config   names
     size, latents    of the tiny pipeline: height and width that differ, and the shape of one sample's latents
+    output, axes     the names of what the plain pipeline gives, and of the arguments that `size` is
     own              arguments of the plain pipeline's call beside prompt, size, steps, generators
     guidance, unguided   the arguments by which it is guided, and not
     small            what a run of the config changes for the tiny pipeline
@@ -47,13 +49,16 @@ class FamilyChecks:
 
     family: ClassVar[str]
     config: ClassVar[str]
-    size: ClassVar[tuple[int, int]] = (16, 24)
-    latents: ClassVar[tuple[int, int, int]] = (4, 8, 12)
+    output: ClassVar[str] = "images"
+    axes: ClassVar[tuple[str, ...]] = ("height", "width")
+    size: ClassVar[tuple[int, ...]] = (16, 24)
+    latents: ClassVar[tuple[int, ...]] = (4, 8, 12)
     own: ClassVar[dict[str, Any]] = {}
     guidance: ClassVar[dict[str, Any]] = {"guidance_scale": 3.0}
     unguided: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
     small: ClassVar[tuple[str, ...]] = ()
     takes_lora: ClassVar[bool] = True
+    NOISING: ClassVar[Any] = DDPMScheduler  # with the noise levels of a family that is no flow
 
     @staticmethod
     def save(folder: Path) -> Path:
@@ -73,6 +78,10 @@ class FamilyChecks:
         """(N, C, H, W) of the latents that the pipeline returns."""
         return self.unpacked(latents)
 
+    def save_pairs(self, folder: Path) -> Path:
+        """The pairs that a run of the config trains on, as two folders."""
+        return save_two_folders(folder)
+
     @pytest.fixture(scope="class")
     @classmethod
     def folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -90,9 +99,10 @@ class FamilyChecks:
         return pipeline
 
     def made(self, pipeline: Any, seeds: list[int], prompts: list[str] = PROMPTS, **options: Any) -> Any:
-        height, width = self.size
-        arguments = {"output_type": "np", "height": height, "width": width, "num_inference_steps": STEPS} | self.own | self.guidance
-        return pipeline(prompt=prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **(arguments | options)).images
+        size = dict(zip(self.axes, self.size, strict=True))
+        arguments = {"output_type": "np", "num_inference_steps": STEPS} | size | self.own | self.guidance
+        made = pipeline(prompt=prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **(arguments | options))
+        return getattr(made, self.output)
 
     def plain_pixels(self, pipeline: Any, seeds: list[int]) -> np.ndarray:
         return np.rint(self.made(pipeline, seeds) * 255).astype(int)
@@ -108,16 +118,17 @@ class FamilyChecks:
         latents = self.given_out(pipeline, latents)
         assert latents.shape == (2, *self.latents)
         ours = loaded.decode(latents)
-        assert torch.allclose((ours / 2 + 0.5).permute(0, 2, 3, 1), torch.from_numpy(image), atol=1e-5)
+        assert torch.allclose((ours / 2 + 0.5).movedim(1, -1), torch.from_numpy(image), atol=1e-5)
         media = normal(2, 3, *self.size).clamp(-1, 1)
         again = loaded.encode(media, seeds=None)
         assert again.shape == (2, *self.latents)
         with torch.no_grad():
             whole = self.reconstructed(pipeline.vae, media)
         assert torch.allclose(loaded.decode(again), whole.clamp(-1, 1), atol=1e-4)
-        assert loaded.whole((self.size[0] + 1, self.size[1] + 1)) == self.size and loaded.whole((1, 1)) == (0, 0)
-        [first, _] = loaded.media(torch.stack([torch.full((3, 4, 6), -1.0), torch.full((3, 4, 6), 1.0)]))
-        assert first.pixels().shape == (4, 6, 3) and first.pixels().max() == 0
+        time = self.size[:-2]
+        assert loaded.whole(tuple(side + 1 for side in self.size)) == self.size and loaded.whole((*time, 1, 1)) == (*time, 0, 0)
+        black = pixels(loaded.media(torch.stack([torch.full((3, *time, 4, 6), -1.0), torch.full((3, *time, 4, 6), 1.0)])))
+        assert black.shape == (2, *time, 4, 6, 3) and black[0].max() == 0 and black[1].min() == 255
 
     @staticmethod
     def reconstructed(vae: Any, media: Tensor) -> Tensor:
@@ -161,7 +172,7 @@ class FamilyChecks:
     def test_noise_and_target_are_the_scheduler_s(self, loaded: Any) -> None:
         x0, epsilon, own = normal(3, *self.latents), normal(3, *self.latents, seed=1), loaded.pipeline.scheduler
         if isinstance(loaded.process, Diffusion):
-            training: Any = DDPMScheduler.from_config(own.config)
+            training: Any = self.NOISING.from_config(own.config)
             timestep = torch.tensor([0, 500, 999])
             noised = training.add_noise(x0, epsilon, timestep)
             target = epsilon if own.config.prediction_type == "epsilon" else training.get_velocity(x0, epsilon, timestep)
@@ -277,7 +288,7 @@ class FamilyChecks:
             f"run={run}", f"model.source={folder}", "model.device=cpu", "model.dtype=float32", f"encode.size={size}", "train.steps=2",
             "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2", "train.optimizer=adamw", "train.precision=fp32",
             f"evaluate.size={size}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "evaluate.prompts.texts=[a red circle]",
-            "gallery=null", f"pair.source={{importer: two_folders, path: {save_two_folders(tmp_path / 'pairs')}}}", *self.small,
+            "gallery=null", f"pair.source={{importer: two_folders, path: {self.save_pairs(tmp_path / 'pairs')}}}", *self.small,
         )  # fmt: skip
         result = CliRunner().invoke(app, ["run", self.config, *overrides])
         assert result.exit_code == 0, (result.output, result.exception)

@@ -1,0 +1,100 @@
+"""Tiny video pipelines with random weights, made of the families' own classes: see tiny_pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLLTXVideo,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+)
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+from tiny_pipelines import T5_TOKENS, WIDTH, clip, numbered, save, t5
+from tiny_stable_diffusion import TEXTS
+from tokenizers import processors
+from transformers import CLIPTextModel, LlamaConfig, LlamaModel
+
+from diffalign.backbones.miniature.t5 import END, build_tokenizer
+
+
+def save_ltx(folder: Path, *, dynamic: bool = True, timestep_conditioning: bool = False) -> Path:
+    """Four pixels and four frames to a latent. The autoencoders of later versions take a timestep in decoding."""
+    torch.manual_seed(0)
+    blocks: dict[str, Any] = {"block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    vae = AutoencoderKLLTXVideo(
+        latent_channels=4, layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5, patch_size=1, scaling_factor=0.8,
+        spatio_temporal_scaling=(True, True, False, False), decoder_spatio_temporal_scaling=(True, True, False, False),
+        timestep_conditioning=timestep_conditioning, **blocks,
+    )  # fmt: skip
+    vae.latents_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.4]))
+    vae.latents_std.copy_(torch.tensor([0.5, 2.0, 1.5, 0.8]))
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=12, cross_attention_dim=24, num_layers=1,
+        caption_channels=WIDTH,
+    )  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=dynamic, shift_terminal=0.1 if dynamic else None)
+    return save(LTXPipeline(vae=vae, transformer=transformer, scheduler=scheduler, **t5()), folder)
+
+
+def save_cogvideox(folder: Path, **transformer: Any) -> Path:
+    """Four pixels and four frames to a latent; angles as places, unless told otherwise."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 3, up_block_types=("CogVideoXUpBlock3D",) * 3, block_out_channels=(8,) * 3,
+        latent_channels=4, layers_per_block=1, norm_num_groups=4, scaling_factor=0.7,
+    )  # fmt: skip
+    options: dict[str, Any] = {"use_rotary_positional_embeddings": True} | transformer
+    denoiser = CogVideoXTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8, text_embed_dim=WIDTH, num_layers=1,
+        sample_width=8, sample_height=4, sample_frames=9, patch_size=2, max_text_seq_length=T5_TOKENS, **options,
+    )  # fmt: skip
+    scheduler = CogVideoXDDIMScheduler(
+        snr_shift_scale=3.0, rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False
+    )
+    return save(CogVideoXPipeline(vae=vae, transformer=denoiser, scheduler=scheduler, **t5()), folder)
+
+
+def save_hunyuan_video(folder: Path, *, guidance_embeds: bool = True) -> Path:
+    """Four pixels and four frames to a latent. Prompts begin where the pipeline cuts the template off."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLHunyuanVideo(
+        latent_channels=4, block_out_channels=(8,) * 4, layers_per_block=1, norm_num_groups=4, scaling_factor=0.7,
+        spatial_compression_ratio=4, temporal_compression_ratio=4,
+    )  # fmt: skip
+    transformer = HunyuanVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, num_single_layers=1,
+        num_refiner_layers=1, text_embed_dim=WIDTH, pooled_projection_dim=WIDTH, rope_axes_dim=(4, 6, 6), guidance_embeds=guidance_embeds,
+    )  # fmt: skip
+    pipeline = HunyuanVideoPipeline(
+        vae=vae, transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0), **_llama(),
+        **numbered(2, clip(folder, CLIPTextModel, tokens=77)),
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def _llama() -> dict[str, Any]:
+    """A language model whose tokenizer begins with as many tokens as the template lacks up to the place where it is cut off."""
+    tokenizer = build_tokenizer(TEXTS, 400)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]})
+    before, _ = DEFAULT_PROMPT_TEMPLATE["template"].split("{}")
+    lacking = DEFAULT_PROMPT_TEMPLATE["crop_start"] - len(tokenizer(before, add_special_tokens=False).input_ids)
+    assert lacking > 0
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{f'{END} ' * lacking}$A {END}", special_tokens=[(END, tokenizer.eos_token_id)]
+    )
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, pad_token_id=tokenizer.pad_token_id, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    return {"tokenizer": tokenizer, "text_encoder": LlamaModel(config)}
