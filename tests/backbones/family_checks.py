@@ -1,4 +1,4 @@
-"""What every family of image pipelines is asked, against diffusers itself. A test file of a family derives a class `Test…` from it."""
+"""What every family of pipelines is asked, against diffusers itself. A test file of a family derives a class `Test…` from it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class FamilyChecks:
 
     family: ClassVar[str]
     config: ClassVar[str]
-    size: ClassVar[tuple[int, int]] = (16, 24)
-    latents: ClassVar[tuple[int, int, int]] = (4, 8, 12)
+    size: ClassVar[tuple[int, ...]] = (16, 24)
+    latents: ClassVar[tuple[int, ...]] = (4, 8, 12)
     own: ClassVar[dict[str, Any]] = {}
     guidance: ClassVar[dict[str, Any]] = {"guidance_scale": 3.0}
     unguided: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
@@ -72,6 +72,16 @@ class FamilyChecks:
     def given_out(self, pipeline: Any, latents: Tensor) -> Tensor:
         """(N, C, H, W) of the latents that the pipeline returns."""
         return self.unpacked(latents)
+
+    @staticmethod
+    def told(timestep: Tensor) -> Tensor:
+        """The timestep as `predict` takes it, of one as the scheduler has it."""
+        return timestep
+
+    @staticmethod
+    def save_pairs(folder: Path) -> Path:
+        """A set of the family's modality, for `two_folders`."""
+        return save_two_folders(folder)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -145,7 +155,7 @@ class FamilyChecks:
         embeds = loaded.embed(PROMPTS)
         for sample, timestep, output in calls:
             with torch.no_grad():
-                ours = loaded.predict(loaded.denoiser, self.unpacked(sample), timestep.expand(len(sample)), embeds)
+                ours = loaded.predict(loaded.denoiser, self.unpacked(sample), self.told(timestep).expand(len(sample)), embeds)
             assert torch.allclose(ours, self.unpacked(output), atol=1e-5)
 
     def test_each_sample_has_its_own_timestep_and_prompt(self, loaded: Any) -> None:
@@ -277,7 +287,7 @@ class FamilyChecks:
             f"run={run}", f"model.source={folder}", "model.device=cpu", "model.dtype=float32", f"encode.size={size}", "train.steps=2",
             "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2", "train.optimizer=adamw", "train.precision=fp32",
             f"evaluate.size={size}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "evaluate.prompts.texts=[a red circle]",
-            "gallery=null", f"pair.source={{importer: two_folders, path: {save_two_folders(tmp_path / 'pairs')}}}", *self.small,
+            "gallery=null", f"pair.source={{importer: two_folders, path: {self.save_pairs(tmp_path / 'pairs')}}}", *self.small,
         )  # fmt: skip
         result = CliRunner().invoke(app, ["run", self.config, *overrides])
         assert result.exit_code == 0, (result.output, result.exception)
