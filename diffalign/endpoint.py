@@ -71,6 +71,13 @@ class Endpoint(Section):
             raise ValueError(f"got {value!r}; an address of a server begins with http:// or https://, such as http://localhost:8000/v1")
         return value.rstrip("/")
 
+    def __eq__(self, other: object) -> bool:
+        """By the settings: what has been asked so far is no part of them."""
+        return isinstance(other, Endpoint) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.model_dump().values()))
+
     @property
     def account(self) -> Account:
         """What was asked so far."""

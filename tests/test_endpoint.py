@@ -85,3 +85,9 @@ def test_a_rate_is_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="begins with http:// or https://"):
         Endpoint(url=url, model="m")
+
+
+def test_endpoints_are_equal_by_their_settings() -> None:
+    first, second = (Endpoint(url="http://localhost:1/v1", model="m") for _ in range(2))
+    first.account.add({"prompt_tokens": 3})
+    assert first == second and hash(first) == hash(second) and first != second.model_copy(update={"model": "n"})

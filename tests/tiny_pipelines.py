@@ -1,7 +1,7 @@
-"""Tiny image pipelines with random weights, made of the families' own classes and saved in the layout of a hub.
+"""Tiny pipelines with random weights, made of the families' own classes and saved in the layout of a hub.
 
-16×24 pixels or more; latents of 4 channels, of an eighth to a half of the sides. Nothing of a scale or shift is 1 or 0, so that leaving one
-out shows.
+16×24 pixels or more; latents of 4 channels, of an eighth to a half of the sides; sounds of 768 samples, latents of 4 channels, 48 places.
+Nothing of a scale or shift is 1 or 0, so that leaving one out shows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    AutoencoderOobleck,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -30,12 +31,15 @@ from diffusers import (
     SanaPipeline,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
+    StableAudioDiTModel,
+    StableAudioPipeline,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
 from tiny_stable_diffusion import TEXTS
 from transformers import (
     CLIPTextConfig,
@@ -256,5 +260,28 @@ def save_flux2(folder: Path, *, is_distilled: bool = False) -> Path:
     pipeline = Flux2KleinPipeline(
         vae=vae, transformer=transformer, tokenizer=tokenizer, text_encoder=text_encoder, is_distilled=is_distilled,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def save_stable_audio(folder: Path, **scheduler: Any) -> Path:
+    """Two channels at 8 kHz, sixteen samples to a latent, as many as the window has places; seconds up to a tenth are told apart.
+
+    torchsde must be there, or its stand-in.
+    """
+    import diffusers
+
+    torch.manual_seed(0)
+    vae = AutoencoderOobleck(
+        encoder_hidden_size=8, downsampling_ratios=[4, 4], channel_multiples=[1, 2], decoder_channels=8, decoder_input_channels=4,
+        sampling_rate=8000,
+    )  # fmt: skip
+    transformer = StableAudioDiTModel(
+        sample_size=48, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        num_key_value_attention_heads=1, cross_attention_dim=16, time_proj_dim=16, global_states_input_dim=48, cross_attention_input_dim=24,
+    )  # fmt: skip
+    pipeline = StableAudioPipeline(
+        vae=vae, transformer=transformer, projection_model=StableAudioProjectionModel(WIDTH, 24, 0, 0.1),
+        scheduler=diffusers.CosineDPMSolverMultistepScheduler(**scheduler), **t5(),
     )  # fmt: skip
     return save(pipeline, folder)

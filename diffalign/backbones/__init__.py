@@ -95,6 +95,13 @@ BACKBONES = {
     "tango": Family(
         "audio", "unet", "Tango, and the bundled miniature of the tones world: latent UNet over mel spectrograms, T5; ε or v prediction"
     ),
+    "stable_audio": Family(
+        "audio",
+        "transformer",
+        "Stable Audio Open: transformer over latents of stereo waveforms, T5, seconds as conditioning; v prediction; trained whole, for "
+        "diffusers loads no LoRA of it",
+        (),
+    ),
 }
 
 

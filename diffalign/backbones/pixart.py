@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from diffalign.backbones import Loading
 from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Diffusion
-from diffalign.backbones.weights import adapters_of
+from diffalign.backbones.weights import refuse_adapters
 
 TOKEN_LIMITS = {PixArtAlphaPipeline: 120, PixArtSigmaPipeline: 300}
 
@@ -73,6 +73,5 @@ class Pixart(ImagePipeline):
 
 def load(source: str, loading: Loading) -> Pixart:
     """See `load_backbone`. ValueError for an adapter: diffusers loads no LoRA of this family."""
-    if adapters := adapters_of(loading.adapter):
-        raise ValueError(f"adapter {adapters[0]!r}: diffusers loads no LoRA of PixArt; train it whole, and give model.denoiser")
+    refuse_adapters(loading.adapter, "PixArt")
     return Pixart(load_pipeline(Pixart, source, loading), source)

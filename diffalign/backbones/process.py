@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -130,6 +131,40 @@ class Flow:
     def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
         alpha, _ = _levels_like(self, timestep, noised)
         return noised + alpha * prediction
+
+
+class Angle:
+    """Continuous time on a circle: x_t = cos φ·x_0 + sin φ·ε, φ = π/2·timestep/1000, timesteps uniform; v = cos φ·ε − sin φ·x_0.
+
+    Salimans and Ho 2022, arXiv:2202.00512, section 4 and appendix D.
+    """
+
+    timestep_count = 1000
+    clean_timestep = 0.0
+
+    def timestep(self, uniform: Tensor) -> Tensor:
+        """Never quite 0, where there is no noise to tell."""
+        return (self.timestep_count * uniform.double().clamp(1e-3, 1)).float()
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        angle = timestep.double() / self.timestep_count * (math.pi / 2)
+        return angle.cos(), angle.sin()
+
+    def signal_to_noise(self, timestep: Tensor) -> Tensor:
+        alpha, sigma = self.levels(timestep)
+        return (alpha / sigma).square()
+
+    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = _levels_like(self, timestep, latents)
+        return alpha * latents + sigma * epsilon
+
+    def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = _levels_like(self, timestep, latents)
+        return alpha * epsilon - sigma * latents
+
+    def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = _levels_like(self, timestep, noised)
+        return alpha * prediction + sigma * noised
 
 
 def shift_of(scheduler: Any) -> float:

@@ -101,6 +101,12 @@ def adapters_of(adapter: str | Path | Sequence[str | Path] | None) -> list[str]:
     return [str(adapter)] if isinstance(adapter, str | Path) else [str(each) for each in adapter or ()]
 
 
+def refuse_adapters(adapter: str | Path | Sequence[str | Path] | None, models: str) -> None:
+    """ValueError where there is an adapter, for the families of which diffusers loads no LoRA."""
+    if adapters := adapters_of(adapter):
+        raise ValueError(f"adapter {adapters[0]!r}: diffusers loads no LoRA of {models}; train it whole, and give model.denoiser")
+
+
 def has_lora(denoiser: nn.Module) -> bool:
     return any("lora_" in name for name, _ in denoiser.named_parameters())
 
