@@ -220,7 +220,7 @@ class FamilyChecks:
         assert np.abs(ours - self.plain_pixels(self.plain(folder), [1, 2])).max() > 4  # the adapter does something
         backbone.save_trained(tmp_path)
         other = self.plain(folder)
-        other.load_lora_weights(tmp_path)
+        other.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
         assert np.abs(ours - self.plain_pixels(other, [1, 2])).max() <= 1
         fused = load_backbone(self.family, str(folder), adapter=tmp_path)
         assert np.abs(ours - self.our_pixels(fused, [1, 2])).max() <= 1
