@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 help:
 	@echo 'make quickstart   generate, score, pair, encode, train, evaluate and show, on a CPU, in minutes'
-	@echo 'make test         the test suite (at most 10 minutes on 2 cores)'
+	@echo 'make test         the test suite (about 12 minutes on 2 cores)'
 	@echo 'make test-long    kill series and large counts'
 	@echo 'make test-gpu     tests that need CUDA'
 	@echo 'make bench        measurements'

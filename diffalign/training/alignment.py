@@ -215,17 +215,23 @@ class AlignmentTask:
 
     @torch.no_grad()
     def _at_reference(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Before the first update: loss and margin with the reference's prediction in the policy's place."""
+        """Before the first update: loss, margin, of single samples |logit|, with the reference's prediction in the policy's place."""
         if self.has_started or not self.starts_at_reference or outputs.reference is None:
             return {}
         loss = self.objective(replace(outputs, policy=outputs.reference))
-        return {START + "loss": loss.value} | ({} if loss.margin is None else {START + "margin": loss.margin})
+        found = {START + "loss": loss.value} | ({} if loss.margin is None else {START + "margin": loss.margin})
+        if loss.reward is not None and outputs.labels is not None:
+            found[START + "logit"] = loss.reward.abs().amax(1)
+        return found
 
     def summarise(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         start = {name.removeprefix(START): float(numbers.pop(name).mean()) for name in list(numbers) if name.startswith(START)}
         metrics = diagnostics.summarise(numbers, self.backbone.process.timestep_count)
         if start:
-            diagnostics.check_start(metrics["loss"], metrics.get("rewards/margins"), start["loss"], start.get("margin"))
+            diagnostics.check_start(
+                metrics["loss"], metrics.get("rewards/margins"), start["loss"], start.get("margin"),
+                metrics.get("largest_logit"), start.get("logit"),
+            )  # fmt: skip
         return metrics
 
     @property

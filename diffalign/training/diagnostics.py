@@ -143,12 +143,19 @@ def _judged_singly(reward: Tensor, label: Tensor) -> dict[str, float]:
     return metrics
 
 
-def check_start(loss: float, margin: float | None, at_reference: float, margin_at_reference: float | None) -> None:
+def check_start(
+    loss: float, margin: float | None, at_reference: float, margin_at_reference: float | None,
+    logit: float | None = None, logit_at_reference: float | None = None,
+) -> None:  # fmt: skip
     """Raises ValueError where the first batch, before any update, is not what it is with the reference in the policy's place.
 
-    The margin is compared beside the loss: a term that weighs much more (rpo's winner error) would hide it there.
+    The margin is compared beside the loss: a term that weighs much more (rpo's winner error) would hide it there. Samples judged one by one
+    have none, but a largest |logit|: as many utilities saturated at 1 as at 0 have the loss of the reference. 1 is far above rounding.
     """
-    for name, found, expected, absolute in (("loss", loss, at_reference, 1e-6), ("margin", margin, margin_at_reference, 0.01)):
+    for name, found, expected, absolute in (
+        ("loss", loss, at_reference, 1e-6), ("margin", margin, margin_at_reference, 0.01),
+        ("largest |logit|", logit, logit_at_reference, 1.0),
+    ):  # fmt: skip
         if found is not None and expected is not None and not math.isclose(found, expected, rel_tol=1e-3, abs_tol=absolute):
             raise ValueError(
                 f"step 0: {name} is {found:.6g}, expected {expected:.6g} at the reference: the reference is not the starting policy "

@@ -231,6 +231,9 @@ def test_the_first_batch_is_checked() -> None:
         check_start(0.7, 0.0, math.log(2), 0.0)
     with pytest.raises(ValueError, match=r"step 0: margin is 0\.2, expected 0 at the reference"):
         check_start(500.6, 0.2, 500.69, 0.0)  # the loss alone would hide it
+    check_start(0.5, None, 0.5, None, 0.2, 0.0)  # rounding
+    with pytest.raises(ValueError, match=r"step 0: largest \|logit\| is 170, expected 0 at the reference"):
+        check_start(0.5, None, 0.5, None, 170.0, 0.0)  # half of the utilities at 0, half at 1
 
 
 KINDS = {
