@@ -231,8 +231,7 @@ def test_one_sound_plays_in_the_whole_page_at_its_matched_level(page: Any, sound
     one, other = times(page, "audio")
     assert one == pytest.approx(other, abs=0.2) and one > 0.3
     rows.nth(1).get_by_role("button", name="Play base").click()
-    wait_until(page, "document.querySelectorAll('.row')[2].querySelector('audio')")
-    wait_until(page, RUNNING.format("audio", 0.1))
+    wait_until(page, RUNNING.format(".rows-body .row:nth-child(2) audio", 0.1))
     assert page.locator("audio").count() == 2 and len(playing(page, "audio")) == 1  # the first row's are gone
     rows.nth(1).get_by_role("button", name="Pause base").click()
     assert playing(page, "audio") == []
