@@ -5,7 +5,8 @@ RUN/
   pairs/RULE-DIGEST/   preferences and latents, once for each distinct section pair
   jobs/NAME/           one training each: a method, a point of its grid, a seed
   reference/           what the reference predicted, for all trainings with the same draws
-  validation/          every point of every grid, with one seed, on validation prompts: chooses the point of each method
+  validation/          every point of every grid, with one seed, on validation prompts: chooses the point of each method; a grid of
+                       one point has nothing to choose, and is not trained for it
   heldout/             the chosen points, with further seeds, on the prompts of the configs' section evaluate
   compare.json, README.md, methods.png, curve.png   the result
 
@@ -64,8 +65,8 @@ class Compare(Section):
     out: Path | None = None  # the page, its pictures beside it; default: RUN/README.md
 
     @property
-    def points(self) -> Iterable[tuple[float, float]]:
-        return self.grid if self.grid is not None else product(self.betas, self.learning_rates)
+    def points(self) -> tuple[tuple[float, float], ...]:
+        return self.grid if self.grid is not None else tuple(product(self.betas, self.learning_rates))
 
 
 def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict[str, Any]:
@@ -106,23 +107,26 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
                 teacher = teacher_of(road, roads)
                 if teacher is not None and teacher.name in unprepared:
                     unprepared[road.name] = f"its teacher {teacher.name} is left out: {unprepared[teacher.name]}"
-            grids = {
-                road.name: [job_of(road, point, road.seed) for point in points_for(road.train.objective, settings.points)]
-                for road in due
-                if road.name not in unprepared
-            }
-            new = [job for grid in grids.values() for job in grid]
-            tried += new
-            train_jobs(new, workers=settings.workers, retry=settings.retry, progress=progress)
-            report = read_report(judged("validation", validation, weights_of(tried)))
-            overall, select = headline_of(settings.select, trained_on, report)
-            means = {name: model["scores"][select]["aligned"] for name, model in report["models"].items() if select in model["scores"]}
+            ready = [road for road in due if road.name not in unprepared]
+            points = {road.name: points_for(road.train.objective, settings.points) for road in ready}
+            grids: dict[str, list[Job]] = {}
+            means: dict[str, float] = {}
+            if len(settings.points) > 1:
+                grids = {road.name: [job_of(road, point, road.seed) for point in points[road.name]] for road in ready}
+                new = [job for grid in grids.values() for job in grid]
+                tried += new
+                train_jobs(new, workers=settings.workers, retry=settings.retry, progress=progress)
+                report = read_report(judged("validation", validation, weights_of(tried)))
+                _, select = headline_of(settings.select, trained_on, report)
+                means = {name: model["scores"][select]["aligned"] for name, model in report["models"].items() if select in model["scores"]}
             for road in due:
                 grid = grids.get(road.name, [])
                 chosen = choose(grid, means)
-                seeds = range(road.seed + 1, road.seed + 1 + settings.seeds) if chosen else ()
-                seeded = [job_of(road, chosen.point, seed) for seed in seeds if chosen]
-                objective = road.train.objective["name"]
+                only = points[road.name][0] if road.name in points and not grids else None
+                point = chosen.point if chosen is not None else only
+                seeds = range(road.seed + 1, road.seed + 1 + settings.seeds)
+                seeded = [job_of(road, point, seed) for seed in seeds] if point is not None else []
+                objective, chosen = road.train.objective["name"], chosen or next(iter(seeded), None)
                 found[road.name] = Contest(road.name, road.variant, objective, grid, means, chosen, seeded, unprepared.get(road.name))
             new = [job for road in due for job in found[road.name].final]
             final += new
@@ -133,6 +137,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
         if settings.curve:
             models |= {contest.checkpoint_name(step): path for contest in contests for step, path in contest.checkpoints.items()}
         folder = judged("heldout", heldout, models)
+        overall, select = headline_of(settings.select, trained_on, read_report(folder))
         scored = Evaluation(folder, prompts, roads[0].evaluate.samples_per_prompt, trained_on, first.seed)
         result = judge(
             contests,
@@ -141,6 +146,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
             select=select,
             against=settings.against,
             target=settings.target,
+            own_data=settings.own_data,
         )
         write_atomically(settings.run / "compare.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
         return result

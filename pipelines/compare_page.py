@@ -56,7 +56,9 @@ def comparison_table(result: Result) -> Table:
     caption = f"change against the base [95 % interval over {result['clusters']} clusters of prompts that mean the same, all seeds]"
     if result["against"]:
         caption += f"; ▲ ▼ better, worse than {result['against']} by a whole interval"
-    title = f"{result['prompts']} held-out prompts, same seeds; points chosen by {result['select']} on validation prompts"
+    title = f"{result['prompts']} held-out prompts, same seeds"
+    if _has_grids(result):
+        title += f"; points chosen by {result['select']} on validation prompts"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=box.HORIZONTALS, show_edge=False)
     columns = headline(result)
     table.add_column(columns[0], overflow="fold")
@@ -117,19 +119,28 @@ def write_page(result: Result, page: Path, *, command: str, commit: str) -> None
     write_atomically(page, ("\n".join(lines) + "\n").encode())
 
 
+def _has_grids(result: Result) -> bool:
+    return any(len(method["grid"]) > 1 for method in result["methods"].values())
+
+
 def _introduction(result: Result, methods: Sequence[tuple[str, Result]], command: str, commit: str) -> list[str]:
     least, most = (choose(len(method["seeds"]) for _, method in methods) for choose in (min, max))
     seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds"
     base = ", ".join(f"`{score}` {methods[0][1]['scores'][score]['base']:.3f}" for score in result["scores"])
+    grid = "β and learning rate are each config's own."
+    if _has_grids(result):
+        grid = (
+            f"Each method had the same grid of factors of its own β and learning rate; `{result['select']}` on validation prompts, which "
+            "share no scene with the held-out ones, chose the point."
+        )
     return [
         "```bash",
         command,
         "```",
         "",
         f"At commit {commit}: {len(methods)} methods, {seeds} each, on {result['prompts']} held-out "
-        f"prompts that say {result['clusters']} things. Candidates, base, budget, prompts and the seeds of sampling are the same for all. "
-        f"Each method had the same grid of factors of its own β and learning rate; `{result['select']}` on validation prompts, which share "
-        "no scene with the held-out ones, chose the point.",
+        f"prompts that say {result['clusters']} things. {'B' if result['own_data'] else 'Candidates, b'}ase, budget, prompts and the seeds "
+        f"of sampling are the same for all{', how candidates are made is not' if result['own_data'] else ''}. " + grid,
         "",
         f"Changes are against the base ({base}), over all seeds, with 95 % bootstrap intervals over prompts that say the same. Wins are "
         f"shares of samples whose `{result['select']}` is above the base's, a tie counting one half.",

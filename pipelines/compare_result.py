@@ -1,6 +1,6 @@
 """What a comparison found, as numbers. compare.json:
 
-    prompts, clusters, scores (the headline), select, against, target
+    prompts, clusters, scores (the headline), select, against, target, own_data
     methods → NAME → objective, beta, learning_rate (chosen, in force), grid (beta, learning_rate, mean or failure of each point)
                    → scores → "reward.dimension" → Change against the base, over all seeds (pipelines/report.py)
                    → against → "reward.dimension" → Change against the method `against`, over the seeds that both have
@@ -87,7 +87,14 @@ class Evaluation:
 
 
 def judge(
-    contests: Sequence[Contest], evaluation: Evaluation, *, scores: Sequence[str], select: str, against: str, target: float
+    contests: Sequence[Contest],
+    evaluation: Evaluation,
+    *,
+    scores: Sequence[str],
+    select: str,
+    against: str,
+    target: float,
+    own_data: bool = False,
 ) -> dict[str, Any]:
     """compare.json: see the module.
 
@@ -102,6 +109,7 @@ def judge(
         "select": select,
         "against": against if any(rivals.values()) else None,
         "target": target,
+        "own_data": own_data,
         "methods": {contest.method: _outcome(contest, rivals.get(contest.method), evaluation, scores, target) for contest in contests},
     }
 

@@ -347,6 +347,9 @@ def test_with_data_of_its_own_a_method_trains_on_its_own_samples(tmp_path: Path,
     assert [(job / "candidates").resolve().parent for job in trained] == [shared, own]
     steps = [{row["steps"] for row in read_rows(job / "candidates", ["steps"])} for job in trained]
     assert steps == [{2}, {3}]
+    page = (tmp_path / "run/README.md").read_text()
+    assert "the same for all, how candidates are made is not. β and learning rate are each config's own." in " ".join(page.split())
+    assert len(list((tmp_path / "run/jobs").iterdir())) == 2 and not (tmp_path / "run/validation").exists()  # nothing to choose
 
 
 def test_validation_and_held_out_prompts_of_a_world_share_no_scene(files: list[str]) -> None:
@@ -445,13 +448,16 @@ def test_a_method_that_teaches_itself_is_refused(tmp_path: Path, model: Path) ->
 @pytest.mark.integration
 def test_a_pupil_in_a_comparison(tmp_path: Path, model: Path) -> None:
     files = with_teacher(tmp_path / "methods", model)
-    settings = ["seeds=1", "grid=[[1, 1]]", "validation.texts=[a blue circle, a green]"]
+    settings = ["seeds=1", "grid=[[1, 1], [1, 2]]", "validation.texts=[a blue circle, a green]"]
     call(*files, f"run={tmp_path / 'run'}", *settings)
     result = json.loads((tmp_path / "run/compare.json").read_text())["methods"]
     assert list(result) == ["tgdpo", "diffusion_dpo"] and all(list(each["seeds"]) == ["4"] for each in result.values())
-    for seed in (3, 4):
-        [pupil], [teacher] = (list((tmp_path / "run/jobs").glob(f"{name}-*-seed{seed}-*")) for name in ("tgdpo", "diffusion_dpo"))
-        assert yaml.safe_load((pupil / "config.yaml").read_text())["train"]["teacher"] == str(teacher / "train/final")
+    factor = round(result["diffusion_dpo"]["learning_rate"] / 1e-3)
+    for seed, count in ((3, 2), (4, 1)):
+        pupils = list((tmp_path / "run/jobs").glob(f"tgdpo-*-seed{seed}-*"))
+        [teacher] = (tmp_path / "run/jobs").glob(f"diffusion_dpo-*-lr{factor}-seed{seed}-*")
+        taught = {yaml.safe_load((pupil / "config.yaml").read_text())["train"]["teacher"] for pupil in pupils}
+        assert len(pupils) == count and taught == {str(teacher / "train/final")}
 
 
 def test_headline_scores() -> None:

@@ -23,7 +23,8 @@ def method(objective: str, overall: float, against: float | None, **others: Any)
     scores = {OVERALL: change(overall, role="trained"), SCORE: change(overall / 2), "jpeg_size.score": change(-0.3, role="held out"),
               "saturation.score": change(0.01, role="guard"), "shapes.count": change(0.01)}  # fmt: skip
     found = {
-        "objective": objective, "beta": 500.0, "learning_rate": 5e-5, "failures": {}, "scores": scores, "seeds": {"1": {}, "2": {}},
+        "objective": objective, "grid": [{"mean": 0.8}, {"mean": 0.7}], "beta": 500.0, "learning_rate": 5e-5,
+        "failures": {}, "scores": scores, "seeds": {"1": {}, "2": {}},
         "guards": {"saturation": {"relative": -0.04}, "sharpness": {"relative": None}}, "seconds": 61.4, "seconds_per_step": 0.3456,
         "groups": 2940.0, "win_adv": -0.0032, "lose_adv": 0.0071, **others,
     }  # fmt: skip
@@ -32,6 +33,7 @@ def method(objective: str, overall: float, against: float | None, **others: Any)
 
 RESULT = {
     "prompts": 200, "clusters": 109, "scores": [OVERALL, SCORE], "select": SCORE, "against": "diffusion_dpo", "target": 0.05,
+    "own_data": False,
     "methods": {
         "worse": method("capo", -0.06, -0.09, beta=None),
         "diffusion_dpo": method("diffusion_dpo", 0.03, None),
