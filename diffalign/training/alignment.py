@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffalign.backbones import Backbone
 from diffalign.noising import Draw, Noised
-from diffalign.objectives import Needs
+from diffalign.objectives import OBJECTIVES, Needs, build_objective
 from diffalign.tensors import Loss, Outputs
 from diffalign.training import diagnostics
 from diffalign.training.groups import CachedGroups, GroupBatch
@@ -120,6 +120,8 @@ class AlignmentTask:
     reference   None for objectives without one; teacher, mask  for objectives that read them; cache  of a reference that stays as it is
                 (see `Networks`)
     own_samples the policy's own, for objectives whose groups have one at index 1
+    sft_steps   the first steps train on the denoising error of index 0 instead (Tango 2, arXiv:2404.09956, section 4.2): no other sample
+                of a group and no reference is run then; the reference is the same afterwards
     write_weights(denoiser, folder)  saves the policy as users load it
     """
 
@@ -128,14 +130,15 @@ class AlignmentTask:
                  teacher: Reference | None = None, mask: nn.Module | None = None, cache: ReferenceCache | None = None,
                  own_samples: Buffer | None = None,
                  stabilisers: Sequence[Callable[[Outputs], Outputs]] = (),
-                 sampling: Sampling, seed: int, identity: dict[str, Any], write_weights: Callable[[nn.Module, Path], None],
-                 starts_at_reference: bool = True):  # fmt: skip
+                 sampling: Sampling, sft_steps: int = 0, seed: int, identity: dict[str, Any],
+                 write_weights: Callable[[nn.Module, Path], None], starts_at_reference: bool = True):  # fmt: skip
         self.modules: dict[str, nn.Module] = {"denoiser": backbone.denoiser}
         self.backbone, self.groups, self.objective, self.needs = backbone, groups, objective, needs
         self.noising, self.reference, self.sampling, self.seed = noising, reference, sampling, seed
         self.teacher, self.mask, self.cache, self.own_samples, self.stabilisers = teacher, mask, cache, own_samples, stabilisers
         if mask is not None and any(parameter.requires_grad for parameter in mask.parameters()):
             self.modules["mask"] = mask
+        self.sft_steps = sft_steps
         self.identity, self.write_weights, self.starts_at_reference = identity, write_weights, starts_at_reference
         self.group_count, self.difficulty = len(groups), groups.difficulty
         self.has_started, self.step = False, 0
@@ -198,6 +201,8 @@ class AlignmentTask:
 
     def measure(self, visits: list[Visit]) -> Measured:
         batch, noised, timestep = self.draw(visits)
+        if self.step < self.sft_steps:
+            return self._supervised(batch, noised, timestep)
         networks = Networks(self.reference, self.teacher, self.modules.get("mask", self.mask), self.cache)
         outputs = forward(self.backbone, self.modules["denoiser"], networks, batch, noised, timestep, self.needs)
         outputs = replace(outputs, running=self.running)
@@ -212,6 +217,16 @@ class AlignmentTask:
             )
         tracked = {f"{RUNNING}{name}/{column}": values for name, value in loss.tracked.items() for column, values in columns(value)}
         return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss) | at_reference | tracked)
+
+    def _supervised(self, batch: GroupBatch, noised: Noised, timestep: Tensor) -> Measured:
+        """What SFT measures on the preferred samples of the same draw."""
+        lengths = None if batch.lengths is None else batch.lengths[:, :1]
+        first = replace(batch, latents=batch.latents[:, :1], lengths=lengths, scores=None, labels=None, mismatched=None)
+        noised = replace(noised, sample=noised.sample[:, :1], target=noised.target[:, :1])
+        outputs = forward(self.backbone, self.modules["denoiser"], Networks(), first, noised, timestep, OBJECTIVES["sft"])
+        with torch.autocast(timestep.device.type, enabled=False):
+            loss = build_objective("sft")(outputs)
+        return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss))
 
     @torch.no_grad()
     def _at_reference(self, outputs: Outputs) -> dict[str, Tensor]:

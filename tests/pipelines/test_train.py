@@ -185,6 +185,27 @@ def test_supervised_fine_tuning_takes_the_winners_of_pairs(road: Callable[..., C
     assert line["loss"] == pytest.approx(line["error/policy_w"]) and "rewards/margins" not in line
 
 
+def metrics_of(config: Config) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (config.run / "train/metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_first_steps_may_be_supervised_fine_tuning(road: Callable[..., Config]) -> None:
+    """Tango 2: first the winners' error, as SFT on the same draws; then the objective, still against the base."""
+    sft = road("sft", ("train.objective=sft",), steps=4)
+    both, parts = (road(name, sft_steps=4, steps=6, checkpoint_every=2) for name in ("both", "parts"))
+    run(sft, progress=QUIET)
+    run(both, progress=QUIET)
+    first, then = metrics_of(both)[:4], metrics_of(both)[4:]
+    assert [line["loss"] for line in first] == pytest.approx([line["loss"] for line in metrics_of(sft)], rel=1e-5)
+    assert all("rewards/margins" not in line for line in first)
+    assert all(line["loss"] != pytest.approx(np.log(2), abs=1e-6) and abs(line["win_adv"]) > 0 for line in then)
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, progress=Interrupting(3))  # inside the first phase: it goes on in it
+    run(parts, progress=QUIET)
+    for name in ("metrics.jsonl", "final/unet/diffusion_pytorch_model.safetensors"):
+        assert (both.run / "train" / name).read_bytes() == (parts.run / "train" / name).read_bytes()
+
+
 @pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["full", "lora"])
 def test_the_reference_is_a_setting(lora: dict | None, road: Callable[..., Config]) -> None:
     """Three stages of two steps: measured from the policy that a stage found, drift begins at 0 again."""
@@ -359,6 +380,8 @@ def test_own_samples_have_defaults_where_they_are_read() -> None:
     ({"objective": "capo", "stabilisers": {"winner_safeguard": {}}}, "act on pairs, and objective 'capo' trains on lists"),
     ({"objective": "tgdpo", "teacher": "x", "stabilisers": {"kl_correction": {}}}, "and objective 'tgdpo' reads predictions"),
     ({"noising": {"name": "ddim_inversion", "step": 3}}, "noising 'ddim_inversion' has no argument 'step'; it takes: "),
+    ({"sft_steps": 6, "steps": 6}, "sft_steps 6 of 6 steps leave none for 'diffusion_dpo'; give fewer, or objective: sft"),
+    ({"sft_steps": 1, "objective": "kto"}, "'kto' has labelled; remove train.sft_steps"),
     ({"timesteps": [0.5, 0.5]}, r"timesteps \[0\.5, 0\.5\] is no range in \[0, 1\]; write \[low, high\]"),
     ({"timesteps": [-0.1, 0.5]}, "is no range in"),
     ({"lora": {"rank": 0}}, "lora.rank"),

@@ -1,0 +1,116 @@
+"""The alignment task of a config: model, reference, objective and rows, put together for the training loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.train import section_of, teacher_folder
+
+if TYPE_CHECKING:
+    from diffalign.training.alignment import AlignmentTask
+    from pipelines.config import Config
+
+
+def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTask:
+    """The alignment task of a config, over a preference set and its latent cache."""
+    import torch
+
+    from diffalign.data.latents import LatentCache, read_cache_description
+    from diffalign.data.records import read_preferences, score_columns
+    from diffalign.noising import load_noising
+    from diffalign.objectives import OBJECTIVES, build_objective
+    from diffalign.stabilisers import build_stabiliser
+    from diffalign.training.alignment import AlignmentTask, Sampling
+    from diffalign.training.groups import CachedGroups
+    from diffalign.training.lora import add_lora
+    from diffalign.training.masks import Mask
+    from diffalign.training.own_samples import Buffer
+    from diffalign.training.randomness import seed_of
+    from diffalign.training.reference import build_reference, frozen_copy
+    from diffalign.training.reference_cache import ReferenceCache
+    from pipelines.evaluate import ancestors_of, load_aligned
+    from pipelines.model import load_model
+
+    section = section_of(config)
+    seed = config.seed if section.seed is None else section.seed
+    needs = OBJECTIVES[section.objective["name"]]
+    models_ties = any("win_probability" in each for each in needs.reads)
+    rows = list(read_preferences(preferences))
+    samples, scores = [sample for row in rows for sample in row.samples], None
+    if section.scores:
+        scores = score_columns(config.run / "scores", section.scores, samples, standardise=section.standardise_scores)
+
+    def edges(length: int) -> list[float]:  # when batches are made, the backbone is there
+        return backbone.time_edges(length)
+
+    groups = CachedGroups(
+        LatentCache(latents), rows, needs.rows, triples=needs.triples, models_ties=models_ties,
+        mismatched="mismatched" in needs.reads, lengths=needs.lengths, scores=scores,
+        time_edges=edges if needs.rows == "segments" else None,
+    )  # fmt: skip
+    if section.lora is None and config.model.dtype != "float32":
+        raise ValueError(
+            f"full fine-tuning keeps float32 weights, model.dtype is {config.model.dtype!r}; "
+            f"set model.dtype=float32 and train.precision=bf16"
+        )
+    if section.precision == "fp32" and config.model.dtype != "float32":
+        raise ValueError(
+            f"model.dtype {config.model.dtype!r} with train.precision 'fp32': half-precision weights cannot take float32 inputs; "
+            f"set train.precision=bf16, or model.dtype=float32"
+        )
+    backbone = load_model(config.model)
+    base = backbone.identity()
+    _check_encoder(read_cache_description(latents).encoder, backbone.encoder_identity(), latents, config.model.source)
+    if section.lora is not None:
+        add_lora(backbone.denoiser, section.lora, seed_of(seed, "lora"))
+    else:
+        backbone.denoiser.requires_grad_(True)
+    reference, dtype, rests_on_cpu = None, getattr(torch, section.reference_dtype), section.reference_device == "cpu"
+    if needs.reference is not None:
+        reference = build_reference(backbone.denoiser, section.reference, section, dtype, rests_on_cpu=rests_on_cpu)
+    if section.gradient_checkpointing:
+        backbone.denoiser.enable_gradient_checkpointing()
+    teacher = mask = None
+    if section.teacher is not None:
+        checkpoint = load_aligned(config, [teacher_folder(section.teacher)], base)
+        teacher = frozen_copy(checkpoint.denoiser, dtype, rests_on_cpu=rests_on_cpu)
+    if section.mask is not None:
+        device = next(backbone.denoiser.parameters()).device
+        mask = Mask(**section.mask.model_dump(), channels=backbone.last_layer(backbone.denoiser).in_channels).to(device)
+    cache = None
+    if section.reference_cache is not None and needs.reference is not None and section.reference.name == "initial":
+        held = section.reference_dtype if section.lora is None else config.model.dtype
+        cache = ReferenceCache(section.reference_cache.expanduser(), f"{config.model.fingerprint()} {base} {held} {section.precision}")
+    own_samples = None
+    if section.own_samples is not None:
+        own_samples = Buffer(
+            section.own_samples, backbone, groups, prompt_dropout=section.prompt_dropout, timesteps=section.timesteps, seed=seed
+        )  # fmt: skip
+    identity: dict[str, Any] = {
+        "kind": "full" if section.lora is None else "lora",
+        "base": base,
+        "source": config.model.source,
+        "adapter": config.model.adapter,
+    }
+    ancestors = ancestors_of(config.model)
+    if ancestors:
+        identity["ancestors"] = ancestors
+    return AlignmentTask(
+        backbone, groups, build_objective(**section.objective), needs, load_noising(**section.noising), reference,
+        teacher=teacher, mask=mask, cache=cache, own_samples=own_samples,
+        stabilisers=[build_stabiliser(name, **arguments) for name, arguments in section.stabilisers.items()],
+        sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), sft_steps=section.sft_steps, seed=seed,
+        identity=identity,
+        write_weights=lambda denoiser, folder: backbone.save_trained(folder),
+        starts_at_reference=section.lora is not None or section.reference_dtype == "float32",  # a rounded copy starts beside the policy
+    )  # fmt: skip
+
+
+def _check_encoder(cached: str, own: str, latents: Path, source: str) -> None:
+    """A denoiser that goes on from the one that encoded may have another name; its autoencoder and text encoder may not differ."""
+    if cached.partition(":")[0] == own.partition(":")[0] and cached != own:
+        raise ValueError(
+            f"the latents in {latents} were made by another autoencoder or text encoder ({cached}) than {source!r} has ({own}); "
+            f"encode them with this model: diffalign encode CONFIG --redo"
+        )
