@@ -133,6 +133,7 @@ SHARED_FILES = {
         "run_folder",
         "stage",
         "strategies",
+        "train_task",
     },
 }
 
