@@ -11,7 +11,7 @@ Nothing heavy is imported until a reward is loaded.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from diffalign.did_you_mean import did_you_mean
 from reward_models.contract import Reward, check_call
 
-__all__ = ["REWARD_MODELS", "Entry", "Reward", "check_call", "load_reward", "reward_class", "settings_of"]
+__all__ = ["REWARD_MODELS", "Entry", "Reward", "check_call", "dimensions_of", "load_reward", "reward_class", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,9 @@ def load_reward(name: str, **settings: Any) -> Reward:
     Raises ValueError on an unknown name or setting (with the nearest known one), and ModuleNotFoundError that names the pip extra where a
     library is missing.
     """
-    build = reward_class(name)
-    known = settings_of(name)
-    for key in settings:
-        if key not in known:
-            raise ValueError(f"reward {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
-    missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in settings]
-    if missing:
-        raise ValueError(f"reward {name!r} needs the setting {missing[0]!r}; it takes: {', '.join(known)}")
+    check_settings(name, settings)
     try:
-        return build(**settings)
+        return reward_class(name)(**settings)
     except ModuleNotFoundError as error:
         raise missing_module(name, REWARD_MODELS[name].extra, error) from error
 
@@ -111,6 +104,27 @@ def reward_class(name: str) -> Callable[..., Reward]:
 def settings_of(name: str) -> dict[str, Any]:
     """The settings a reward takes, with their defaults (inspect.Parameter.empty: required): its signature is its configuration."""
     return {parameter.name: parameter.default for parameter in inspect.signature(reward_class(name)).parameters.values()}
+
+
+def dimensions_of(name: str, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The dimensions of a reward under its settings, without loading it: its class declares them, or says by `dimensions_of(**settings)`
+    what they are. None where only the loaded reward knows. ValueError on settings that it does not take, or that say no dimensions."""
+    check_settings(name, settings)
+    found = reward_class(name)
+    says = getattr(found, "dimensions_of", None)
+    dimensions = getattr(found, "dimensions", None) if says is None else says(**settings)
+    return dimensions if isinstance(dimensions, tuple) else None
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """ValueError on a setting that a reward does not take, and where one is missing that it needs."""
+    known = settings_of(name)
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"reward {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
+    missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in settings]
+    if missing:
+        raise ValueError(f"reward {name!r} needs the setting {missing[0]!r}; it takes: {', '.join(known)}")
 
 
 def missing_module(name: str, extra: str | None, error: ModuleNotFoundError) -> ModuleNotFoundError:

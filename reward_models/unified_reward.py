@@ -32,6 +32,7 @@ QUESTIONS = {
         "and end with 'Image 1 is better than Image 2.', 'Image 2 is better than Image 1.' or 'Both images are equally good.'"
     ),
 }
+ANSWER = "dimensions"
 NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 
 
@@ -54,22 +55,27 @@ class UnifiedReward:
     modalities = frozenset({"image"})
 
     def __init__(
-        self, endpoint: Mapping[str, Any] | None = None, checkpoint: str | None = None, *, answer: str = "dimensions",
+        self, endpoint: Mapping[str, Any] | None = None, checkpoint: str | None = None, *, answer: str = ANSWER,
         question: str | None = None, longest_side: int = 1024, at_once: int = 4, max_tokens: int = 1024, revision: str | None = None,
         device: str = "auto", dtype: str = "auto",
     ) -> None:  # fmt: skip
         check_counts(self.name, longest_side=longest_side, at_once=at_once, max_tokens=max_tokens)
-        if answer not in QUESTIONS:
-            raise ValueError(f"unified_reward got answer = {answer!r}; choose one of: {', '.join(QUESTIONS)}")
+        self.dimensions = self.dimensions_of(answer=answer)
         self.judge = judge_of(
             self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype, max_tokens=max_tokens
         )
         self.accounts = self.judge.accounts
         self.answer, self.question, self.longest_side = answer, question or QUESTIONS[answer], longest_side
         self.groupwise = answer == "rank"
-        self.dimensions = (*CRITERIA, "score") if answer == "dimensions" else ("score",)
         words = sha256(self.question.encode()).hexdigest()[:12]
         self.revision = f"{self.judge.revision}/{answer}/{longest_side}/{words}"
+
+    @staticmethod
+    def dimensions_of(*, answer: str = ANSWER, **_: Any) -> tuple[str, ...]:
+        """The criteria and their mean, or one score."""
+        if answer not in QUESTIONS:
+            raise ValueError(f"unified_reward got answer = {answer!r}; choose one of: {', '.join(QUESTIONS)}")
+        return (*CRITERIA, "score") if answer == "dimensions" else ("score",)
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """One list per dimension. ValueError names the pictures about which no answer can be read."""
