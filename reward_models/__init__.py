@@ -45,6 +45,7 @@ REWARD_MODELS: dict[str, Entry] = {
     "pick_score": Entry("reward_models.pick_score", "what people on Pick-a-Pic prefer for a prompt: arXiv:2305.01569", IMAGE),
     "hps_v2": Entry("reward_models.hps_v2", "human preference score, version 2: arXiv:2306.09341", IMAGE, "clip"),
     "hps_v2_1": Entry("reward_models.hps_v2_1", "human preference score, version 2.1: arXiv:2306.09341", IMAGE, "clip"),
+    "hps_v3": Entry("reward_models.hps_v3", "human preference score, version 3, by Qwen2-VL: arXiv:2508.03789", IMAGE, "clip"),
     "aesthetic": Entry("reward_models.aesthetic", "LAION's aesthetic predictor, version 2, of 1 to 10: arXiv:2210.08402", IMAGE),
     "siglip_score": Entry("reward_models.siglip_score", "P(picture and prompt belong together) by SigLIP 1 or 2: arXiv:2303.15343", IMAGE),
     "dino_similarity": Entry(
@@ -65,6 +66,7 @@ REWARD_MODELS: dict[str, Entry] = {
     "movement": Entry("reward_models.movement", "mean change of luma per second: how much moves", VIDEO),
     "flicker": Entry("reward_models.flicker", "mean second difference of luma in time, higher is worse: a guard", VIDEO),
     "frame_score": Entry("reward_models.frame_score", "any image reward over the frames: CLIP score per frame, and the like", VIDEO),
+    "video_reward": Entry("reward_models.video_reward", "VideoAlign's quality, motion, agreement: arXiv:2501.13918", VIDEO, "clip"),
     "vlm_segments": Entry("reward_models.vlm_segments", "wins of each segment, judged by a vision-language model: arXiv:2506.03517", VIDEO),
     "clap_score": Entry("reward_models.clap_score", "sound-text agreement by any ClapModel: arXiv:2211.06687", AUDIO, "audio"),
     "audiobox_aesthetics": Entry("reward_models.audiobox_aesthetics", "enjoyment, use, complexity, quality: arXiv:2502.05139", AUDIO),

@@ -95,6 +95,7 @@ SHARED_FILES = {
         "open_clip_model",
         "pixels",
         "pretrained",
+        "qwen_head",
         "statistic",
         "vision_language",
         "waveforms",

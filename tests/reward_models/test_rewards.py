@@ -54,7 +54,7 @@ def rater_url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def needed(
-    tiny_clip: Path, tiny_clap: Path, tiny_pictures: Path, tiny_llava: Path, judge_url: str, rater_url: str
+    tiny_clip: Path, tiny_clap: Path, tiny_pictures: Path, tiny_llava: Path, tiny_qwen: Path, judge_url: str, rater_url: str
 ) -> dict[str, dict[str, Any]]:
     """The smallest settings that a reward works with, where it needs some."""
     return {
@@ -69,6 +69,8 @@ def needed(
         "pick_score": {"checkpoint": str(tiny_pictures / "clip"), "processor": str(tiny_pictures / "clip"), "device": "cpu"},
         "hps_v2": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
         "hps_v2_1": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
+        "hps_v3": {"checkpoint": str(tiny_qwen / "hps/HPSv3.safetensors"), "base": str(tiny_qwen / "hps/base"), "device": "cpu"},
+        "video_reward": {"checkpoint": str(tiny_qwen / "video/model.pth"), "base": str(tiny_qwen / "video/base"), "device": "cpu"},
         "aesthetic": {"checkpoint": str(tiny_pictures / "aesthetic.pth"), "clip": str(tiny_pictures / "clip"), "device": "cpu"},
         "siglip_score": {"checkpoint": str(tiny_pictures / "siglip"), "device": "cpu"},
         "dino_similarity": {"checkpoint": str(tiny_pictures / "dino"), "device": "cpu"},
@@ -260,7 +262,7 @@ def test_an_unknown_reward_is_an_error_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if REWARD_MODELS[name].extra])
 def test_a_missing_extra_is_named(name, monkeypatch) -> None:
     extra = REWARD_MODELS[name].extra
-    library = {"clip": "open_clip", "audio": "torchaudio"}[extra]
+    library = "torchvision" if name in ("hps_v3", "video_reward") else {"clip": "open_clip", "audio": "torchaudio"}[extra]
     for module in [module for module in sys.modules if module.split(".")[0] == library]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, library, None)
