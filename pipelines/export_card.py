@@ -23,6 +23,10 @@ MEDIA = {
     "lists": "| `samples` | lists: the media, best first |",
     "labelled": "| `media`, `label` | labelled: one medium, and 1 where it is wanted, 0 where it is not |",
 }
+DECODING = (
+    "`datasets` decodes these media with `pip install torchcodec`; without it `.cast_column(COLUMN, datasets.{feature}(decode=False))` "
+    "gives the files' bytes.\n"
+)
 COLUMNS = """
 | `win_probability` | P(first preferred), 0.5 a tie, null unknown |
 | `scores` | what the order rests on, best first, or null |
@@ -65,7 +69,7 @@ def write_card(
         f"Licence: {licence or 'not stated by those who made this set; ask them before you use it'}\n",
         f"## Counts\n\n{_counts(preferences, candidates)}\n",
         f"## Where it comes from\n\n```yaml\n{dump_yaml(_origin(config))}```\n",
-        f"## How to open it\n\n{_opening(form, layouts)}\n",
+        f"## How to open it\n\n{_opening(form, layouts, candidates.modality)}\n",
     ]
     if form == "parquet":
         media = "\n".join(MEDIA[name] for name in layouts)
@@ -123,7 +127,7 @@ def _without_folders(value: Any) -> Any:
     return _named(value) if isinstance(value, str) and "/" in value and len(value) < 1000 else value
 
 
-def _opening(form: str, layouts: Sequence[str]) -> str:
+def _opening(form: str, layouts: Sequence[str], modality: str) -> str:
     if form == "jsonl":
         return "\n".join(
             [
@@ -136,6 +140,7 @@ def _opening(form: str, layouts: Sequence[str]) -> str:
     return "\n".join(
         [
             f"```python\nfrom datasets import load_dataset\n\n{opened}\n```\n",
+            *([] if modality == "image" else [DECODING.format(feature=modality.capitalize())]),
             "In diffalign, as it was:\n",
             f"```yaml\n{back}\n```",
         ]

@@ -22,6 +22,7 @@ from pipelines.stage import is_changed, is_current, open_stage, stage_path
 if TYPE_CHECKING:
     from diffalign.data.importers import ImportedGroup
     from diffalign.data.pairing import PairingSummary
+    from diffalign.data.source_shortcut import SourceShortcut
     from pipelines.config import Config
     from pipelines.score import Score
 
@@ -159,6 +160,8 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         stage.finish(asdict(result.summary))
     for line in describe(result.summary):
         progress.say(line)
+    if result.summary.shortcut is not None and result.summary.shortcut.is_beyond_chance:
+        progress.say(warn_of_sources(result.summary.shortcut), style="yellow")
 
 
 def import_set(config: Config, *, redo: bool = False, progress: Progress) -> list[Path]:
@@ -242,3 +245,16 @@ def describe(summary: PairingSummary) -> list[str]:
                     f"  {summary.gap_edges[index]:8.4g} {'▇' * full}{'░' * rest} {kept}" + (f" of {proposed}" if kept < proposed else "")
                 )
     return lines
+
+
+def warn_of_sources(shortcut: SourceShortcut) -> str:
+    """The warning where the models alone say which sample is preferred: how often, and what to do."""
+    best, worst = shortcut.ranking[0], shortcut.ranking[-1]
+    fix = "set pair.same_source: true"
+    if not shortcut.within:
+        fix = "generate several samples per prompt with each model and set pair.same_source: true"
+    return (
+        f"  the model alone says which sample is preferred in {shortcut.share:.0%} of {shortcut.across} pairs of different models, at "
+        f"least {shortcut.at_least:.0%} (one-sided, 95 %; chance is 50 %), ranked from {best!r} to {worst!r}: training may learn the model "
+        f"and not the preference. To pair within a model, {fix}; {shortcut.within} pairs are of one model now"
+    )

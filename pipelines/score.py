@@ -75,11 +75,10 @@ def check_reward(name: str, settings: Mapping[str, Any]) -> None:
 
 
 def declared_dimensions(name: str, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The dimensions of a reward where its class declares them; None where they are known only once it is loaded."""
-    from reward_models import reward_class
+    """The dimensions of an entry of `rewards`, without loading it; None where they are known only once it is loaded."""
+    from reward_models import dimensions_of
 
-    dimensions = getattr(reward_class(settings.get("reward", name)), "dimensions", None)
-    return dimensions if isinstance(dimensions, tuple) else None
+    return dimensions_of(settings.get("reward", name), {key: value for key, value in settings.items() if key != "reward"})
 
 
 def open_reward(name: str, settings: Mapping[str, Any]) -> Reward:

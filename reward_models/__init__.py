@@ -11,7 +11,7 @@ Nothing heavy is imported until a reward is loaded.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from diffalign.did_you_mean import did_you_mean
 from reward_models.contract import Reward, check_call
 
-__all__ = ["REWARD_MODELS", "Entry", "Reward", "check_call", "load_reward", "reward_class", "settings_of"]
+__all__ = ["REWARD_MODELS", "Entry", "Reward", "check_call", "dimensions_of", "load_reward", "reward_class", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ REWARD_MODELS: dict[str, Entry] = {
     "pick_score": Entry("reward_models.pick_score", "what people on Pick-a-Pic prefer for a prompt: arXiv:2305.01569", IMAGE),
     "hps_v2": Entry("reward_models.hps_v2", "human preference score, version 2: arXiv:2306.09341", IMAGE, "clip"),
     "hps_v2_1": Entry("reward_models.hps_v2_1", "human preference score, version 2.1: arXiv:2306.09341", IMAGE, "clip"),
+    "hps_v3": Entry("reward_models.hps_v3", "human preference score, version 3, by Qwen2-VL: arXiv:2508.03789", IMAGE, "clip"),
     "aesthetic": Entry("reward_models.aesthetic", "LAION's aesthetic predictor, version 2, of 1 to 10: arXiv:2210.08402", IMAGE),
     "siglip_score": Entry("reward_models.siglip_score", "P(picture and prompt belong together) by SigLIP 1 or 2: arXiv:2303.15343", IMAGE),
     "dino_similarity": Entry(
@@ -65,6 +66,7 @@ REWARD_MODELS: dict[str, Entry] = {
     "movement": Entry("reward_models.movement", "mean change of luma per second: how much moves", VIDEO),
     "flicker": Entry("reward_models.flicker", "mean second difference of luma in time, higher is worse: a guard", VIDEO),
     "frame_score": Entry("reward_models.frame_score", "any image reward over the frames: CLIP score per frame, and the like", VIDEO),
+    "video_reward": Entry("reward_models.video_reward", "VideoAlign's quality, motion, agreement: arXiv:2501.13918", VIDEO, "clip"),
     "vlm_segments": Entry("reward_models.vlm_segments", "wins of each segment, judged by a vision-language model: arXiv:2506.03517", VIDEO),
     "clap_score": Entry("reward_models.clap_score", "sound-text agreement by any ClapModel: arXiv:2211.06687", AUDIO, "audio"),
     "audiobox_aesthetics": Entry("reward_models.audiobox_aesthetics", "enjoyment, use, complexity, quality: arXiv:2502.05139", AUDIO),
@@ -82,16 +84,9 @@ def load_reward(name: str, **settings: Any) -> Reward:
     Raises ValueError on an unknown name or setting (with the nearest known one), and ModuleNotFoundError that names the pip extra where a
     library is missing.
     """
-    build = reward_class(name)
-    known = settings_of(name)
-    for key in settings:
-        if key not in known:
-            raise ValueError(f"reward {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
-    missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in settings]
-    if missing:
-        raise ValueError(f"reward {name!r} needs the setting {missing[0]!r}; it takes: {', '.join(known)}")
+    check_settings(name, settings)
     try:
-        return build(**settings)
+        return reward_class(name)(**settings)
     except ModuleNotFoundError as error:
         raise missing_module(name, REWARD_MODELS[name].extra, error) from error
 
@@ -111,6 +106,27 @@ def reward_class(name: str) -> Callable[..., Reward]:
 def settings_of(name: str) -> dict[str, Any]:
     """The settings a reward takes, with their defaults (inspect.Parameter.empty: required): its signature is its configuration."""
     return {parameter.name: parameter.default for parameter in inspect.signature(reward_class(name)).parameters.values()}
+
+
+def dimensions_of(name: str, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The dimensions of a reward under its settings, without loading it: its class declares them, or says by `dimensions_of(**settings)`
+    what they are. None where only the loaded reward knows. ValueError on settings that it does not take, or that say no dimensions."""
+    check_settings(name, settings)
+    found = reward_class(name)
+    says = getattr(found, "dimensions_of", None)
+    dimensions = getattr(found, "dimensions", None) if says is None else says(**settings)
+    return dimensions if isinstance(dimensions, tuple) else None
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """ValueError on a setting that a reward does not take, and where one is missing that it needs."""
+    known = settings_of(name)
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"reward {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
+    missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in settings]
+    if missing:
+        raise ValueError(f"reward {name!r} needs the setting {missing[0]!r}; it takes: {', '.join(known)}")
 
 
 def missing_module(name: str, extra: str | None, error: ModuleNotFoundError) -> ModuleNotFoundError:

@@ -19,6 +19,9 @@ class Reward(Protocol):
     modalities   of image, video, audio: what it can look at
     dimensions   ("score",), or several: ("objects", "count", ..., "overall")
     groupwise    False: each item alone. True: all candidates of one prompt in one call
+
+    A class whose dimensions follow from its settings has a static `dimensions_of(**settings)` beside them, so that a config is checked
+    before anything is loaded.
     """
 
     @property

@@ -11,8 +11,8 @@ import numpy as np
 
 from diffalign.data.modalities import Media
 from diffalign.did_you_mean import did_you_mean
-from reward_models import ANY, load_reward
-from reward_models.contract import Reward, accounts_of, check_call
+from reward_models import ANY, dimensions_of, load_reward
+from reward_models.contract import accounts_of, check_call
 
 Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]  # scores (n, K) and weights (n,) → (K,)
 
@@ -93,10 +93,7 @@ class Ensemble:
     ) -> None:  # fmt: skip
         if rule not in RULES:
             raise ValueError(f"ensemble got rule = {rule!r}{did_you_mean(rule, RULES)}; choose one of: {', '.join(RULES)}")
-        if isinstance(of, str) or not of:
-            raise ValueError(f"ensemble got of = {of!r}; give rewards: a list of names, or name: settings")
-        given: Mapping[str, Mapping[str, Any] | None] = of if isinstance(of, Mapping) else dict.fromkeys(of)
-        self.rewards = {name: part(name, settings or {}) for name, settings in given.items()}
+        self.rewards = {name: load_reward(reward, **settings) for name, (reward, settings) in parts(of).items()}
         self.columns = [(name, dimension) for name, reward in self.rewards.items() for dimension in reward.dimensions]
         wrong = {name: weight for name, weight in (weights or {}).items() if not is_weight(weight)}
         if wrong:
@@ -104,10 +101,16 @@ class Ensemble:
         self.weights = {self._column(name): weight for name, weight in (weights or self._ones()).items()}
         self.rule = RULES[rule]
         self.accounts = tuple(account for reward in self.rewards.values() for account in accounts_of(reward))
-        self.dimensions = ("score", *(f"{name}_{dimension}" for name, dimension in self.columns))
+        self.dimensions = named(self.columns)
         words = ", ".join(f"{name}.{dimension}: {weight:g}" for (name, dimension), weight in self.weights.items())
         revisions = sha256("\n".join(f"{name}/{reward.revision}" for name, reward in self.rewards.items()).encode()).hexdigest()[:12]
         self.revision = f"{rule}/{words}/{revisions}"
+
+    @staticmethod
+    def dimensions_of(of: Mapping[str, Mapping[str, Any] | None] | Sequence[str], **_: Any) -> tuple[str, ...] | None:
+        """`score`, and those of each reward under its name; None where one of them does not say its own."""
+        own = {name: dimensions_of(reward, settings) for name, (reward, settings) in parts(of).items()}
+        return None if None in own.values() else named([(name, each) for name, found in own.items() for each in found or ()])
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """One list per dimension; candidates are compared where their prompts are equal."""
@@ -141,14 +144,26 @@ class Ensemble:
         return chosen
 
 
-def part(name: str, settings: Mapping[str, Any]) -> Reward:
-    """A reward of an ensemble, loaded: NAME, or what its setting `reward` names. ValueError for a name that cannot be a column's."""
-    if not name.isidentifier() or name == Ensemble.name:
-        raise ValueError(
-            f"ensemble got a reward named {name!r}; its scores are columns: use letters, digits and underscores, not 'ensemble'"
-        )
-    own = {key: value for key, value in settings.items() if key != "reward"}
-    return load_reward(settings.get("reward", name), **own)
+def parts(of: Mapping[str, Mapping[str, Any] | None] | Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name → the reward that it is, NAME or what its setting `reward` names, and its settings. ValueError for a name that cannot be a
+    column's."""
+    if isinstance(of, str) or not of:
+        raise ValueError(f"ensemble got of = {of!r}; give rewards: a list of names, or name: settings")
+    given: Mapping[str, Mapping[str, Any] | None] = of if isinstance(of, Mapping) else dict.fromkeys(of)
+    for name in given:
+        if not name.isidentifier() or name == Ensemble.name:
+            raise ValueError(
+                f"ensemble got a reward named {name!r}; its scores are columns: use letters, digits and underscores, not 'ensemble'"
+            )
+    return {
+        name: ((settings or {}).get("reward", name), {key: value for key, value in (settings or {}).items() if key != "reward"})
+        for name, settings in given.items()
+    }
+
+
+def named(columns: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """`score`, and what stands beside it."""
+    return ("score", *(f"{name}_{dimension}" for name, dimension in columns))
 
 
 def is_weight(weight: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from diffalign.data.modalities import Media
 from diffalign.data.modalities.image import Image
-from reward_models import REWARD_MODELS, load_reward
+from reward_models import REWARD_MODELS, dimensions_of, load_reward
 from reward_models.contract import Reward, accounts_of, check_call, fitting_rewards
 
 if TYPE_CHECKING:
@@ -47,6 +47,13 @@ class FrameScore:
         self.every, self.reduce = every, REDUCTIONS[reduce]
         self.dimensions, self.accounts = self.of.dimensions, accounts_of(self.of)
         self.revision = f"{self.of.name}/{self.of.revision}/every-{every}/{reduce}"
+
+    @staticmethod
+    def dimensions_of(
+        of: str | Mapping[str, Mapping[str, Any] | None], settings: Mapping[str, Any] | None = None, **_: Any
+    ) -> tuple[str, ...] | None:
+        """Those of the image reward."""
+        return dimensions_of(*name_and_settings(of, settings))
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """One list per dimension of the image reward, one float per video."""

@@ -1,8 +1,8 @@
-"""Scores that are one number per video: how luma changes from frame to frame, and what the rewards of video that need no weights share."""
+"""Scores that are one number per video: how luma changes from frame to frame, and how the rewards that need no weights read a video."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from diffalign.data.modalities import Media
-from reward_models.contract import check_call
 from reward_models.pixels import luma
+from reward_models.statistic import Statistic
 
 if TYPE_CHECKING:
     from diffalign.data.modalities.video import Video
@@ -44,24 +44,15 @@ def mean_change(frames: np.ndarray, weights: Sequence[float]) -> float:
     return sum(changes) / len(changes)
 
 
-class FrameReward(ABC):
-    """A statistic of one video's frames as a reward: no prompt, no weights. A subclass gives `name` and `measure`."""
+class FrameReward(Statistic):
+    """A statistic of one video's frames. A subclass gives `name` and `measure`."""
 
-    name: str
     modalities = frozenset({"video"})
-    dimensions = ("score",)
-    groupwise = False
-
-    @property
-    def revision(self) -> str:
-        return "1"
 
     @abstractmethod
     def measure(self, frames: np.ndarray, fps: float) -> float:
         """The score of frames uint8 (T, H, W, 3), of which `fps` are shown in a second."""
 
-    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-        """{"score": one float per video}. Prompts are ignored."""
-        check_call(self, prompts, media)
-        videos = cast("Sequence[Video]", media)
-        return {"score": [float(self.measure(video.frames(), video.fps)) for video in videos]}
+    def score(self, medium: Media) -> float:
+        video = cast("Video", medium)
+        return self.measure(video.frames(), video.fps)

@@ -15,23 +15,42 @@ from reward_models.contract import check_call, check_counts
 from reward_models.vision_language import judge_of, parsed, shown, text
 
 CRITERIA = ("alignment", "coherence", "style")
+# What the weights were tuned to answer, word for word as released (MIT licence).
 QUESTIONS = {
     "final": (
-        "You see a picture that was generated for a caption. Judge how well it agrees with the caption (objects, attributes, relations) "
-        "and how good it looks (clarity, detail, colours, beauty). List the caption's elements as 'element (type): value' with 1 for what "
-        "is in the picture and 0 for what is not, then give one score from 1 to 5 after 'Final Score:'."
+        "You are given a text caption and a generated image based on that caption. Your task is to evaluate this image based on two key "
+        "criteria:\n"
+        "1. Alignment with the Caption: Assess how well this image aligns with the provided caption. Consider the accuracy of depicted "
+        "objects, their relationships, and attributes as described in the caption.\n"
+        "2. Overall Image Quality: Examine the visual quality of this image, including clarity, detail preservation, color accuracy, and "
+        "overall aesthetic appeal.\n"
+        "Extract key elements from the provided text caption, evaluate their presence in the generated image using the format: "
+        "'element (type): value' (where value=0 means not generated, and value=1 means generated), and assign a score from 1 to 5 after "
+        "'Final Score:'.\nYour task is provided as follows:"
     ),
     "dimensions": (
-        "You see a picture that was generated for a caption. Rate it from 1 to 5 by alignment (does its content agree with the caption), "
-        "coherence (is it free of glitches and distortions) and style (is it beautiful, whatever the caption says). Answer in this form:"
-        "\n\n"
-        "Alignment Score (1-5): X\nCoherence Score (1-5): Y\nStyle Score (1-5): Z"
+        "You are presented with a generated image and its associated text caption. Your task is to analyze the image across multiple "
+        "dimensions in relation to the caption. Specifically:\n"
+        "Provide overall assessments for the image along the following axes (each rated from 1 to 5):\n"
+        "- Alignment Score: How well the image matches the caption in terms of content.\n"
+        "- Coherence Score: How logically consistent the image is (absence of visual glitches, object distortions, etc.).\n"
+        "- Style Score: How aesthetically appealing the image looks, regardless of caption accuracy.\n\n"
+        "Output your evaluation using the format below:\n\n"
+        "Alignment Score (1-5): X\nCoherence Score (1-5): Y\nStyle Score (1-5): Z\n\nYour task is provided as follows:"
     ),
     "rank": (
-        "You see two pictures that were generated for one caption. Compare how well they agree with the caption and how good they look, "
-        "and end with 'Image 1 is better than Image 2.', 'Image 2 is better than Image 1.' or 'Both images are equally good.'"
+        "You are given a text caption and two generated images based on that caption. Your task is to evaluate and compare these images "
+        "based on two key criteria:\n"
+        "1. Alignment with the Caption: Assess how well each image aligns with the provided caption. Consider the accuracy of depicted "
+        "objects, their relationships, and attributes as described in the caption.\n"
+        "2. Overall Image Quality: Examine the visual quality of each image, including clarity, detail preservation, color accuracy, and "
+        "overall aesthetic appeal.\n"
+        "Compare both images using the above criteria and select the one that better aligns with the caption while exhibiting superior "
+        'visual quality.\nProvide a clear conclusion such as "Image 1 is better.", "Image 2 is better." and "Both images are equally '
+        'good."\nYour task is provided as follows:'
     ),
 }
+ANSWER = "dimensions"
 NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 
 
@@ -41,7 +60,7 @@ class UnifiedReward:
     answer        final: "Final Score", 1 to 5. dimensions: alignment, coherence and style, 1 to 5 each, and `score`, their mean (version
                   1.5 and later). rank: `score`, the share of a prompt's other pictures that one is better than, each two asked in both
                   orders; answers that change with the order are ties
-    question      what is asked, before "Text Caption: [prompt]", in place of QUESTIONS: the words of the model's own card, for one
+    question      what is asked, before "Text Caption: [prompt]", in place of QUESTIONS: the words of a later release, for one
     endpoint      {url, model, …} as diffalign.endpoint.Endpoint has it, or else
     checkpoint    a folder or hub id of transformers: CodeGoat24/UnifiedReward-2.0-qwen-7b and its kin
     longest_side  of a picture as shown, in pixels: larger ones are scaled down
@@ -54,22 +73,27 @@ class UnifiedReward:
     modalities = frozenset({"image"})
 
     def __init__(
-        self, endpoint: Mapping[str, Any] | None = None, checkpoint: str | None = None, *, answer: str = "dimensions",
+        self, endpoint: Mapping[str, Any] | None = None, checkpoint: str | None = None, *, answer: str = ANSWER,
         question: str | None = None, longest_side: int = 1024, at_once: int = 4, max_tokens: int = 1024, revision: str | None = None,
         device: str = "auto", dtype: str = "auto",
     ) -> None:  # fmt: skip
         check_counts(self.name, longest_side=longest_side, at_once=at_once, max_tokens=max_tokens)
-        if answer not in QUESTIONS:
-            raise ValueError(f"unified_reward got answer = {answer!r}; choose one of: {', '.join(QUESTIONS)}")
+        self.dimensions = self.dimensions_of(answer=answer)
         self.judge = judge_of(
             self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype, max_tokens=max_tokens
         )
         self.accounts = self.judge.accounts
         self.answer, self.question, self.longest_side = answer, question or QUESTIONS[answer], longest_side
         self.groupwise = answer == "rank"
-        self.dimensions = (*CRITERIA, "score") if answer == "dimensions" else ("score",)
         words = sha256(self.question.encode()).hexdigest()[:12]
         self.revision = f"{self.judge.revision}/{answer}/{longest_side}/{words}"
+
+    @staticmethod
+    def dimensions_of(*, answer: str = ANSWER, **_: Any) -> tuple[str, ...]:
+        """The criteria and their mean, or one score."""
+        if answer not in QUESTIONS:
+            raise ValueError(f"unified_reward got answer = {answer!r}; choose one of: {', '.join(QUESTIONS)}")
+        return (*CRITERIA, "score") if answer == "dimensions" else ("score",)
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """One list per dimension. ValueError names the pictures about which no answer can be read."""

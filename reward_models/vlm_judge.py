@@ -59,9 +59,14 @@ class VlmJudge:
         self.accounts = self.judge.accounts
         self.groupwise = mode == "compare"
         self.frames, self.longest_side = frames, longest_side
-        self.dimensions = (*self.criteria, "score")
+        self.dimensions = self.dimensions_of(criteria=criteria)
         words = sha256("\n".join([*self._rating(""), *self._comparison("")]).encode()).hexdigest()[:12]
         self.revision = f"{self.judge.revision}/{mode}/{frames}/{longest_side}/{words}"
+
+    @staticmethod
+    def dimensions_of(*, criteria: Mapping[str, str] | Sequence[str] = CRITERIA, **_: Any) -> tuple[str, ...]:
+        """The criteria, and their mean."""
+        return (*checked_criteria(criteria), "score")
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """One float per dimension and medium. ValueError names the media about which the model does not answer."""

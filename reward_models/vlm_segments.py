@@ -28,6 +28,9 @@ QUESTION = (
 ANSWER = 'Answer with JSON alone: {"better": "first"}, {"better": "second"}, or {"better": "tie"} where neither is clearly better.'
 
 
+SEGMENTS = 4
+
+
 @dataclass(frozen=True)
 class Asked:
     """A question: the prompt, the segment from 0, and the places in the call of the videos shown first and second."""
@@ -65,7 +68,7 @@ class VlmSegments:
         endpoint: Mapping[str, Any] | None = None,
         checkpoint: str | None = None,
         *,
-        segments: int = 4,
+        segments: int = SEGMENTS,
         frames: int = 4,
         question: str = QUESTION,
         longest_side: int = 512,
@@ -80,9 +83,15 @@ class VlmSegments:
         self.judge = judge_of(self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype)
         self.accounts = self.judge.accounts
         self.segments, self.frames, self.question, self.longest_side = segments, frames, question, longest_side
-        self.dimensions = (*(f"segment_{place + 1}" for place in range(segments)), "score")
+        self.dimensions = self.dimensions_of(segments=segments)
         words = sha256("\n".join([question, ANSWER]).encode()).hexdigest()[:12]
         self.revision = f"{self.judge.revision}/{segments}x{frames}/{longest_side}/{words}"
+
+    @staticmethod
+    def dimensions_of(*, segments: int = SEGMENTS, **_: Any) -> tuple[str, ...]:
+        """One for each segment, and their mean."""
+        check_counts(VlmSegments.name, segments=segments)
+        return (*(f"segment_{place + 1}" for place in range(segments)), "score")
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         """One list per dimension, one float in [0, 1] per video. ValueError names the question that the model does not answer."""

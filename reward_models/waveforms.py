@@ -1,15 +1,14 @@
-"""Scores that are one number per sound: the mix to one channel, and what the rewards of sound that need no weights share."""
+"""Scores that are one number per sound: the mix to one channel, and how the rewards that need no weights read a sound."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from typing import Protocol, cast
 
 import numpy as np
 
 from diffalign.data.modalities import Media
-from reward_models.contract import check_call
+from reward_models.statistic import Statistic
 
 
 class Waveform(Protocol):
@@ -28,24 +27,15 @@ def mono(waveform: np.ndarray) -> np.ndarray:
     return waveform.mean(axis=0, dtype=np.float64)
 
 
-class WaveformReward(ABC):
-    """A statistic of one sound's samples as a reward: no prompt, no weights. A subclass gives `name` and `measure`."""
+class WaveformReward(Statistic):
+    """A statistic of one sound's samples. A subclass gives `name` and `measure`."""
 
-    name: str
     modalities = frozenset({"audio"})
-    dimensions = ("score",)
-    groupwise = False
-
-    @property
-    def revision(self) -> str:
-        return "1"
 
     @abstractmethod
     def measure(self, waveform: np.ndarray, sample_rate_hz: int) -> float:
         """The score of a waveform, float (channels, samples) in [-1, 1]."""
 
-    def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-        """{"score": one float per sound}. Prompts are ignored."""
-        check_call(self, prompts, media)
-        sounds = cast("Sequence[Waveform]", media)
-        return {"score": [float(self.measure(sound.waveform(), sound.sample_rate_hz)) for sound in sounds]}
+    def score(self, medium: Media) -> float:
+        sound = cast("Waveform", medium)
+        return self.measure(sound.waveform(), sound.sample_rate_hz)

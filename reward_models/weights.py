@@ -21,8 +21,7 @@ def weights_file(reward: str, checkpoint: str, download: str) -> Path:
     path = Path(checkpoint).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"{reward} got checkpoint = {checkpoint!r}, which is no file; download one first, such as "
-            f"`{download}`, and give its path (or 'random', for tests)"
+            f"{reward} got checkpoint = {checkpoint!r}, which is no file; download one first, such as `{download}`, and give its path"
         )
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{reward} got checkpoint = {checkpoint!r}; a checkpoint ends in one of: {', '.join(SUFFIXES)}")

@@ -84,7 +84,7 @@ SHARED_FILES = {
         "weights",
     },
     "diffalign/data/modalities": {"signature", "stored"},
-    "diffalign/data/importers": {"captions", "json_list", "judged", "media", "report", "sources"},
+    "diffalign/data/importers": {"captions", "json_list", "judged", "media", "pair_columns", "report", "sources"},
     "reward_models": {
         "both_orders",
         "clip_transform",
@@ -95,6 +95,8 @@ SHARED_FILES = {
         "open_clip_model",
         "pixels",
         "pretrained",
+        "qwen_head",
+        "statistic",
         "vision_language",
         "waveforms",
         "weights",
@@ -306,6 +308,7 @@ def tables() -> dict[str, list[str]]:
     """Folder → the names in its table."""
     from diffalign.backbones import BACKBONES
     from diffalign.data.importers import IMPORTERS
+    from diffalign.data.importers.pair_columns import PAIR_SETS
     from diffalign.data.modalities import MODALITIES
     from diffalign.noising import NOISINGS
     from diffalign.objectives import OBJECTIVES
@@ -319,7 +322,7 @@ def tables() -> dict[str, list[str]]:
         "diffalign/stabilisers": list(STABILISERS),
         "diffalign/backbones": list(BACKBONES),
         "diffalign/data/modalities": list(MODALITIES),
-        "diffalign/data/importers": list(IMPORTERS),
+        "diffalign/data/importers": [name for name in IMPORTERS if name not in PAIR_SETS],
         "reward_models": [name for name, entry in REWARD_MODELS.items() if not entry.module.startswith("reward_models.worlds")],
         "pipelines": list(STAGES),
     }

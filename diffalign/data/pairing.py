@@ -21,6 +21,7 @@ from diffalign.data.pairing_settings import PairingSettings
 from diffalign.data.ranked_lists import shortened, spread, tied_places, untied
 from diffalign.data.records import Kind, Preference
 from diffalign.data.set_filters import set_objections
+from diffalign.data.source_shortcut import SourceShortcut, source_shortcut
 
 __all__ = ["RULES", "Group", "PairingResult", "PairingSettings", "PairingSummary", "Rule", "group_candidates", "pair_groups"]
 
@@ -66,6 +67,7 @@ class PairingSummary:
     pairs_dropped        filter → proposed preferences dropped
     ties                 proposed preferences without a winner, kept or not (of a ranked list: its tied samples)
     across_sources       kept preferences whose samples come from different models (unstable: pain 33)
+    shortcut             what the models alone say of which sample is preferred; None where no pair is of different ones
     gap_range            (least, largest) gap proposed, or None where no scores are known
     gap_edges (21,), gap_counts (20,) of the kept, gap_proposed (20,) before the pair filters
     """
@@ -80,6 +82,7 @@ class PairingSummary:
     pairs_dropped: dict[str, int]
     ties: int
     across_sources: int
+    shortcut: SourceShortcut | None
     gap_range: tuple[float, float] | None
     gap_edges: tuple[float, ...]
     gap_counts: tuple[int, ...]
@@ -113,12 +116,14 @@ def pair_groups(groups: Iterable[Group], settings: PairingSettings) -> PairingRe
     set_aside: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     proposed: list[float] = []
+    sources: dict[str, str] = {}
     candidates = ties = 0
     for group in groups:
         if group.group_id in by_group:
             raise ValueError(f"group {group.group_id!r} occurs twice; collect all its candidates in one group (group_candidates does)")
         by_group[group.group_id] = []
         candidates += len(group.ids)
+        sources.update(zip(group.ids, group.sources, strict=True))
         proposals = _imported(group, settings) if settings.rule == "imported" else _ruled(group, settings, set_aside)
         for proposal in proposals:
             ties += proposal.tied_samples
@@ -145,6 +150,7 @@ def pair_groups(groups: Iterable[Group], settings: PairingSettings) -> PairingRe
         pairs_dropped=dict(sorted(dropped.items())),
         ties=ties,
         across_sources=sum(proposal.is_across_sources for proposal, _ in kept),
+        shortcut=source_shortcut(preferences, sources),
         gap_range=(min(proposed), max(proposed)) if proposed else None,
         gap_edges=tuple(edges.tolist()),
         gap_counts=tuple(

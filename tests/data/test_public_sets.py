@@ -16,6 +16,7 @@ from tiny_media import flac, mp4, png
 from diffalign.data.exported import layout_features, layout_row, layout_schema
 from diffalign.data.importers import ImportedGroup, ImportReport, build_import
 from diffalign.data.importers.judged import win_shares
+from diffalign.data.importers.pair_columns import PAIR_SETS
 from diffalign.data.modalities.image import Image
 from diffalign.data.pairing import PairingSettings, group_candidates, pair_groups
 from diffalign.data.records import Candidate, Preference
@@ -177,7 +178,7 @@ def test_hpdv3_says_models_votes_and_confidence(tmp_path: Path) -> None:
     voted, _ = read("hpdv3", source, probability="choice_dist")
     assert [(ends(group), group.preferences[0].win_probability) for group in voted] == [
         (["1", "2"], 1.0),
-        (["2", "1"], 0.75),
+        (["1", "2"], 0.75),  # votes [3, 9]: path1 is preferred, whatever the order of the counts
         (["1", "2"], 0.5),
     ]
     sure, report = read("hpdv3", source, minimum_confidence=0.5)
@@ -265,45 +266,57 @@ def test_imported_lists_are_thinned_and_cut_like_ranked_ones(tmp_path: Path) -> 
     assert summary.gap_range == (0.0, 1.0)
 
 
-def test_audio_alpaca_keeps_the_strategy(tmp_path: Path) -> None:
-    rows = [
-        {
-            "prompt": f"p{i}", "chosen": {"bytes": flac(2 * i), "path": "a.flac"},
-            "rejected": {"bytes": flac(2 * i + 1), "path": None}, "strategy": s,
-        }
-        for i, s in enumerate(["s1", None])
-    ]  # fmt: skip
-    rows.append(rows[0] | {"rejected": {"bytes": flac(1)[:60], "path": None}})
-    groups, report = read("audio_alpaca", write_parquet(tmp_path / "a.parquet", rows))
-    assert (report.modality, report.kept, report.broken) == ("audio", 2, 1)
-    assert [(ends(group), group.preferences[0].context) for group in groups] == [
-        (["chosen", "rejected"], "s1"),
-        (["chosen", "rejected"], None),
-    ]
-    assert [dict(row.tags) for row in groups[0].candidates] == [{}, {"strategy": "s1"}]
-    assert [row.media.encoded() for row in groups[1].candidates] == [flac(2), flac(3)]
+# Sets of pair_columns: what makes their media, two rows without the media, the ends of ids in their order for each, the tags of both
+# samples and the context of the first row.
+STRATEGIES = [{"prompt": "p0", "strategy": "s1"}, {"prompt": "p1", "strategy": None}]
+PAIR_ROWS: dict[
+    str, tuple[Callable[[int], bytes], list[dict[str, Any]], list[list[str]], tuple[dict[str, str], dict[str, str]], str | None]
+]
+PAIR_ROWS = {
+    "align_anything": (
+        png, [{"prompt": "p0", "overall_image": 1}, {"prompt": "p1", "overall_image": 2.0}],
+        [["response_1", "response_2"], ["response_2", "response_1"]], ({}, {}), None,
+    ),
+    "videodpo": (
+        mp4, [{"frame_caption": f"p{i}", "score": 0.7} for i in range(2)],
+        [["video1", "video2"]] * 2, ({"score": "0.7"}, {"score": "0.7"}), None,
+    ),
+    "audio_alpaca": (flac, STRATEGIES, [["chosen", "rejected"]] * 2, ({}, {"strategy": "s1"}), "s1"),
+    "crpo": (
+        flac, [{"captions": f"p{i}", "duration": 0.05} for i in range(2)],
+        [["chosen", "reject"]] * 2, ({"duration": "0.05"}, {"duration": "0.05"}), None,
+    ),
+    "binarized": (png, [{"prompt": f"p{i}"} for i in range(2)], [["chosen", "rejected"]] * 2, ({}, {}), None),
+}  # fmt: skip
 
 
-def test_crpo(tmp_path: Path) -> None:
-    names = files(tmp_path / "sounds", flac, ".flac", 2)
-    rows = [{"captions": "a dog", "duration": 0.05, "chosen": names[1], "reject": names[0]}]
-    rows.append(rows[0] | {"reject": "no.flac"})
-    [group], report = read("crpo", write_json(tmp_path / "crpo.json", rows), folder="sounds")
-    assert (group.prompt, ends(group), report.broken) == ("a dog", ["chosen", "reject"], 1)
-    assert [row.media.encoded() for row in group.candidates] == [flac(1), flac(0)]
-    assert group.candidates[0].tags == {"duration": "0.05"}
+@pytest.mark.parametrize("name", PAIR_SETS)
+@pytest.mark.parametrize("inside", [True, False], ids=["bytes", "paths"])
+def test_sets_that_differ_in_column_names(name: str, inside: bool, tmp_path: Path) -> None:
+    """Each row's medium is that of its column, in the table itself or beside it; a third row without its second medium is broken."""
+    make, rows, order, tags, context = PAIR_ROWS[name]
+    columns = PAIR_SETS[name]
+    names = files(tmp_path / "media", make, ".x", 4)
+    media = [{"bytes": make(number), "path": None} for number in range(4)] if inside else names
+    full = [row | {columns.first: media[2 * i], columns.second: media[2 * i + 1]} for i, row in enumerate(rows)]
+    full.append(full[0] | {columns.second: None})
+    source = write_parquet(tmp_path / "a.parquet", full)
+    groups, report = read(name, source, **({} if inside else {"folder": "media"}))
+    assert (report.kept, report.broken, [group.prompt for group in groups]) == (2, 1, ["p0", "p1"])
+    assert [ends(group) for group in groups] == order and report.reasons[0].startswith(f"a.parquet row 2: a.parquet row 2 {columns.second}")
+    assert [row.media.encoded() for group in groups for row in group.candidates] == [make(number) for number in range(4)]
+    assert tuple(dict(row.tags) for row in groups[0].candidates) == tags
+    assert (groups[0].preferences[0].context, groups[1].preferences[0].context) == (context, None)
+    assert {row.win_probability for group in groups for row in group.preferences} == {None}
 
 
 @pytest.mark.parametrize(("column", "make"), [("overall_image", png), ("overall_audio", flac), ("overall_video", mp4)])
-def test_align_anything(column: str, make: Callable[[int], bytes], tmp_path: Path) -> None:
+def test_align_anything_has_a_verdict_for_each_modality(column: str, make: Callable[[int], bytes], tmp_path: Path) -> None:
     media = [{"bytes": make(number), "path": None} for number in range(2)]
     rows = [{"prompt": f"p{i}", "response_1": media[0], "response_2": media[1], column: verdict} for i, verdict in enumerate([1, 2, 3])]
     groups, report = read("align_anything", write_parquet(tmp_path / "a.parquet", rows))
-    assert [ends(group) for group in groups] == [["1", "2"], ["2", "1"]]
-    assert (report.modality, report.reasons) == (
-        column[8:],
-        [f"a.parquet row 2: {column} is 3; it is 1 or 2, the number of the preferred response"],
-    )
+    assert [ends(group)[0] for group in groups] == ["response_1", "response_2"]
+    assert (report.modality, report.reasons) == (column[8:], [f"a.parquet row 2: {column} is 3; it is one of: 1, 2"])
     with pytest.raises(ValueError, match="lacks the columns overall_image or overall_audio or overall_video; expected prompt, response_1"):
         read("align_anything", write_parquet(tmp_path / "b.parquet", [{"prompt": "p", "response_1": "a", "response_2": "b"}]))
 
@@ -316,14 +329,6 @@ def test_videoalign_aspects_are_a_setting(tmp_path: Path) -> None:
     assert [row.media.encoded() for row in groups[0].candidates] == [mp4(0), mp4(1)]
     with pytest.raises(ValueError, match="aspect is 'overall'; choose one of: VQ, MQ, TA"):
         read("videoalign", source, aspect="overall")
-
-
-def test_videodpo(tmp_path: Path) -> None:
-    names = files(tmp_path, mp4, ".mp4", 2)
-    rows = [{"video1": names[1], "video2": names[0], "frame_caption": "a cat", "score": 0.7}]
-    [group], report = read("videodpo", write_json(tmp_path / "pair.json", rows))
-    assert (group.prompt, ends(group), report.modality) == ("a cat", ["video1", "video2"], "video")
-    assert [row.media.encoded() for row in group.candidates] == [mp4(1), mp4(0)] and group.candidates[0].tags == {"score": "0.7"}
 
 
 SCORES = ("visual quality", "temporal consistency", "dynamic degree", "text-to-video alignment", "factual consistency")
@@ -409,10 +414,11 @@ FIRST_MISSING = {
     "align_anything": "prompt, response_1, response_2, overall_image or overall_audio or overall_video",
     "vision_reward": "prompt, image or video_path or video1_path, annotation or standard_answer",
     "videoalign": "path_A, path_B, prompt, VQ",
-    "videodpo": "video1, video2, frame_caption",
+    "videodpo": "frame_caption, video1, video2",
     "videofeedback": f"id, text prompt, {' or '.join(SCORES)}",
     "audio_alpaca": "prompt, chosen, rejected",
     "crpo": "captions, chosen, reject",
+    "binarized": "prompt, chosen, rejected",
     "kto_csv": "file_path, caption, label",
     "records": "prompt, candidates, preferences",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 from diffalign.data import candidate_files
 from diffalign.data.candidate_files import CandidateFiles
 from diffalign.data.importers import ImportedGroup, build_import
+from diffalign.data.modalities import media_class
 from diffalign.data.modalities.image import Image
 from diffalign.data.records import (
     Candidate,
@@ -125,6 +127,35 @@ def test_videos_and_sounds_are_embedded_to_the_bit(modality: str, feature: str, 
     expected = [make(number) for index in range(3) for make, number in ((good, 2 * index), (bad, 2 * index + 1))]
     assert [row.media.encoded() for group in again for row in group.candidates] == expected
     assert told_of_import(read("table", folder / "data" / "pairs", exported=True)) == told_of_run(config)
+
+
+@pytest.mark.parametrize(("modality", "feature"), [("video", "Video"), ("audio", "Audio")])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_datasets_opens_videos_and_sounds(modality: str, feature: str, streaming: bool, tmp_path: Path) -> None:
+    """As a user does: the columns are media to it, their files come undecoded to the bit, and our own decoders read them. To decode
+    them itself it asks for torchcodec, and says so; the card says it too."""
+    datasets = pytest.importorskip("datasets")
+    config = config_of(tmp_path, "two_folders", two_folders(tmp_path / "set", modality))
+    pair(config, progress=QUIET)
+    folder = run(config, tmp_path / "out", progress=QUIET)
+    opened = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"), streaming=streaming)
+    kind = getattr(datasets, feature)
+    assert isinstance(opened.features["chosen"], kind) and isinstance(opened.features["rejected"], kind)
+    if find_spec("torchcodec") is None:
+        with pytest.raises(ImportError, match="torchcodec"):
+            next(iter(opened))
+    for column in ("chosen", "rejected"):
+        opened = opened.cast_column(column, kind(decode=False))
+    of = {row.candidate_id: row.media for row in read_candidates(config.run / "candidates")}
+    rows = read_preferences(config.run / "preferences")
+    found = list(opened)
+    assert [row["candidate_ids"] for row in found] == [list(row.samples) for row in rows] and len(found) == 3
+    for row in found:
+        for column, sample in zip(("chosen", "rejected"), row["candidate_ids"], strict=True):
+            medium = media_class(modality).from_bytes(row[column]["bytes"])
+            decode = "frames" if modality == "video" else "waveform"
+            assert np.array_equal(getattr(medium, decode)(), getattr(of[sample], decode)())
+    assert "`pip install torchcodec`" in (folder / "README.md").read_text()
 
 
 def hand_made(run_folder: Path) -> Config:

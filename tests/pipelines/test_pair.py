@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_backbone import Loader, fake_config, loader  # noqa: F401 (a fixture)
+from tiny_preference_sets import picture
 
 from diffalign.data.modalities.image import Image
 from diffalign.data.pairing_settings import PairingSettings
@@ -239,3 +240,22 @@ def test_a_set_beside_generated_candidates_is_refused(tmp_path: Path) -> None:
 def test_a_set_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="check the path"):
         run(imported(tmp_path), progress=QUIET)
+
+
+@pytest.mark.parametrize(("turned", "warned"), [(0, True), (6, False)])
+def test_models_that_foretell_are_warned_of(turned: int, warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Twelve pairs of flux and sd3: flux preferred in all, or in half of them."""
+    rows = []
+    for place in range(12):
+        for side in (0, 1):
+            (tmp_path / f"{place}-{side}.png").write_bytes(picture(2 * place + side))
+        models = ("flux", "sd3") if place % 2 or place >= 2 * turned else ("sd3", "flux")
+        rows.append({"prompt": f"p{place}", "path1": f"{place}-0.png", "path2": f"{place}-1.png", "model1": models[0], "model2": models[1]})
+    (tmp_path / "set.json").write_text(json.dumps(rows))
+    pair = {"source": {"importer": "hpdv3", "path": str(tmp_path / "set.json")}, "same_source": False}
+    run(Config.model_validate({"run": tmp_path / "run", "model": {"source": "fake/model"}, "pair": pair}), progress=Progress())
+    said = " ".join(capsys.readouterr().err.split())
+    shortcut = json.loads((tmp_path / "run/preferences/stage.json").read_text())["summary"]["shortcut"]
+    assert (shortcut["across"], shortcut["within"]) == (12, 0) and (shortcut["at_least"] > 0.5) == warned
+    assert ("says which sample is preferred in 100% of 12 pairs of different models, at least 78% (one-sided" in said) == warned
+    assert ("ranked from 'flux' to 'sd3'" in said and "with each model and set pair.same_source: true" in said) == warned

@@ -78,3 +78,14 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_llava import save_llava
 
     return save_llava(tmp_path_factory.mktemp("llava") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with hps and video, each a base and a release of it: see tiny_qwen. Do not write into it."""
+    from tiny_qwen import save_hps_v3, save_video_reward
+
+    folder = tmp_path_factory.mktemp("qwen")
+    save_hps_v3(folder / "hps")
+    save_video_reward(folder / "video")
+    return folder

@@ -133,10 +133,14 @@ def test_a_config_can_name_it_twice_and_pair_by_its_dimensions() -> None:
     """`reward` is the config's own key, so the image reward stands under `of`."""
     rewards = {"worst": {"reward": "frame_score", "of": "shapes", "reduce": "min"}, "frame_score": {"of": "contrast"}}
     score = Score.model_validate({"rewards": rewards})
-    assert declared_dimensions("worst", score.rewards["worst"]) is None, "known only once it is loaded"
+    assert declared_dimensions("worst", score.rewards["worst"]) == load_reward("shapes").dimensions
     assert open_reward("worst", score.rewards["worst"]).dimensions == load_reward("shapes").dimensions
     assert open_reward("frame_score", score.rewards["frame_score"]).revision == "contrast/1/every-1/mean"
     Pair.model_validate({"rule": "best_vs_worst", "by": "worst.overall"}).check_scores(score)
+    with pytest.raises(
+        ValueError, match=r"pair reads 'frame_score.overall', which reward 'frame_score' does not give; .*: frame_score.score$"
+    ):
+        Pair.model_validate({"rule": "best_vs_worst", "by": "frame_score.overall"}).check_scores(score)
 
 
 def test_the_table_says_what_it_takes() -> None:

@@ -1,4 +1,4 @@
-"""The configs that make a paper's data themselves, from generate to gallery, on tiny models: what they rank, keep and label, by hand."""
+"""The configs that make a paper's data themselves, on tiny models: what they rank, keep and label, by hand; one of them to its gallery."""
 
 from __future__ import annotations
 
@@ -36,14 +36,19 @@ def server() -> Iterator[Server]:
     found.close()
 
 
-def run_config(config: str, run: Path, model: Path, size: list[int], **changes: Any) -> None:
-    """The command with a tiny model in the place of the config's."""
+def run_config(config: str, run: Path, model: Path, size: list[int] | None, **changes: Any) -> None:
+    """The command with a tiny model in the place of the config's; to the gallery where a size is given to evaluate at, else to training."""
     given = {
         "run": run, "model.source": model, "model.device": "cpu", "model.dtype": "float32", "encode.dtype": "float32",
-        "evaluate.size": size, "evaluate.steps": 1, "evaluate.samples_per_prompt": 1, "evaluate.guidance": 3.0,
-        "evaluate.prompts.texts": ["a red circle"],
         **{f"train.{name}": value for name, value in TRAIN.items()}, **changes,
     }  # fmt: skip
+    if size is None:
+        given |= {"evaluate": None, "gallery": None}
+    else:
+        given |= {
+            "evaluate.size": size, "evaluate.steps": 1, "evaluate.samples_per_prompt": 1, "evaluate.guidance": 3.0,
+            "evaluate.prompts.texts": ["a red circle"],
+        }  # fmt: skip
     call("run", config, *(f"{name}={value if isinstance(value, str | Path) else json.dumps(value)}" for name, value in given.items()))
 
 
@@ -55,7 +60,7 @@ def call(*words: str) -> None:
 def first_step(run: Path) -> dict[str, float]:
     """Of two steps, the second of which has moved."""
     first, second = (json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines())
-    assert all(math.isfinite(value) for value in second.values()) and (run / "gallery/index.html").is_file()
+    assert all(math.isfinite(value) for value in second.values())
     return first
 
 
@@ -71,7 +76,7 @@ def test_syn_pic(tmp_path: Path, tiny_clip: Path) -> None:
         "aesthetic": {"checkpoint": str(save_aesthetic_head(tmp_path / "head.pth")), "clip": str(clip)},
     }
     run = tmp_path / "run"
-    run_config("syn_pic_sdxl", run, models[0], [16, 16], **{
+    run_config("syn_pic_sdxl", run, models[0], None, **{
         "generate.models": [str(each) for each in models], "generate.prompts": {"texts": ["a red circle", "two blue squares"]},
         "generate.steps": 2, "generate.size": [16, 16], "score.rewards.ensemble.of": judges, "encode.size": [16, 16],
         "train.reference_dtype": "float32", "train.batch_size": 2,
@@ -109,8 +114,8 @@ def test_audio_alpaca_of_own_samples(tmp_path: Path, tiny_clap: Path, server: Se
     server.answers = [json.dumps({"captions": [{"strategy": "replace", "caption": text} for text in wrong]})]
     model, run = save_tiny_tango(tmp_path), tmp_path / "run"
     limits = {"minimum_winner": -0.9, "minimum_loser": -0.95, "minimum_gap": 1e-4, "maximum_gap": 1.5}
-    shared = {"evaluate.prompts.texts": list(TEXTS[2:]), "train.batch_size": 2}
-    run_config("audio_alpaca_tango", run, model, [8192], **shared, **{
+    run_config("audio_alpaca_tango", run, model, None, **{
+        "train.batch_size": 2,
         "generate.prompts": {"texts": list(TEXTS[2:])}, "generate.steps": [1, 2, 3, 4], "generate.size": [8192],
         "generate.perturbed": {"count": 3, "endpoint": {"url": server.url, "model": "m"}},
         "score.rewards.clap_1": {"reward": "clap_score", "checkpoint": str(tiny_clap)},
@@ -154,4 +159,4 @@ def test_dense_video(tmp_path: Path, server: Server) -> None:
         assert list(preference.segment_labels or ()) == labels and sum(labels) >= 0 and any(labels)
     first = first_step(run)
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert (run / "train/final/pytorch_lora_weights.safetensors").is_file()
+    assert (run / "train/final/pytorch_lora_weights.safetensors").is_file() and (run / "gallery/index.html").is_file()

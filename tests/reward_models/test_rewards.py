@@ -19,7 +19,7 @@ from fake_endpoint import Server, brighter, rating
 from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image
 from diffalign.data.modalities.video import Video
-from reward_models import REWARD_MODELS, load_reward, reward_class, settings_of
+from reward_models import REWARD_MODELS, dimensions_of, load_reward, reward_class, settings_of
 from reward_models.contract import Reward
 from reward_models.frames import FrameReward
 from reward_models.pixels import PixelReward
@@ -53,9 +53,11 @@ def rater_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def rewards(tiny_clip: Path, tiny_clap: Path, tiny_pictures: Path, tiny_llava: Path, judge_url: str, rater_url: str) -> dict[str, Reward]:
-    """Every reward of the table, each with the smallest settings it works with."""
-    needed: dict[str, dict[str, Any]] = {
+def needed(
+    tiny_clip: Path, tiny_clap: Path, tiny_pictures: Path, tiny_llava: Path, tiny_qwen: Path, judge_url: str, rater_url: str
+) -> dict[str, dict[str, Any]]:
+    """The smallest settings that a reward works with, where it needs some."""
+    return {
         "clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
         "frame_score": {"of": {"clip_score": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"}}, "every": 4},
         "vlm_segments": {"endpoint": {"url": judge_url, "model": "brighter"}},
@@ -67,6 +69,8 @@ def rewards(tiny_clip: Path, tiny_clap: Path, tiny_pictures: Path, tiny_llava: P
         "pick_score": {"checkpoint": str(tiny_pictures / "clip"), "processor": str(tiny_pictures / "clip"), "device": "cpu"},
         "hps_v2": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
         "hps_v2_1": {"checkpoint": "random", "architecture": str(tiny_clip), "device": "cpu"},
+        "hps_v3": {"checkpoint": str(tiny_qwen / "hps/HPSv3.safetensors"), "base": str(tiny_qwen / "hps/base"), "device": "cpu"},
+        "video_reward": {"checkpoint": str(tiny_qwen / "video/model.pth"), "base": str(tiny_qwen / "video/base"), "device": "cpu"},
         "aesthetic": {"checkpoint": str(tiny_pictures / "aesthetic.pth"), "clip": str(tiny_pictures / "clip"), "device": "cpu"},
         "siglip_score": {"checkpoint": str(tiny_pictures / "siglip"), "device": "cpu"},
         "dino_similarity": {"checkpoint": str(tiny_pictures / "dino"), "device": "cpu"},
@@ -76,6 +80,11 @@ def rewards(tiny_clip: Path, tiny_clap: Path, tiny_pictures: Path, tiny_llava: P
             "device": "cpu",
         },
     }
+
+
+@pytest.fixture(scope="module")
+def rewards(needed: dict[str, dict[str, Any]]) -> dict[str, Reward]:
+    """Every reward of the table."""
     with pytest.MonkeyPatch.context() as patch:
         put_in_place(patch)
         return {name: load_reward(name, **needed.get(name, {})) for name in NAMES}
@@ -118,6 +127,45 @@ def test_describes_itself(rewards, name) -> None:
         "a dimension is a Parquet column, addressed as reward.dimension"
     )
     assert isinstance(reward.groupwise, bool)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_settings_say_its_dimensions(rewards, needed, name) -> None:
+    """So that `pair` can refuse a name before anything is loaded."""
+    assert dimensions_of(name, needed.get(name, {})) == rewards[name].dimensions
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("vlm_segments", {"segments": 2}, ("segment_1", "segment_2", "score")),
+        ("vlm_judge", {"criteria": ["mood"]}, ("mood", "score")),
+        ("unified_reward", {"answer": "rank"}, ("score",)),
+        ("frame_score", {"of": "dino_similarity"}, ("mean", "nearest")),
+        ("frame_score", {"of": {"unified_reward": {"answer": "final"}}}, ("score",)),
+        (
+            "ensemble",
+            {"of": {"a": {"reward": "vlm_judge", "criteria": ["mood"]}, "rms": None}},
+            ("score", "a_mood", "a_score", "rms_score"),
+        ),
+    ],
+)
+def test_dimensions_follow_from_settings(name: str, settings: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert dimensions_of(name, settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("frame_score", {}, "reward 'frame_score' needs the setting 'of'"),
+        ("frame_score", {"of": {"sharpness": {"ofs": 1}}}, "reward 'sharpness' has no setting 'ofs'"),
+        ("vlm_segments", {"segments": 0}, "segments = 0; give a whole number of at least 1"),
+        ("ensemble", {"of": "rms"}, "of = 'rms'; give rewards"),
+    ],
+)
+def test_settings_without_dimensions_are_named(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dimensions_of(name, settings)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -214,7 +262,7 @@ def test_an_unknown_reward_is_an_error_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if REWARD_MODELS[name].extra])
 def test_a_missing_extra_is_named(name, monkeypatch) -> None:
     extra = REWARD_MODELS[name].extra
-    library = {"clip": "open_clip", "audio": "torchaudio"}[extra]
+    library = "torchvision" if name in ("hps_v3", "video_reward") else {"clip": "open_clip", "audio": "torchaudio"}[extra]
     for module in [module for module in sys.modules if module.split(".")[0] == library]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, library, None)

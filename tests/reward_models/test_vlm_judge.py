@@ -6,6 +6,7 @@ import json
 import wave
 from base64 import b64decode
 from collections.abc import Iterator
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from diffalign.data.modalities.video import Video
 from reward_models import load_reward
 from reward_models.both_orders import pairs_in_both_orders, win_shares
 from reward_models.contract import accounts_of
-from reward_models.unified_reward import UnifiedReward, better, dimension_scores, final_score
+from reward_models.unified_reward import QUESTIONS, UnifiedReward, better, dimension_scores, final_score
 from reward_models.vision_language import evenly, wav
 from reward_models.vlm_judge import CRITERIA, VlmJudge
 
@@ -207,6 +208,13 @@ def test_a_model_on_this_machine_sees_and_does_not_hear(tiny_llava: Path) -> Non
 # UnifiedReward ----------------------------------------------------------------------------------------
 
 
+def test_the_questions_are_those_of_the_release() -> None:
+    """Their digests, taken of the released words under the prompt "a red circle": what the weights were tuned on is no style."""
+    released = {"final": "8abec02f60073542", "dimensions": "4bdb7293d9c76888", "rank": "bd720dfc18032571"}
+    asked = {name: f"{question}\nText Caption: [a red circle]" for name, question in QUESTIONS.items()}
+    assert {name: sha256(words.encode()).hexdigest()[:16] for name, words in asked.items()} == released
+
+
 def test_answers_of_unified_reward_are_read() -> None:
     assert final_score("circle (object): 1\nFinal Score: 4.5") == 4.5
     assert final_score("**Final Score:** 3") == 3.0 and final_score("a Final Score: 2 … Final Score: 5") == 5.0
@@ -215,7 +223,7 @@ def test_answers_of_unified_reward_are_read() -> None:
     assert dimension_scores(said) == {"alignment": 3.5, "coherence": 4.0, "style": 2.25}
     assert dimension_scores(said.replace("Style", "Looks")) is None and dimension_scores(said.replace("2.25", "0.5")) is None
     assert [better(f"… Image {first} is better than Image {3 - first}.") for first in (1, 2)] == ["first", "second"]
-    assert better("Both images are equally good.") == "tie" and better("I cannot say") is None
+    assert better("Image 2 is better.") == "second" and better("Both images are equally good.") == "tie" and better("I cannot say") is None
     assert better("At first I thought Image 1 is better than Image 2, but Image 2 is better than Image 1.") == "second"
 
 

@@ -2,7 +2,8 @@
 
 An addition is one file `importers/NAME.py` with a function NAME(source, *, report, …) that yields ImportedGroup, one line in IMPORTERS,
 and a test on files made with exactly the public columns (ties, missing bytes, missing columns). Of a table it says in a few lines what a
-row is, a Pair, a Ranking or a Labelled sample; `judged.import_rows` does the rest.
+row is, a Pair, a Ranking or a Labelled sample; `judged.import_rows` does the rest. A set of pairs whose columns alone have other names is
+one row of pair_columns.PAIR_SETS, and one of its test's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from diffalign.data.importers.pair_columns import PAIR_SETS, pair_importer
 from diffalign.data.importers.report import ImportedGroup, ImportReport
 from diffalign.did_you_mean import did_you_mean
 
@@ -24,13 +26,10 @@ IMPORTERS: dict[str, str] = {
     "hpdv3": "HPDv3, HPDv3++ (Ma et al. 2025): pairs, path1 preferred; confidence or choice_dist as probability on request",
     "imagerewarddb": "ImageRewardDB (Xu et al. 2023): one row per image, ranked within its prompt_id; ties kept",
     "rapidata": "Rapidata's pairs: shares of weighted votes as win_probability, for overall, alignment or coherence",
-    "align_anything": "align-anything (Ji et al. 2024), text to image, audio or video: response_1 or response_2 preferred",
     "vision_reward": "VisionRewardDB (Xu et al. 2024): single images or videos with a checklist, labelled; pairs by standard_answer",
     "videoalign": "VideoAlign (Liu et al. 2025): CSV of pairs of videos; VQ, MQ or TA, same is a tie",
-    "videodpo": "VideoDPO (Liu et al. 2024): video1 preferred to video2",
     "videofeedback": "VideoFeedback (He et al. 2024): single videos with scores from 1 to 4, labelled by a threshold",
-    "audio_alpaca": "Audio-Alpaca (Majumder et al. 2024): chosen and rejected sounds, strategy kept",
-    "crpo": "CRPO of TangoFlux (Hung et al. 2024): captions, chosen and reject sounds",
+    **{name: columns.summary for name, columns in PAIR_SETS.items()},
     "kto_csv": "Diffusion-KTO (Li et al. 2024): single images labelled exclusive_win, exclusive_lose or intersection",
     "two_folders": "chosen/NAME.png and rejected/NAME.png (or .mp4, .wav, …), captions NAME.txt beside them or one file of prompts",
     "suffix_folder": "NAME_w.png beats NAME_l.png; NAME_e1.png and NAME_e2.png are a tie; captions NAME.txt",
@@ -51,6 +50,8 @@ def importer_function(name: str) -> Callable[..., Iterator[ImportedGroup]]:
     """The function behind a name of IMPORTERS; ValueError names the known ones."""
     if name not in IMPORTERS:
         raise ValueError(f"unknown importer {name!r}{did_you_mean(name, IMPORTERS)}; choose one of: {', '.join(IMPORTERS)}")
+    if name in PAIR_SETS:
+        return pair_importer(name)
     return getattr(import_module(f"diffalign.data.importers.{name}"), name)
 
 

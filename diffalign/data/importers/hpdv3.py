@@ -28,8 +28,8 @@ def hpdv3(
 
     source       the JSON, a copy of its columns in any table, or a hub id (`split` and `revision` are for it)
     folder       subfolder beside the file that the paths are relative to
-    probability  column that says P(path1 preferred): confidence, or the share of path1 in choice_dist, the votes for [path1, path2].
-                 None: the order alone. Where the column says that path2 is preferred, the pair is turned round
+    probability  column that says P(path1 preferred): confidence, or choice_dist, the two counts of votes, whose larger one is path1's
+                 wherever it stands, as the release reads it. None: the order alone. A confidence below ½ turns the pair round
     minimum_confidence  rows below it are skipped, and rows without one
     max_samples  stop after so many rows kept
     """
@@ -55,7 +55,7 @@ def hpdv3(
 
 def _share(votes: object) -> float:
     if not isinstance(votes, list | tuple) or len(votes) != 2 or not all(isinstance(vote, int | float) and vote >= 0 for vote in votes):
-        raise ValueError(f"choice_dist is {votes!r}; it is [votes for path1, votes for path2]")
+        raise ValueError(f"choice_dist is {votes!r}; it is two counts of votes")
     if not sum(votes):
         raise ValueError(f"choice_dist is {votes!r}: nobody voted")
-    return votes[0] / sum(votes)
+    return max(votes) / sum(votes)
