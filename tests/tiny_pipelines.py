@@ -207,7 +207,10 @@ def save_qwen_image(folder: Path) -> Path:
     config = Qwen2_5_VLConfig(
         text_config=sizes | text,
         vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH},
-    )
+        # Beyond the words; transformers 4 has no numbers for them of its own.
+        image_token_id=len(tokenizer), video_token_id=len(tokenizer) + 1, vision_start_token_id=len(tokenizer) + 2,
+        vision_end_token_id=len(tokenizer) + 3,
+    )  # fmt: skip
     pipeline = QwenImagePipeline(
         vae=vae, transformer=transformer, tokenizer=tokenizer, text_encoder=Qwen2_5_VLForConditionalGeneration(config),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
@@ -221,6 +224,8 @@ def save_z_image(folder: Path) -> Path:
         in_channels=4, dim=WIDTH, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=WIDTH, axes_dims=[4, 6, 6],
         axes_lens=[128, 32, 32],
     )  # fmt: skip
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):  # older diffusers leaves them as memory was
+        torch.nn.init.normal_(token, std=0.02)
     tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} a{% endfor %}"
     text_encoder = Qwen3Model(
