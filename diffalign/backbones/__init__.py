@@ -241,7 +241,7 @@ def _check_settings(name: str, load: Callable[..., Backbone], settings: dict[str
             raise ValueError(f"backbone {name!r}: {key} is {value!r}; give {kind} (default: {known[key]!r})")
 
 
-def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:
+def dtype_argument(dtype: torch.dtype | dict[str, torch.dtype]) -> dict[str, Any]:
     """The keyword by which diffusers takes a dtype: `torch_dtype` until 0.40, `dtype` since."""
     import diffusers
 

@@ -27,6 +27,7 @@ class Wan(VideoPipeline):
     PIPELINE = WanPipeline
     DENOISER = "transformer"
     ALIKE = ("in_channels", "out_channels", "text_dim", "num_layers", "patch_size")
+    FLOAT32 = ("vae",)
 
     def __init__(self, pipeline: WanPipeline, source: str, size: tuple[int, ...] = SIZE, fps: float = FPS):
         if pipeline.config.get("boundary_ratio") is not None or pipeline.transformer_2 is not None:
@@ -39,8 +40,6 @@ class Wan(VideoPipeline):
         super().__init__(pipeline, source)
         self.process = Flow(shift_of(pipeline.scheduler))
         self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
-        vae = pipeline.vae.config
-        self._mean, self._std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
         self.size, self.rate = tuple(size), fps
         spatial = pipeline.vae_scale_factor_spatial
         rows, columns = (lcm(PIXELS, spatial * each) for each in pipeline.transformer.config.patch_size[1:])
@@ -54,11 +53,9 @@ class Wan(VideoPipeline):
         )
         return {"prompt_embeds": embeds}
 
-    def scaled(self, latents: Tensor) -> Tensor:
-        return (latents - self._mean.to(latents)) / self._std.to(latents)
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        return latents * self._std.to(latents) + self._mean.to(latents)
+    def statistics(self) -> tuple[float | Tensor, float | Tensor]:
+        config = self.pipeline.vae.config
+        return torch.tensor(config.latents_mean), 1 / torch.tensor(config.latents_std)
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         return denoiser(noised, timestep, encoder_hidden_states=embeds["prompt_embeds"], return_dict=False)[0]

@@ -21,9 +21,11 @@ LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' name
 Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 
-def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype, revision: str | None, **options: Any) -> Pipeline:
+def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict[str, torch.dtype], revision: str | None,
+                  **options: Any) -> Pipeline:  # fmt: skip
     """A pipeline of a local diffusers folder, one .safetensors file or a hub id. Nothing is unpickled.
 
+    dtype   of all parts, or by part, with that of the others as "default"
     ValueError or FileNotFoundError where it cannot be read as `family`.
     """
     if source.endswith(".ckpt"):

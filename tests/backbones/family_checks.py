@@ -150,6 +150,17 @@ class FamilyChecks:
             assert torch.allclose(value, torch.cat([each[name] for each in alone]), atol=1e-5), name
         assert loaded.token_count("a red circle") <= loaded.token_limit < loaded.token_count("a red circle " * 200)
 
+    def test_the_limit_of_tokens_is_where_the_encoder_cuts(self, loaded: Any) -> None:
+        """The last word of a prompt of just so many tokens is read; that of one a dozen tokens longer is not."""
+        words = ["a "] * (2 * loaded.token_limit)
+        [fits] = [count for count in range(len(words)) if loaded.token_count("".join(words[:count]) + "red") == loaded.token_limit]
+
+        def tells_apart(count: int) -> bool:
+            found = [loaded.embed(["".join(words[:count]) + last])["prompt_embeds"] for last in ("red", "blue")]
+            return not torch.allclose(*found, atol=1e-6)
+
+        assert tells_apart(fits) and not tells_apart(fits + 12)  # whatever a template adds behind
+
     # The denoiser
 
     def test_predict_is_what_the_pipeline_s_steps_take(self, loaded: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

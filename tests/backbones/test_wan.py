@@ -127,6 +127,15 @@ def test_latents_are_scaled_as_the_pipeline_unscales_them(loaded: Wan, folder: P
     assert first.frames().shape == (9, 16, 16, 3) and first.frames().max() == 0 and first.fps == 8
 
 
+def test_the_autoencoder_stays_in_float32(folder: Path, loaded: Wan) -> None:
+    """As the release has it; so latents are the same to the bit whatever the denoiser's dtype is."""
+    half, media = load_backbone("wan", str(folder), dtype=torch.bfloat16), normal(1, 3, 9, 16, 16).clamp(-1, 1)
+    assert isinstance(half, Wan) and half.pipeline.text_encoder.dtype == torch.bfloat16
+    assert half.denoiser.get_submodule("blocks.0.attn1.to_q").weight.dtype == torch.bfloat16
+    assert torch.equal(half.encode(media, seeds=[3]), loaded.encode(media, seeds=[3]))
+    assert frames(half, PROMPTS[:1], [1]).shape == (1, 9, 16, 16, 3)
+
+
 def test_each_latent_has_its_place_in_time(loaded: Wan) -> None:
     assert loaded.time_edges(3) == [0, 1 / 9, 5 / 9, 1] and loaded.time_edges(1) == [0, 1]
     found = [loaded.whole(size) for size in ((9, 16, 16), (16, 20, 35), (4, 7, 16))]
