@@ -95,6 +95,13 @@ BACKBONES = {
     "tango": Family(
         "audio", "unet", "Tango, and the bundled miniature of the tones world: latent UNet over mel spectrograms, T5; ε or v prediction"
     ),
+    "audioldm2": Family(
+        "audio",
+        "unet",
+        "AudioLDM 2: latent UNet over mel spectrograms, CLAP and T5 continued by GPT-2; ε prediction; trained whole, for diffusers "
+        "loads no LoRA of it",
+        (),
+    ),
     "stable_audio": Family(
         "audio",
         "transformer",

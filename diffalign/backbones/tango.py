@@ -13,7 +13,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor, nn
 
 from diffalign.backbones import Loading
-from diffalign.backbones.mel import Mel
+from diffalign.backbones.mel import Mel, vocode
 from diffalign.backbones.pipeline import AudioPipeline, load_pipeline
 from diffalign.backbones.process import Diffusion
 from diffalign.backbones.schedulers import scheduler_named
@@ -62,7 +62,7 @@ class TangoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """(N, 1, samples) in [−1, 1] of (N, 1, frames, bins)."""
         if self.vocoder is None:
             return self.mel.waveform(log_mel)
-        return self.vocoder(log_mel.squeeze(1).to(self.vocoder.dtype)).view(len(log_mel), 1, -1).float().clamp(-1, 1)
+        return vocode(self.vocoder, log_mel)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ class FamilyChecks:
     own              arguments of the plain pipeline's call beside prompt, size, steps, generators
     guidance, unguided   the arguments by which it is guided, and not
     small            what a run of the config changes for the tiny pipeline
+    rounding         steps of 8 bits, or 16 of sounds, that samples may differ from the plain pipeline's, where we do not batch as it does
     """
 
     family: ClassVar[str]
@@ -58,6 +59,8 @@ class FamilyChecks:
     unguided: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
     small: ClassVar[tuple[str, ...]] = ()
     takes_lora: ClassVar[bool] = True
+    takes_checkpointing: ClassVar[bool] = True
+    rounding: ClassVar[int] = 0
     NOISING: ClassVar[Any] = DDPMScheduler  # with the noise levels of a family that is no flow
 
     @staticmethod
@@ -243,7 +246,7 @@ class FamilyChecks:
         assert np.abs(ours - self.plain_pixels(self.plain(folder), [1, 2])).max() > 4
         backbone.save_trained(tmp_path)
         denoiser = type(backbone.denoiser).from_pretrained(tmp_path / part)
-        assert np.array_equal(ours, self.plain_pixels(self.plain(folder, **{part: denoiser}), [1, 2]))
+        assert np.abs(ours - self.plain_pixels(self.plain(folder, **{part: denoiser}), [1, 2]).reshape(ours.shape)).max() <= self.rounding
         again = load_backbone(self.family, str(folder), denoiser=tmp_path)
         assert np.array_equal(ours, self.our_pixels(again, [1, 2]))
         assert again.encoder_identity() == backbone.encoder_identity()
@@ -283,7 +286,8 @@ class FamilyChecks:
             add_lora(half.denoiser, Lora(rank=2), 0, part.lora_targets)
         else:
             half.denoiser.requires_grad_(True)
-        half.denoiser.enable_gradient_checkpointing()
+        if self.takes_checkpointing:
+            half.denoiser.enable_gradient_checkpointing()
         half.denoiser.train()
         with torch.autocast("cpu", torch.bfloat16):
             found = half.predict(half.denoiser, x, timestep, {name: value.float() for name, value in half.embed(PROMPTS).items()})
