@@ -76,7 +76,8 @@ BACKBONES = {
     "wan": Family(
         "video",
         "transformer",
-        "Wan 2.1, and the bundled miniature of the motion world: transformer, T5, causal VAE; rectified flow",
+        "Wan 2.1 and 2.2, and the bundled miniature of the motion world: transformer, or one for each part of the timesteps, T5, causal "
+        "VAE; rectified flow",
     ),
     "ltx": Family(
         "video",
@@ -242,9 +243,13 @@ def _check_settings(name: str, load: Callable[..., Backbone], settings: dict[str
     for key, value in settings.items():
         if key not in known:
             raise ValueError(f"backbone {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
-        is_flag = isinstance(known[key], bool)
-        if isinstance(value, bool) != is_flag or not isinstance(value, int | float) or not isfinite(value):
-            kind = "true or false" if is_flag else "a number"
+        if isinstance(known[key], str):
+            fits, kind = isinstance(value, str), "a name"
+        elif isinstance(known[key], bool):
+            fits, kind = isinstance(value, bool), "true or false"
+        else:
+            fits, kind = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value), "a number"
+        if not fits:
             raise ValueError(f"backbone {name!r}: {key} is {value!r}; give {kind} (default: {known[key]!r})")
 
 

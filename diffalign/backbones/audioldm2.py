@@ -62,9 +62,7 @@ class Audioldm2(AudioPipeline):
         """diffusers (0.37 to 0.42) hands its attention the arguments one place off there: the mask of the text meets the latents."""
 
         def refuse(*arguments: Any) -> None:
-            raise ValueError(
-                f"{self.source}: diffusers computes this UNet wrongly with it; set train.gradient_checkpointing=false"
-            )
+            raise ValueError(f"{self.source}: diffusers computes this UNet wrongly with it; set train.gradient_checkpointing=false")
 
         self.pipeline.unet.enable_gradient_checkpointing = refuse
 

@@ -109,7 +109,7 @@ class LoadedPipeline:
 
     def save_trained(self, folder: Path) -> None:
         if has_lora(self.denoiser):
-            layers: dict[str, Any] = {f"{self.DENOISER}_lora_layers": lora_layers(self.denoiser)}
+            layers: dict[str, Any] = {f"{self.DENOISER.removesuffix('_2')}_lora_layers": lora_layers(self.denoiser)}
             self.PIPELINE.save_lora_weights(folder, **layers, safe_serialization=True)
         else:
             getattr(self.pipeline, self.DENOISER).save_pretrained(folder / self.DENOISER)
@@ -272,6 +272,8 @@ def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, *
 def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loading: Loading) -> Any:
     """A pipeline with the denoiser and the adapters of `loading`, on its device."""
     part, quantised = family.DENOISER, quantisation(loading.quantise, loading.dtype)
+    if getattr(pipeline, part) is None:
+        raise ValueError(f"{source} has no {part} to train; give another model, or remove what asks for it from model.settings")
     if loading.denoiser is not None:
         options = {} if quantised is None else {"quantization_config": quantised}
         own = getattr(pipeline, part)
