@@ -132,7 +132,7 @@ class LoadedPipeline:
 
 def by_channel(value: float | Tensor, like: Tensor) -> float | Tensor:
     """A number as it is; numbers (C,) to meet latents (N, C, *S), in their dtype and on their device."""
-    return value.to(like).view(-1, *[1] * (like.ndim - 2)) if isinstance(value, Tensor) else value
+    return value if isinstance(value, int | float) else value.to(like).view(-1, *[1] * (like.ndim - 2))
 
 
 class ImagePipeline(LoadedPipeline):

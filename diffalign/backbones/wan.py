@@ -46,10 +46,10 @@ class Wan(VideoPipeline):
             )
         super().__init__(pipeline, source)
         shift = shift_of(pipeline.scheduler)
-        self.process, self.boundary, self.other = Flow(shift), None, None
-        if ratio is not None:
+        self.process, self.boundary = Flow(shift), None
+        self.other: nn.Module | None = pipeline.transformer if self.DENOISER == "transformer_2" else pipeline.transformer_2
+        if self.other is not None:
             self.process, self.boundary = Flow(shift, part=self.part_of(ratio / (shift - (shift - 1) * ratio))), 1000 * ratio
-            self.other: nn.Module | None = pipeline.transformer if self.DENOISER == "transformer_2" else pipeline.transformer_2
             self.other.requires_grad_(False).eval()
         self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
         own_size, own_fps = (SIZE_TI2V, FPS_TI2V) if pipeline.config.get("expand_timesteps") else (SIZE, FPS)

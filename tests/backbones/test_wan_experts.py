@@ -19,7 +19,7 @@ from diffalign.training.lora import Lora, add_lora
 from pipelines.config import Model
 from pipelines.model import load_model
 
-PROMPTS = list(TEXTS[:2])
+PROMPTS: list[str] = list(TEXTS[:2])
 BOUNDARY = 0.875
 EXPERT_OF = {"high": "transformer", "low": "transformer_2"}
 
