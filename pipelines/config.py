@@ -40,7 +40,7 @@ class Model(Section):
     tiled_vae: bool = Field(
         default=False, exclude_if=lambda tiled: not tiled, description="encode and decode large media in tiles, in less memory"
     )
-    settings: dict[str, bool | int | float] = Field(
+    settings: dict[str, bool | int | float | str] = Field(
         default={}, exclude_if=lambda settings: not settings, description="of the backbone: the named arguments of its `load`"
     )
 

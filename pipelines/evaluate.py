@@ -182,8 +182,9 @@ def load_aligned(config: Config, checkpoints: Sequence[Path], base_identity: str
     if (first / "model_index.json").is_file():
         return load_model(config.model, source=str(first))
     own = family_of(config.model.backbone).denoiser
-    if (first / own).is_dir():
-        return load_model(config.model, adapter=None, denoiser=str(first / own))
+    for part in (own, f"{own}_2"):  # or the second of two
+        if (first / part).is_dir():
+            return load_model(config.model, adapter=None, denoiser=str(first / part))
     kinds = f"pytorch_lora_weights.safetensors, {own}/ or model_index.json"
     raise FileNotFoundError(f"{first} holds none of {kinds}; is training complete?")
 

@@ -6,16 +6,21 @@ Nothing of a scale or shift is 1 or 0, so that leaving one out shows.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import (
+    AudioLDM2Pipeline,
+    AudioLDM2ProjectionModel,
+    AudioLDM2UNet2DConditionModel,
     AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     AutoencoderOobleck,
+    DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -42,18 +47,28 @@ from diffusers import (
 from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
 from tiny_stable_diffusion import TEXTS
 from transformers import (
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     Gemma2Config,
     Gemma2Model,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Model,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
+    RobertaTokenizerFast,
+    SpeechT5HifiGan,
+    SpeechT5HifiGanConfig,
     T5Config,
     T5EncoderModel,
+    T5TokenizerFast,
 )
 
 from diffalign.backbones import quiet_loading
@@ -207,7 +222,10 @@ def save_qwen_image(folder: Path) -> Path:
     config = Qwen2_5_VLConfig(
         text_config=sizes | text,
         vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH},
-    )
+        # Beyond the words; transformers 4 has no numbers for them of its own.
+        image_token_id=len(tokenizer), video_token_id=len(tokenizer) + 1, vision_start_token_id=len(tokenizer) + 2,
+        vision_end_token_id=len(tokenizer) + 3,
+    )  # fmt: skip
     pipeline = QwenImagePipeline(
         vae=vae, transformer=transformer, tokenizer=tokenizer, text_encoder=Qwen2_5_VLForConditionalGeneration(config),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
@@ -221,6 +239,8 @@ def save_z_image(folder: Path) -> Path:
         in_channels=4, dim=WIDTH, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=WIDTH, axes_dims=[4, 6, 6],
         axes_lens=[128, 32, 32],
     )  # fmt: skip
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):  # older diffusers leaves them as memory was
+        torch.nn.init.normal_(token, std=0.02)
     tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} a{% endfor %}"
     text_encoder = Qwen3Model(
@@ -285,3 +305,61 @@ def save_stable_audio(folder: Path, **scheduler: Any) -> Path:
         scheduler=diffusers.CosineDPMSolverMultistepScheduler(**scheduler), **t5(),
     )  # fmt: skip
     return save(pipeline, folder)
+
+
+def save_audioldm2(folder: Path, *, has_head: bool = True) -> Path:
+    """Mono at 8 kHz, eight samples to a frame of eight bins, two by two to a latent. Without its head GPT-2 is as first released."""
+    torch.manual_seed(0)
+    words, letters = t5_words(), roberta_letters(folder / "letters")
+    unet = AudioLDM2UNet2DConditionModel(
+        sample_size=48, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=8, attention_head_dim=(2, 4),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=((None, 16, WIDTH), (None, 16, WIDTH)),
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        in_channels=1, out_channels=1, block_out_channels=(8, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=32,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.7,
+    )  # fmt: skip
+    text: dict[str, Any] = {"vocab_size": len(letters), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+                            "num_attention_heads": 2, "max_position_embeddings": 80}  # fmt: skip
+    audio: dict[str, Any] = {"spec_size": 8, "window_size": 4, "num_mel_bins": 8, "depths": [1, 1], "num_attention_heads": [1, 1],
+                             "hidden_size": 16, "patch_size": 1, "patch_stride": 1, "patch_embeds_hidden_size": 4}  # fmt: skip
+    language = GPT2Config(vocab_size=8, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0)
+    vocoder = SpeechT5HifiGan(SpeechT5HifiGanConfig(
+        model_in_dim=8, sampling_rate=8000, upsample_initial_channel=16, upsample_rates=[2, 4], upsample_kernel_sizes=[4, 8],
+        resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]],
+    ))  # fmt: skip
+    for weights in vocoder.parameters():  # its own beginning is next to silence
+        torch.nn.init.normal_(weights, std=0.15)
+    pipeline = AudioLDM2Pipeline(
+        vae=vae, unet=unet, text_encoder=ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=12)), tokenizer=letters,
+        text_encoder_2=T5EncoderModel(T5Config(**encoder_config(WIDTH, 1, 2, len(words)))), tokenizer_2=words,
+        projection_model=AudioLDM2ProjectionModel(12, WIDTH, 16),
+        language_model=GPT2LMHeadModel(language) if has_head else GPT2Model(language),
+        feature_extractor=ClapFeatureExtractor(feature_size=8),
+        scheduler=DDIMScheduler(beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
+                                set_alpha_to_one=False),
+        vocoder=vocoder,
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def t5_words() -> T5TokenizerFast:
+    """Of T5's own class: one token for each word of the texts."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = sorted({word for text in TEXTS for word in text.replace(",", " ").split()})
+    pieces = [(name, 0.0) for name in ("<pad>", "</s>", "<unk>", *(f"\u2581{word}" for word in words))]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", pair=None, special_tokens=[("</s>", 1)])
+    return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0, model_max_length=T5_TOKENS)
+
+
+def roberta_letters(folder: Path) -> RobertaTokenizerFast:
+    """Of RoBERTa's own class: one token for each letter."""
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "\u0120", *(chr(ord("a") + place) for place in range(26))]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    return RobertaTokenizerFast.from_pretrained(folder, model_max_length=64)

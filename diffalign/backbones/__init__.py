@@ -76,7 +76,8 @@ BACKBONES = {
     "wan": Family(
         "video",
         "transformer",
-        "Wan 2.1, and the bundled miniature of the motion world: transformer, T5, causal VAE; rectified flow",
+        "Wan 2.1 and 2.2, and the bundled miniature of the motion world: transformer, or one for each part of the timesteps, T5, causal "
+        "VAE; rectified flow",
     ),
     "ltx": Family(
         "video",
@@ -94,6 +95,13 @@ BACKBONES = {
     ),
     "tango": Family(
         "audio", "unet", "Tango, and the bundled miniature of the tones world: latent UNet over mel spectrograms, T5; ε or v prediction"
+    ),
+    "audioldm2": Family(
+        "audio",
+        "unet",
+        "AudioLDM 2: latent UNet over mel spectrograms, CLAP and T5 continued by GPT-2; ε prediction; trained whole, for diffusers "
+        "loads no LoRA of it",
+        (),
     ),
     "stable_audio": Family(
         "audio",
@@ -235,13 +243,17 @@ def _check_settings(name: str, load: Callable[..., Backbone], settings: dict[str
     for key, value in settings.items():
         if key not in known:
             raise ValueError(f"backbone {name!r} has no setting {key!r}{did_you_mean(key, known)}; it takes: {', '.join(known) or 'none'}")
-        is_flag = isinstance(known[key], bool)
-        if isinstance(value, bool) != is_flag or not isinstance(value, int | float) or not isfinite(value):
-            kind = "true or false" if is_flag else "a number"
+        if isinstance(known[key], str):
+            fits, kind = isinstance(value, str), "a name"
+        elif isinstance(known[key], bool):
+            fits, kind = isinstance(value, bool), "true or false"
+        else:
+            fits, kind = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value), "a number"
+        if not fits:
             raise ValueError(f"backbone {name!r}: {key} is {value!r}; give {kind} (default: {known[key]!r})")
 
 
-def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:
+def dtype_argument(dtype: torch.dtype | dict[str, torch.dtype]) -> dict[str, Any]:
     """The keyword by which diffusers takes a dtype: `torch_dtype` until 0.40, `dtype` since."""
     import diffusers
 

@@ -63,13 +63,7 @@ class Flux(ImagePipeline):
         return unpacked(predicted, noised)
 
     def guided(self, guidance: float, negative_prompts: list[str]) -> dict[str, Any]:
-        """ValueError for a negative prompt: guidance is conditioning here, and nothing is subtracted."""
-        if any(negative_prompts):
-            raise ValueError(
-                f"{self.source} has its guidance as conditioning, so nothing is subtracted; negative prompt {negative_prompts[0]!r} "
-                f"would do nothing: leave it empty"
-            )
-        return {"guidance_scale": guidance, "max_sequence_length": self.token_limit}
+        return self.conditioned(guidance, negative_prompts)
 
 
 def places(rows: int, columns: int) -> Tensor:

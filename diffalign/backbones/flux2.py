@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from diffalign.backbones import Loading
+from diffalign.backbones.chat import chat_token_count
 from diffalign.backbones.patches import PATCH
 from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Flow, shift_of
@@ -39,11 +40,7 @@ class Flux2(ImagePipeline):
         return self.pipeline.vae_scale_factor * PATCH
 
     def token_count(self, prompt: str) -> int:
-        """With the chat's template around it."""
-        told = self.pipeline.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        return len(self.pipeline.tokenizer(told).input_ids)
+        return chat_token_count(self.pipeline.tokenizer, prompt, thinks=False)
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:
@@ -51,19 +48,16 @@ class Flux2(ImagePipeline):
         embeds, _ = self.pipeline.encode_prompt(prompts, self.device, max_sequence_length=self.token_limit)
         return {"prompt_embeds": embeds}
 
+    def statistics(self) -> tuple[float | Tensor, float | Tensor]:
+        """Of each channel of the squares."""
+        vae = self.pipeline.vae
+        return vae.bn.running_mean, (vae.bn.running_var + vae.config.batch_norm_eps).rsqrt()
+
     def scaled(self, latents: Tensor) -> Tensor:
-        mean, std = self._statistics(latents)
-        return (pixel_unshuffle(latents, PATCH) - mean) / std
+        return super().scaled(pixel_unshuffle(latents, PATCH))
 
     def unscaled(self, latents: Tensor) -> Tensor:
-        mean, std = self._statistics(latents)
-        return pixel_shuffle(latents * std + mean, PATCH)
-
-    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each channel of the squares."""
-        vae = self.pipeline.vae
-        std = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
-        return vae.bn.running_mean.view(1, -1, 1, 1).to(like), std.view(1, -1, 1, 1).to(like)
+        return pixel_shuffle(super().unscaled(latents), PATCH)
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         prompt, (rows, columns) = embeds["prompt_embeds"], noised.shape[-2:]

@@ -63,15 +63,9 @@ class HunyuanVideo(VideoPipeline):
         )[0]  # fmt: skip
 
     def guided(self, guidance: float, negative_prompts: list[str]) -> dict[str, Any]:
-        """ValueError for a negative prompt where guidance is conditioning and nothing is subtracted."""
-        if not self.is_told:
-            return {"true_cfg_scale": guidance, "negative_prompt": negative_prompts, "max_sequence_length": self.token_limit}
-        if any(negative_prompts):
-            raise ValueError(
-                f"{self.source} has its guidance as conditioning, so nothing is subtracted; negative prompt {negative_prompts[0]!r} "
-                f"would do nothing: leave it empty"
-            )
-        return {"guidance_scale": guidance, "max_sequence_length": self.token_limit}
+        if self.is_told:
+            return self.conditioned(guidance, negative_prompts)
+        return {"true_cfg_scale": guidance, "negative_prompt": negative_prompts, "max_sequence_length": self.token_limit}
 
 
 def load(source: str, loading: Loading, *, guidance: float = 1.0) -> HunyuanVideo:

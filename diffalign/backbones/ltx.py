@@ -59,19 +59,9 @@ class Ltx(VideoPipeline):
         )
         return {"prompt_embeds": embeds, "prompt_mask": mask.long()}
 
-    def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each channel's latents, the deviation over the scaling factor."""
+    def statistics(self) -> tuple[float | Tensor, float | Tensor]:
         vae = self.pipeline.vae
-        mean, std = (values.to(like).view(1, -1, 1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
-        return mean, std / vae.config.scaling_factor
-
-    def scaled(self, latents: Tensor) -> Tensor:
-        mean, std = self._moments(latents)
-        return (latents - mean) / std
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        mean, std = self._moments(latents)
-        return latents * std + mean
+        return vae.latents_mean, vae.config.scaling_factor / vae.latents_std
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

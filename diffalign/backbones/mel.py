@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of waveforms, and back without a trained vocoder."""
+"""Log-mel spectrograms of waveforms, and back with a trained vocoder or without."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 LEAST = 1e-5  # of a magnitude, before the logarithm: −11.5
+
+
+def vocode(vocoder: Any, log_mel: Tensor) -> Tensor:
+    """(N, 1, samples) in [−1, 1] of (N, 1, frames, bins), by a trained vocoder such as SpeechT5HifiGan."""
+    return vocoder(log_mel.squeeze(1).to(vocoder.dtype)).view(len(log_mel), 1, -1).float().clamp(-1, 1)
 
 
 @dataclass(frozen=True)

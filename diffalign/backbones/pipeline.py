@@ -27,6 +27,7 @@ from diffalign.backbones.weights import (
     read_pipeline,
     to_uint8,
 )
+from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image
 from diffalign.data.modalities.video import Video
 
@@ -38,16 +39,19 @@ class LoadedPipeline:
     DENOISER   its part of the pipeline, and the folder that full fine-tuning writes
     ALIKE      settings of a denoiser that another one in its place must share
     ENCODERS   the parts that make latents and embeds; one that a pipeline goes without is None there
+    FLOAT32    the parts that stay in float32 whatever dtype is asked for, as the release has them
     """
 
     PIPELINE: ClassVar[Any]
     DENOISER: ClassVar[str]
     ALIKE: ClassVar[tuple[str, ...]]
     ENCODERS: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
+    FLOAT32: ClassVar[tuple[str, ...]] = ()
 
     pipeline: Any
     source: str
     process: Process
+    token_limit: int
 
     def __init__(self, pipeline: Any, source: str):
         pipeline.set_progress_bar_config(disable=True)
@@ -67,18 +71,20 @@ class LoadedPipeline:
     def token_count(self, prompt: str) -> int:
         return len(self.pipeline.tokenizer(prompt).input_ids)
 
+    def statistics(self) -> tuple[float | Tensor, float | Tensor]:
+        """Mean and factor of the autoencoder's latents, each a number or a tensor (C,): the denoiser takes (latents − mean)·factor."""
+        config = self.pipeline.vae.config
+        return config.get("shift_factor") or 0.0, config.scaling_factor
+
     def scaled(self, latents: Tensor) -> Tensor:
         """Latents as the denoiser takes them, of the autoencoder's own."""
-        config = self.pipeline.vae.config
-        shift = config.get("shift_factor")
-        return (latents if shift is None else latents - shift) * config.scaling_factor
+        mean, factor = (by_channel(each, latents) for each in self.statistics())
+        return (latents - mean) * factor
 
     def unscaled(self, latents: Tensor) -> Tensor:
         """The inverse of `scaled`."""
-        config = self.pipeline.vae.config
-        shift = config.get("shift_factor")
-        own = latents / config.scaling_factor
-        return own if shift is None else own + shift
+        mean, factor = (by_channel(each, latents) for each in self.statistics())
+        return latents / factor + mean
 
     @torch.no_grad()
     def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
@@ -103,16 +109,30 @@ class LoadedPipeline:
 
     def save_trained(self, folder: Path) -> None:
         if has_lora(self.denoiser):
-            layers: dict[str, Any] = {f"{self.DENOISER}_lora_layers": lora_layers(self.denoiser)}
+            layers: dict[str, Any] = {f"{self.DENOISER.removesuffix('_2')}_lora_layers": lora_layers(self.denoiser)}
             self.PIPELINE.save_lora_weights(folder, **layers, safe_serialization=True)
         else:
             getattr(self.pipeline, self.DENOISER).save_pretrained(folder / self.DENOISER)
+
+    def conditioned(self, guidance: float, negative_prompts: list[str]) -> dict[str, Any]:
+        """`guided` of a model that has its guidance as conditioning; ValueError for a negative prompt, for nothing is subtracted."""
+        if any(negative_prompts):
+            raise ValueError(
+                f"{self.source} has its guidance as conditioning, so nothing is subtracted; negative prompt {negative_prompts[0]!r} "
+                f"would do nothing: leave it empty"
+            )
+        return {"guidance_scale": guidance, "max_sequence_length": self.token_limit}
 
     def identity(self) -> str:
         return denoiser_identity(self.denoiser)
 
     def encoder_identity(self) -> str:
         return encoder_identity(self._encoders(), self.pipeline.vae.dtype)
+
+
+def by_channel(value: float | Tensor, like: Tensor) -> float | Tensor:
+    """A number as it is; numbers (C,) to meet latents (N, C, *S), in their dtype and on their device."""
+    return value if isinstance(value, int | float) else value.to(like).view(-1, *[1] * (like.ndim - 2))
 
 
 class ImagePipeline(LoadedPipeline):
@@ -174,7 +194,6 @@ class VideoPipeline(LoadedPipeline):
     size: tuple[int, ...]
     rate: float
     step: tuple[int, int, int]
-    token_limit: int
     time_patch: int = 1
 
     def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
@@ -211,6 +230,32 @@ class VideoPipeline(LoadedPipeline):
         return [Video.from_frames(np.rint(video * 255).astype(np.uint8), self.rate) for video in made.frames]
 
 
+class AudioPipeline(LoadedPipeline):
+    """The part that is the same for every pipeline of sounds, whose latents stand side by side in time.
+
+    rate     samples per second
+    column   samples that lengths are multiples of
+    """
+
+    modality = "audio"
+
+    rate: float
+    column: int
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(samples // self.column * self.column for samples in size)
+
+    def time_edges(self, length: int) -> list[float]:
+        return [place / length for place in range(length + 1)]
+
+    def media(self, decoded: Tensor) -> list[Audio]:
+        return [Audio.from_waveform(waveform, round(self.rate)) for waveform in decoded.float().cpu().numpy()]
+
+
 def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, **options: Any) -> Any:
     """The family's pipeline on its device, with what `loading` puts into the denoiser's place or adds to it; see `load_backbone`.
 
@@ -220,12 +265,15 @@ def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, *
     quantised = quantisation(loading.quantise, loading.dtype)
     if quantised is not None:
         options["quantization_config"] = PipelineQuantizationConfig(quant_mapping={family.DENOISER: quantised})
-    return with_loaded(family, read_pipeline(family.PIPELINE, source, loading.dtype, loading.revision, **options), source, loading)
+    dtype = {"default": loading.dtype, **dict.fromkeys(family.FLOAT32, torch.float32)} if family.FLOAT32 else loading.dtype
+    return with_loaded(family, read_pipeline(family.PIPELINE, source, dtype, loading.revision, **options), source, loading)
 
 
 def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loading: Loading) -> Any:
     """A pipeline with the denoiser and the adapters of `loading`, on its device."""
     part, quantised = family.DENOISER, quantisation(loading.quantise, loading.dtype)
+    if getattr(pipeline, part) is None:
+        raise ValueError(f"{source} has no {part} to train; give another model, or remove what asks for it from model.settings")
     if loading.denoiser is not None:
         options = {} if quantised is None else {"quantization_config": quantised}
         own = getattr(pipeline, part)

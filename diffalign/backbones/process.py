@@ -100,17 +100,19 @@ class Flow:
 
     shift    s of σ = s·u/(1 + (s − 1)·u): Esser et al. 2024, arXiv:2403.03206, eq. 23
     density  of u
+    part     of the uniform numbers that u is made of, those that are drawn: its least and its most
     """
 
     timestep_count = 1000
     clean_timestep = 0.0
 
-    def __init__(self, shift: float, density: Density = uniform):
-        self.shift, self.density = shift, density
+    def __init__(self, shift: float, density: Density = uniform, part: tuple[float, float] = (0.0, 1.0)):
+        self.shift, self.density, self.part = shift, density, part
 
     def timestep(self, uniform: Tensor) -> Tensor:
         """Never quite 0, where there is nothing to predict."""
-        before = self.density(uniform.double()).clamp(1e-3, 1)
+        least, most = self.part
+        before = self.density(least + (most - least) * uniform.double()).clamp(1e-3, 1)
         return (self.timestep_count * self.shift * before / (1 + (self.shift - 1) * before)).float()
 
     def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:

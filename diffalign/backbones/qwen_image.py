@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from diffalign.backbones import Loading
+from diffalign.backbones.density import logit_normal
 from diffalign.backbones.patches import PATCH, packed, unpacked
 from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Flow, shift_of
@@ -32,10 +33,8 @@ class QwenImage(ImagePipeline):
         if pipeline.transformer.config.guidance_embeds:
             raise ValueError(f"{source} has its guidance as conditioning, which is not supported; give Qwen-Image")
         super().__init__(pipeline, source)
-        self.process = Flow(shift_of(pipeline.scheduler))
+        self.process = Flow(shift_of(pipeline.scheduler), logit_normal)
         self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
-        vae = pipeline.vae.config
-        self._mean, self._std = (torch.tensor(values).view(1, -1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
 
     @property
     def step(self) -> int:
@@ -54,11 +53,9 @@ class QwenImage(ImagePipeline):
         missing = self.token_limit - embeds.shape[1]
         return {"prompt_embeds": pad(embeds, (0, 0, 0, missing)), "prompt_mask": pad(mask, (0, missing))}
 
-    def scaled(self, latents: Tensor) -> Tensor:
-        return (latents - self._mean.to(latents)) / self._std.to(latents)
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        return latents * self._std.to(latents) + self._mean.to(latents)
+    def statistics(self) -> tuple[float | Tensor, float | Tensor]:
+        config = self.pipeline.vae.config
+        return torch.tensor(config.latents_mean), 1 / torch.tensor(config.latents_std)
 
     @torch.no_grad()
     def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:

@@ -46,6 +46,10 @@ class Sana(ImagePipeline):
         side = self.pipeline.transformer.config.sample_size * self.pipeline.vae_scale_factor
         return side, side
 
+    def token_count(self, prompt: str) -> int:
+        """With the last token of the instruction, which stands in the place of the prompt's beginning."""
+        return super().token_count(prompt) + 1
+
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:
         """{"prompt_embeds": (N, L, D), "prompt_mask": (N, L)}.

@@ -52,20 +52,12 @@ class Sdxl(ImagePipeline):
         """As the model was trained where a prompt was dropped."""
         return bool(self.pipeline.config.force_zeros_for_empty_prompt)
 
-    def scaled(self, latents: Tensor) -> Tensor:
-        mean, std = self._statistics(latents)
-        return (latents - mean) * self.pipeline.vae.config.scaling_factor / std
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        mean, std = self._statistics(latents)
-        return latents * std / self.pipeline.vae.config.scaling_factor + mean
-
-    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each channel; 0 and 1 for the many autoencoders that have none."""
+    def statistics(self) -> tuple[float | Tensor, float | Tensor]:
+        """By channel, where the autoencoder says so, which few do."""
         config = self.pipeline.vae.config
-        mean, std = ([0.0], [1.0]) if config.get("latents_mean") is None else (config.latents_mean, config.latents_std)
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(like) for values in (mean, std))
-        return mean, std
+        if config.get("latents_mean") is None:
+            return 0.0, config.scaling_factor
+        return torch.tensor(config.latents_mean), config.scaling_factor / torch.tensor(config.latents_std)
 
     def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
         with in_range(self.pipeline.vae):

@@ -17,20 +17,19 @@ from diffusers.utils import is_torchsde_available
 from torch import Tensor, nn
 
 from diffalign.backbones import Loading
-from diffalign.backbones.pipeline import LoadedPipeline, load_pipeline
+from diffalign.backbones.pipeline import AudioPipeline, load_pipeline
 from diffalign.backbones.process import Angle
 from diffalign.backbones.seeded import generators
 from diffalign.backbones.weights import refuse_adapters
 from diffalign.data.modalities.audio import Audio
 
 
-class StableAudio(LoadedPipeline):
+class StableAudio(AudioPipeline):
     """A loaded pipeline: see `Backbone` for the contract. A sound is denoised at its own length, of which its latents tell the seconds.
 
     The release was trained on whole windows alone (1024 latents, 47.6 s), with silence after a shorter sound; so is `size`.
     """
 
-    modality = "audio"
     PIPELINE = StableAudioPipeline
     DENOISER = "transformer"
     ALIKE = ("in_channels", "out_channels", "num_layers", "cross_attention_dim", "sample_size")
@@ -46,18 +45,15 @@ class StableAudio(LoadedPipeline):
         self.process = Angle()
         self.token_limit: int = pipeline.tokenizer.model_max_length
         self.rate = float(pipeline.vae.config.sampling_rate)
-        self._column: int = pipeline.vae.hop_length  # samples
+        self.column = pipeline.vae.hop_length
 
     @property
     def size(self) -> tuple[int, ...]:
-        return (self.pipeline.transformer.config.sample_size * self._column,)
+        return (self.pipeline.transformer.config.sample_size * self.column,)
 
     def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """At most the window of the model."""
-        return tuple(min(samples, *self.size) // self._column * self._column for samples in size)
-
-    def time_edges(self, length: int) -> list[float]:
-        return [place / length for place in range(length + 1)]
+        return super().whole(tuple(min(samples, *self.size) for samples in size))
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:
@@ -65,19 +61,13 @@ class StableAudio(LoadedPipeline):
         embeds = self.pipeline.encode_prompt(prompts, self.device, do_classifier_free_guidance=False)
         return {"prompt_embeds": embeds * torch.tensor([bool(prompt) for prompt in prompts]).to(embeds)[:, None, None]}
 
-    def scaled(self, latents: Tensor) -> Tensor:
-        """As they are."""
-        return latents
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        return latents
+    def statistics(self) -> tuple[float | Tensor, float | Tensor]:
+        """Latents are taken as they are."""
+        return 0.0, 1.0
 
     def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
         """Mono is the same in both channels."""
         return super().encode(media.expand(-1, self.pipeline.vae.config.audio_channels, -1), seeds=seeds)
-
-    def media(self, decoded: Tensor) -> list[Audio]:
-        return [Audio.from_waveform(waveform, round(self.rate)) for waveform in decoded.float().cpu().numpy()]
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         text, positions = embeds["prompt_embeds"], noised.shape[-1]
@@ -93,7 +83,7 @@ class StableAudio(LoadedPipeline):
     @torch.no_grad()
     def _seconds(self, count: int, positions: int) -> tuple[Tensor, Tensor]:
         """The states of where a sound of that many latents begins, at 0, and of where it ends, each (N, 1, D)."""
-        return self.pipeline.encode_duration(0.0, positions * self._column / self.rate, self.device, False, count)
+        return self.pipeline.encode_duration(0.0, positions * self.column / self.rate, self.device, False, count)
 
     @torch.no_grad()
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
@@ -102,7 +92,7 @@ class StableAudio(LoadedPipeline):
         if scheduler is not None:
             raise ValueError(f"scheduler {scheduler!r} takes no continuous time; {self.source} samples with its own: leave it out")
         draws, (samples,) = generators(prompts, seeds), size or self.size
-        shape, dtype = (self.pipeline.transformer.config.in_channels, samples // self._column), self.pipeline.transformer.dtype
+        shape, dtype = (self.pipeline.transformer.config.in_channels, samples // self.column), self.pipeline.transformer.dtype
         noise = torch.stack([torch.randn(shape, generator=draw, dtype=dtype) for draw in draws])
         guided: dict[str, Any] = {"negative_prompt": [negative_prompt] * len(prompts)} if negative_prompt and guidance > 1 else {}
         latents = self.pipeline(

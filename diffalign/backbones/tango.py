@@ -13,8 +13,8 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor, nn
 
 from diffalign.backbones import Loading
-from diffalign.backbones.mel import Mel
-from diffalign.backbones.pipeline import LoadedPipeline, load_pipeline
+from diffalign.backbones.mel import Mel, vocode
+from diffalign.backbones.pipeline import AudioPipeline, load_pipeline
 from diffalign.backbones.process import Diffusion
 from diffalign.backbones.schedulers import scheduler_named
 from diffalign.backbones.seeded import generators, latents_of
@@ -62,7 +62,7 @@ class TangoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """(N, 1, samples) in [−1, 1] of (N, 1, frames, bins)."""
         if self.vocoder is None:
             return self.mel.waveform(log_mel)
-        return self.vocoder(log_mel.squeeze(1).to(self.vocoder.dtype)).view(len(log_mel), 1, -1).float().clamp(-1, 1)
+        return vocode(self.vocoder, log_mel)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -103,10 +103,9 @@ def token_limit_of(tokenizer: Any) -> int:
     return min(TOKEN_LIMIT, tokenizer.model_max_length)
 
 
-class Tango(LoadedPipeline):
+class Tango(AudioPipeline):
     """A loaded pipeline: see `Backbone` for the contract. Media are mono, one channel of samples."""
 
-    modality = "audio"
     PIPELINE = TangoPipeline
     DENOISER = "unet"
     ALIKE = ("in_channels", "out_channels", "cross_attention_dim")
@@ -116,17 +115,11 @@ class Tango(LoadedPipeline):
         self.process = Diffusion(pipeline.scheduler, source)
         self.token_limit = token_limit_of(pipeline.tokenizer)
         self.rate = float(pipeline.mel.sample_rate_hz)
-        self._column = pipeline.mel.hop * pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)  # samples
+        self.column = pipeline.mel.hop * pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)  # samples
 
     @property
     def size(self) -> tuple[int, ...]:
         return self.whole((round(self.pipeline.config.seconds * self.rate),))
-
-    def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(samples // self._column * self._column for samples in size)
-
-    def time_edges(self, length: int) -> list[float]:
-        return [place / length for place in range(length + 1)]
 
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:
         """{"prompt_embeds": (N, L, D), "prompt_mask": (N, L)}, see `TangoPipeline.encode_prompt`."""
@@ -141,9 +134,6 @@ class Tango(LoadedPipeline):
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.pipeline.decode(latents)
-
-    def media(self, decoded: Tensor) -> list[Audio]:
-        return [Audio.from_waveform(waveform, round(self.rate)) for waveform in decoded.float().cpu().numpy()]
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         return denoiser(

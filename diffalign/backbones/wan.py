@@ -1,4 +1,7 @@
-"""Wan 2.1, and the bundled miniature of the motion world: a video transformer with rectified flow, T5 text conditioning, a causal VAE."""
+"""Wan 2.1 and 2.2, and the bundled miniature of the motion world: a video transformer with rectified flow, T5 and a causal autoencoder.
+
+Wan team 2025, arXiv:2503.20314. Version 2.2 has an expert for the timesteps from a boundary on, and one for those below.
+"""
 
 from __future__ import annotations
 
@@ -17,31 +20,40 @@ from diffalign.model_source import source_path
 
 # What Wan was trained at. A local pipeline of another size says so in a file beside its model_index.json, as the miniature does.
 SIZE, FPS, MEDIA_FILE = (81, 480, 832), 16.0, "media.json"
+SIZE_TI2V, FPS_TI2V = (121, 704, 1280), 24.0  # of the small version 2.2, which samples with a timestep for each patch
 TOKEN_LIMIT = 512
+EXPERTS = ("high", "low")
 PIXELS = 16  # what the pipeline wants its sides to be multiples of, whatever the autoencoder and the patches are
 
 
 class Wan(VideoPipeline):
-    """A loaded pipeline: see `Backbone` for the contract."""
+    """A loaded pipeline: see `Backbone` for the contract. Of two experts this trains the one for high noise.
+
+    The other stays as it is: it samples, and predicts where a path comes out of the trained one's timesteps.
+    """
 
     PIPELINE = WanPipeline
     DENOISER = "transformer"
     ALIKE = ("in_channels", "out_channels", "text_dim", "num_layers", "patch_size")
+    FLOAT32 = ("vae",)
 
-    def __init__(self, pipeline: WanPipeline, source: str, size: tuple[int, ...] = SIZE, fps: float = FPS):
-        if pipeline.config.get("boundary_ratio") is not None or pipeline.transformer_2 is not None:
+    def __init__(self, pipeline: WanPipeline, source: str, size: tuple[int, ...] | None = None, fps: float | None = None):
+        ratio = pipeline.config.get("boundary_ratio")
+        if (ratio is None) != (pipeline.transformer_2 is None):
             raise ValueError(
-                f"{source} has two denoisers, one for each half of the timesteps, and one is trained; give a model of Wan 2.1, or of "
-                f"Wan 2.2 with a single transformer"
+                f"{source} has boundary_ratio {ratio!r} and {'no' if pipeline.transformer_2 is None else 'a'} transformer_2; two experts "
+                f"need both, a single one neither: mend its model_index.json"
             )
-        if pipeline.config.get("expand_timesteps"):
-            raise ValueError(f"{source} gives each patch a timestep of its own (Wan 2.2 TI2V), which is not supported; give Wan 2.1")
         super().__init__(pipeline, source)
-        self.process = Flow(shift_of(pipeline.scheduler))
+        shift = shift_of(pipeline.scheduler)
+        self.process, self.boundary = Flow(shift), None
+        self.other: nn.Module | None = pipeline.transformer if self.DENOISER == "transformer_2" else pipeline.transformer_2
+        if self.other is not None:
+            self.process, self.boundary = Flow(shift, part=self.part_of(ratio / (shift - (shift - 1) * ratio))), 1000 * ratio
+            self.other.requires_grad_(False).eval()
         self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
-        vae = pipeline.vae.config
-        self._mean, self._std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
-        self.size, self.rate = tuple(size), fps
+        own_size, own_fps = (SIZE_TI2V, FPS_TI2V) if pipeline.config.get("expand_timesteps") else (SIZE, FPS)
+        self.size, self.rate = tuple(size or own_size), fps or own_fps
         spatial = pipeline.vae_scale_factor_spatial
         rows, columns = (lcm(PIXELS, spatial * each) for each in pipeline.transformer.config.patch_size[1:])
         self.step = (pipeline.vae_scale_factor_temporal, rows, columns)
@@ -54,14 +66,31 @@ class Wan(VideoPipeline):
         )
         return {"prompt_embeds": embeds}
 
-    def scaled(self, latents: Tensor) -> Tensor:
-        return (latents - self._mean.to(latents)) / self._std.to(latents)
+    def statistics(self) -> tuple[float | Tensor, float | Tensor]:
+        config = self.pipeline.vae.config
+        return torch.tensor(config.latents_mean), 1 / torch.tensor(config.latents_std)
 
-    def unscaled(self, latents: Tensor) -> Tensor:
-        return latents * self._std.to(latents) + self._mean.to(latents)
+    @staticmethod
+    def part_of(boundary: float) -> tuple[float, float]:
+        """Of the uniform numbers that timesteps are made of, those of the trained expert; boundary: the one where the other begins."""
+        return boundary, 1.0
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
-        return denoiser(noised, timestep, encoder_hidden_states=embeds["prompt_embeds"], return_dict=False)[0]
+        """Of the expert for each sample's timestep: `denoiser` stands for the trained one.
+
+        A clip of text alone has one timestep for all patches, so it is told one, where the pipeline of TI2V tells it again for each.
+        """
+        prompts = embeds["prompt_embeds"]
+        if self.boundary is None or self.other is None:
+            return _predicted(denoiser, noised, timestep, prompts)
+        is_own = (timestep >= self.boundary) == (self.DENOISER == "transformer")
+        if bool(is_own.all()):
+            return _predicted(denoiser, noised, timestep, prompts)
+        found = torch.zeros_like(noised)
+        for expert, rows in ((denoiser, is_own), (self.other, ~is_own)):
+            if bool(rows.any()):
+                found[rows] = _predicted(expert, noised[rows], timestep[rows], prompts[rows]).to(found)
+        return found
 
     def save(self, folder: Path) -> None:
         super().save(folder)
@@ -69,10 +98,30 @@ class Wan(VideoPipeline):
             (Path(folder) / MEDIA_FILE).write_text(json.dumps({"size": self.size, "fps": self.rate}) + "\n", encoding="utf-8")
 
 
-def load(source: str, loading: Loading) -> Wan:
-    """See `load_backbone`."""
-    pipeline = load_pipeline(Wan, source, loading)
+class LowNoiseWan(Wan):
+    """A Wan of two experts, of which the one for low noise is trained."""
+
+    DENOISER = "transformer_2"
+
+    @staticmethod
+    def part_of(boundary: float) -> tuple[float, float]:
+        return 0.0, boundary * (1 - 1e-6)  # the boundary itself is the other's
+
+
+def _predicted(denoiser: nn.Module, noised: Tensor, timestep: Tensor, prompts: Tensor) -> Tensor:
+    return denoiser(noised, timestep, encoder_hidden_states=prompts, return_dict=False)[0]
+
+
+def load(source: str, loading: Loading, *, expert: str = "high") -> Wan:
+    """See `load_backbone`.
+
+    expert  of Wan 2.2: which of the two is trained, `high` noise or `low`; ValueError for another
+    """
+    if expert not in EXPERTS:
+        raise ValueError(f"expert is {expert!r}; choose one of: {', '.join(EXPERTS)}")
+    family = LowNoiseWan if expert == "low" else Wan
+    pipeline = load_pipeline(family, source, loading)
     path = source_path(source)
     media = path / MEDIA_FILE if path is not None and path.is_dir() else None
     own = json.loads(media.read_text(encoding="utf-8")) if media is not None and media.is_file() else {}
-    return Wan(pipeline, source, **own)
+    return family(pipeline, source, **own)

@@ -18,12 +18,15 @@ from diffalign.backbones import dtype_argument
 from diffalign.model_source import source_path
 
 LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' name
+SECOND = {"transformer_2": {"load_into_transformer_2": True}}  # a part that diffusers loads a LoRA into when asked alone: Wan 2.2's
 Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 
-def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype, revision: str | None, **options: Any) -> Pipeline:
+def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict[str, torch.dtype], revision: str | None,
+                  **options: Any) -> Pipeline:  # fmt: skip
     """A pipeline of a local diffusers folder, one .safetensors file or a hub id. Nothing is unpickled.
 
+    dtype   of all parts, or by part, with that of the others as "default"
     ValueError or FileNotFoundError where it cannot be read as `family`.
     """
     if source.endswith(".ckpt"):
@@ -68,7 +71,7 @@ def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: 
 def fuse_adapter(pipeline: Any, part: str, adapter: str, source: str) -> None:
     """Adds a LoRA to the weights of the denoiser, `part` of the pipeline, for good. ValueError where it does not fit."""
     _load_adapter(pipeline, part, adapter, source)
-    pipeline.fuse_lora()
+    pipeline.fuse_lora(**({"components": [part]} if part in SECOND else {}))
     pipeline.unload_lora_weights()
 
 
@@ -89,7 +92,7 @@ def _load_adapter(pipeline: Any, part: str, adapter: str, source: str, **options
     # Without a network only new releases of diffusers look which file a folder has.
     named = {"weight_name": LORA_FILE} if (Path(place) / LORA_FILE).is_file() else {}
     try:
-        pipeline.load_lora_weights(place, **named, **options)
+        pipeline.load_lora_weights(place, **named, **SECOND.get(part, {}), **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"adapter {adapter!r} cannot be loaded onto {source!r}: {' '.join(str(error).split())[:300]}; {fix}") from error
     if not getattr(getattr(pipeline, part), "peft_config", None):  # diffusers only logs where no key fits

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from diffalign.backbones import Loading
+from diffalign.backbones.chat import chat_token_count
+from diffalign.backbones.density import logit_normal
 from diffalign.backbones.patches import PATCH
 from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Flow, shift_of
@@ -29,7 +31,7 @@ class ZImage(ImagePipeline):
 
     def __init__(self, pipeline: ZImagePipeline, source: str):
         super().__init__(pipeline, source)
-        self.process = Flow(shift_of(pipeline.scheduler))
+        self.process = Flow(shift_of(pipeline.scheduler), logit_normal)
         self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
 
     @property
@@ -42,11 +44,7 @@ class ZImage(ImagePipeline):
         return 1024, 1024
 
     def token_count(self, prompt: str) -> int:
-        """With the chat's template around it."""
-        told = self.pipeline.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=True
-        )
-        return len(self.pipeline.tokenizer(told).input_ids)
+        return chat_token_count(self.pipeline.tokenizer, prompt, thinks=True)
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:

@@ -45,6 +45,7 @@ class FamilyChecks:
     own              arguments of the plain pipeline's call beside prompt, size, steps, generators
     guidance, unguided   the arguments by which it is guided, and not
     small            what a run of the config changes for the tiny pipeline
+    rounding         steps of 8 bits, or 16 of sounds, that samples may differ from the plain pipeline's, where we do not batch as it does
     """
 
     family: ClassVar[str]
@@ -58,6 +59,8 @@ class FamilyChecks:
     unguided: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
     small: ClassVar[tuple[str, ...]] = ()
     takes_lora: ClassVar[bool] = True
+    takes_checkpointing: ClassVar[bool] = True
+    rounding: ClassVar[int] = 0
     NOISING: ClassVar[Any] = DDPMScheduler  # with the noise levels of a family that is no flow
 
     @staticmethod
@@ -150,6 +153,17 @@ class FamilyChecks:
             assert torch.allclose(value, torch.cat([each[name] for each in alone]), atol=1e-5), name
         assert loaded.token_count("a red circle") <= loaded.token_limit < loaded.token_count("a red circle " * 200)
 
+    def test_the_limit_of_tokens_is_where_the_encoder_cuts(self, loaded: Any) -> None:
+        """The last word of a prompt of just so many tokens is read; that of one a dozen tokens longer is not."""
+        words = ["a "] * (2 * loaded.token_limit)
+        [fits] = [count for count in range(len(words)) if loaded.token_count("".join(words[:count]) + "red") == loaded.token_limit]
+
+        def tells_apart(count: int) -> bool:
+            found = [loaded.embed(["".join(words[:count]) + last])["prompt_embeds"] for last in ("red", "blue")]
+            return not torch.allclose(*found, atol=1e-6)
+
+        assert tells_apart(fits) and not tells_apart(fits + 12)  # whatever a template adds behind
+
     # The denoiser
 
     def test_predict_is_what_the_pipeline_s_steps_take(self, loaded: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +246,7 @@ class FamilyChecks:
         assert np.abs(ours - self.plain_pixels(self.plain(folder), [1, 2])).max() > 4
         backbone.save_trained(tmp_path)
         denoiser = type(backbone.denoiser).from_pretrained(tmp_path / part)
-        assert np.array_equal(ours, self.plain_pixels(self.plain(folder, **{part: denoiser}), [1, 2]))
+        assert np.abs(ours - self.plain_pixels(self.plain(folder, **{part: denoiser}), [1, 2]).reshape(ours.shape)).max() <= self.rounding
         again = load_backbone(self.family, str(folder), denoiser=tmp_path)
         assert np.array_equal(ours, self.our_pixels(again, [1, 2]))
         assert again.encoder_identity() == backbone.encoder_identity()
@@ -272,7 +286,8 @@ class FamilyChecks:
             add_lora(half.denoiser, Lora(rank=2), 0, part.lora_targets)
         else:
             half.denoiser.requires_grad_(True)
-        half.denoiser.enable_gradient_checkpointing()
+        if self.takes_checkpointing:
+            half.denoiser.enable_gradient_checkpointing()
         half.denoiser.train()
         with torch.autocast("cpu", torch.bfloat16):
             found = half.predict(half.denoiser, x, timestep, {name: value.float() for name, value in half.embed(PROMPTS).items()})
@@ -292,6 +307,7 @@ class FamilyChecks:
         overrides = (
             f"run={run}", f"model.source={folder}", "model.device=cpu", "model.dtype=float32", f"encode.size={size}", "train.steps=2",
             "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2", "train.optimizer=adamw", "train.precision=fp32",
+            "train.learning_rate=1e-3",  # one step of a config's own may be less than the error rounds to
             f"evaluate.size={size}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "evaluate.prompts.texts=[a red circle]",
             "gallery=null", f"pair.source={{importer: two_folders, path: {self.save_pairs(tmp_path / 'pairs')}}}", *self.small,
         )  # fmt: skip

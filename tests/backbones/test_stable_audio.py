@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from brownian import stand_in
-from family_checks import PROMPTS, STEPS, FamilyChecks, normal
-from tiny_media import RATE, flac
+from family_checks import PROMPTS, STEPS, normal
+from sound_checks import SAMPLES, SoundFamilyChecks
+from tiny_media import RATE
 from tiny_pipelines import T5_TOKENS, save_stable_audio
 from torch import Tensor
 
@@ -21,7 +22,6 @@ from diffalign.backbones.process import Angle
 from pipelines.config import load_config
 from pipelines.train import section_of
 
-SAMPLES = 768
 # diffusers makes its autoencoder so
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated:FutureWarning")
 
@@ -33,11 +33,8 @@ def brownian() -> Iterator[None]:
         yield
 
 
-class TestStableAudio(FamilyChecks):
-    """Sounds are compared as the 16 bits that they are stored in."""
-
+class TestStableAudio(SoundFamilyChecks):
     family, config = "stable_audio", "stable_audio_diffusion_dpo"
-    size: ClassVar[tuple[int, ...]] = (SAMPLES,)
     latents: ClassVar[tuple[int, ...]] = (4, 48)
     takes_lora = False
 
@@ -52,25 +49,6 @@ class TestStableAudio(FamilyChecks):
     @staticmethod
     def told(timestep: Tensor) -> Tensor:
         return 1000 * timestep
-
-    def save_pairs(self, folder: Path) -> Path:
-        for side, start in (("chosen", 0), ("rejected", 10)):
-            (folder / side).mkdir(parents=True)
-            for number in range(4):
-                (folder / side / f"{number}.flac").write_bytes(flac(start + number, SAMPLES))
-                (folder / side / f"{number}.txt").write_text(PROMPTS[number % 2])
-        return folder
-
-    def made(self, pipeline: Any, seeds: list[int], prompts: list[str] = PROMPTS, **options: Any) -> Any:
-        arguments = {"output_type": "np", "num_inference_steps": STEPS} | self.guidance | options
-        return pipeline(prompt=prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **arguments).audios
-
-    def plain_pixels(self, pipeline: Any, seeds: list[int]) -> np.ndarray:
-        return np.rint(self.made(pipeline, seeds) * 32768).clip(-32768, 32767).astype(int)
-
-    def our_pixels(self, backbone: Any, seeds: list[int], prompts: list[str] = PROMPTS) -> np.ndarray:
-        sounds = backbone.sample(prompts, seeds, steps=STEPS, guidance=3.0, size=self.size)
-        return np.stack([np.rint(sound.waveform() * 32768).astype(int) for sound in sounds])
 
     # What is another question for sounds
 

@@ -127,6 +127,15 @@ def test_latents_are_scaled_as_the_pipeline_unscales_them(loaded: Wan, folder: P
     assert first.frames().shape == (9, 16, 16, 3) and first.frames().max() == 0 and first.fps == 8
 
 
+def test_the_autoencoder_stays_in_float32(folder: Path, loaded: Wan) -> None:
+    """As the release has it; so latents are the same to the bit whatever the denoiser's dtype is."""
+    half, media = load_backbone("wan", str(folder), dtype=torch.bfloat16), normal(1, 3, 9, 16, 16).clamp(-1, 1)
+    assert isinstance(half, Wan) and half.pipeline.text_encoder.dtype == torch.bfloat16
+    assert half.denoiser.get_submodule("blocks.0.attn1.to_q").weight.dtype == torch.bfloat16
+    assert torch.equal(half.encode(media, seeds=[3]), loaded.encode(media, seeds=[3]))
+    assert frames(half, PROMPTS[:1], [1]).shape == (1, 9, 16, 16, 3)
+
+
 def test_each_latent_has_its_place_in_time(loaded: Wan) -> None:
     assert loaded.time_edges(3) == [0, 1 / 9, 5 / 9, 1] and loaded.time_edges(1) == [0, 1]
     found = [loaded.whole(size) for size in ((9, 16, 16), (16, 20, 35), (4, 7, 16))]
@@ -186,14 +195,28 @@ def test_full_weights_load_in_plain_diffusers(folder: Path, tmp_path: Path) -> N
     assert isinstance(loaded, Wan) and np.array_equal(ours, frames(loaded, PROMPTS, [1, 2]))
 
 
-def test_models_that_it_cannot_train_are_refused(folder: Path) -> None:
+def test_a_timestep_for_each_patch_is_the_same_as_one(folder: Path, tmp_path: Path) -> None:
+    """As the small version 2.2 samples; its clips are larger and faster than those of 2.1."""
     pipeline = plain(folder)
     pipeline.register_to_config(expand_timesteps=True)
-    with pytest.raises(ValueError, match="a timestep of its own"):
-        Wan(pipeline, "x")
-    two = plain(folder, transformer_2=pipeline.transformer, boundary_ratio=0.5)
-    with pytest.raises(ValueError, match="two denoisers"):
-        Wan(two, "x")
+    pipeline.save_pretrained(tmp_path)
+    loaded = load_backbone("wan", str(tmp_path))
+    assert isinstance(loaded, Wan) and (loaded.size, loaded.rate) == ((121, 704, 1280), 24.0)
+    calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    forward = loaded.denoiser.forward
+
+    def spy(*arguments: Any, **named: Any) -> Any:
+        calls.append((named["hidden_states"].clone(), named["timestep"], forward(*arguments, **named)[0]))
+        return (calls[-1][2],)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loaded.denoiser, "forward", spy)
+        frames(loaded, PROMPTS, [1, 2], size=(9, 16, 16), guidance=1.0)
+    for sample, timestep, output in calls:
+        assert timestep.shape == (2, 12)  # three latents in time of two by two patches
+        with torch.no_grad():
+            found = loaded.predict(loaded.denoiser, sample, timestep[:, 0], loaded.embed(PROMPTS))
+        assert torch.allclose(found, output, atol=1e-5)
 
 
 def test_a_new_autoencoder_makes_a_clip_that_stands_still_of_its_first_frame() -> None:

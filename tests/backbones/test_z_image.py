@@ -54,8 +54,10 @@ class TestZImage(FamilyChecks):
             alone = [loaded.predict(loaded.denoiser, x[i : i + 1], timestep[i : i + 1], loaded.embed([prompts[i]])) for i in range(2)]
         assert torch.allclose(together, torch.cat(alone), atol=1e-5)
 
-    def test_timesteps_are_uniform_and_shifted(self, loaded: Any) -> None:
-        assert loaded.process.timestep(torch.tensor([0.25, 0.5])).tolist() == pytest.approx([500, 750])
+    def test_timesteps_are_logit_normal_and_shifted(self, loaded: Any) -> None:
+        """By hand: the median is 1/2 and Φ(1) of them are below σ(1), before 3σ/(1 + 2σ)."""
+        found = loaded.process.timestep(torch.tensor([0.5, 0.8413447])).tolist()
+        assert found == pytest.approx([750, 1000 * 3 * 0.7310586 / (1 + 2 * 0.7310586)], abs=1e-3)
 
     def test_sampling_leaves_the_prompts_as_they_are(self, loaded: Any) -> None:
         prompts = list(PROMPTS)
