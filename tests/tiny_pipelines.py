@@ -17,6 +17,7 @@ from diffusers import (
     AutoencoderKLQwenImage,
     AutoencoderOobleck,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -34,6 +35,7 @@ from diffusers import (
     StableAudioDiTModel,
     StableAudioPipeline,
     StableDiffusion3Pipeline,
+    StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     ZImagePipeline,
@@ -98,6 +100,22 @@ def t5() -> dict[str, Any]:
 def numbered(number: int, parts: dict[str, Any]) -> dict[str, Any]:
     """tokenizer → tokenizer_2."""
     return {f"{name}_{number}": part for name, part in parts.items()}
+
+
+def save_instruct_pix2pix(folder: Path) -> Path:
+    """Of the eight channels that the denoiser takes four are the edited image's."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=8, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=WIDTH,
+        norm_num_groups=8, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+    )  # fmt: skip
+    scheduler = EulerAncestralDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
+    pipeline = StableDiffusionInstructPix2PixPipeline(
+        vae=autoencoder(), unet=unet, scheduler=scheduler, **clip(folder, CLIPTextModel), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    return save(pipeline, folder)
 
 
 def save_sdxl(folder: Path, *, prediction: str = "epsilon", layers: int = 1, **vae: Any) -> Path:
