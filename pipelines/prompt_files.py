@@ -66,7 +66,7 @@ class Columns:
         return Columns(prompt, tags, condition)
 
     def read(self, row: Mapping[str, Any], where: Where, number: int) -> Written:
-        """A row; `number` counts from 1. ValueError where the prompt is no text or the condition no image, FileNotFoundError for no file."""
+        """A row; `number` counts from 1. ValueError where the prompt is no text, the condition no image; FileNotFoundError."""
         tags = {name: str(row[name]) for name in self.tags or () if row[name] not in (None, "")}
         value = None if self.condition is None else row[self.condition]
         condition = None if value in (None, "") else _condition(value, where, number)

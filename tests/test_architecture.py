@@ -71,6 +71,7 @@ SHARED_FILES = {
     "diffalign/noising": {"inversion"},
     "diffalign/stabilisers": set(),
     "diffalign/backbones": {
+        "conditions",
         "density",
         "kohya",
         "mel",

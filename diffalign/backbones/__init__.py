@@ -232,9 +232,8 @@ def check_condition(name: str, is_given: bool, where: str) -> None:
     """ValueError where the family takes no condition and `where` has some, or needs one and there is none."""
     takes = [each for each, family in BACKBONES.items() if family.takes_condition]
     if is_given and name not in takes:
-        raise ValueError(
-            f"{where} has conditions, and backbone {name!r} takes none; drop their column, or choose one of: {', '.join(takes)}"
-        )
+        known = ", ".join(takes)
+        raise ValueError(f"{where} has conditions, and backbone {name!r} takes none; drop their column, or choose one of: {known}")
     if not is_given and name in takes:
         raise ValueError(f"{where} has no conditions, and backbone {name!r} needs an image with each prompt; give a column `condition`")
 

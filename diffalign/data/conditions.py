@@ -49,8 +49,6 @@ def has_conditions(conditions: Iterable[Media | None], where: str) -> bool:
     """Whether there are conditions: all or none. ValueError where some are missing."""
     given = [condition is not None for condition in conditions]
     if any(given) and not all(given):
-        first = given.index(False)
-        raise ValueError(
-            f"{where}: {len(given) - sum(given)} of {len(given)} have no condition, the first: number {first + 1}; give one to each, or to none"
-        )
+        missing, first = given.count(False), given.index(False) + 1
+        raise ValueError(f"{where}: {missing} of {len(given)} have no condition, the first: number {first}; give one to each, or to none")
     return any(given)

@@ -91,5 +91,5 @@ def _as_exported(row: SourceRow) -> Judged:
 
 
 def _facts(values: Mapping[str, Any], place: int, condition: Mapping[str, Media]) -> dict[str, Any]:
-    facts = facts_of(values, place) | condition
+    facts = {**facts_of(values, place), **condition}
     return {"model": facts.pop("model"), "tags": facts.pop("tags"), "facts": facts}
