@@ -85,6 +85,13 @@ BACKBONES = {
         "transformer",
         "Wan 2.1, and the bundled miniature of the motion world: transformer, T5, causal VAE; rectified flow",
     ),
+    "wan_image_to_video": Family(
+        "video",
+        "transformer",
+        "Wan 2.1 from a first frame, whose latents are more channels of the input: transformer, T5, CLIP, causal VAE; rectified flow",
+        (*ATTENTION, "add_k_proj", "add_v_proj"),
+        takes_condition=True,
+    ),
     "ltx": Family(
         "video",
         "transformer",
