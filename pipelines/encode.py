@@ -197,7 +197,7 @@ def encode_candidates(cache: Path, folder: Path, plan: Sequence[Sequence[str]], 
             candidates = waiting.pop(index)
             latents, flipped = [], []
             for batch in _batches(candidates, section.batch_size):
-                media = media_batch(batch, sizes[batch[0].candidate_id], backbone.rate)
+                media = media_batch(batch, sizes[batch[0].candidate_id], backbone)
                 latents.append(_encode_batch(backbone, media, batch, section, seed, ""))
                 if section.flip:
                     flipped.append(_encode_batch(backbone, media.flip(-1), batch, section, seed, ":flipped"))
@@ -227,11 +227,11 @@ def posterior_seed(seed: int, candidate_id: str) -> int:
     return int.from_bytes(sha256(f"posterior:{seed}:{candidate_id}".encode()).digest()[:8], "big") >> 1
 
 
-def media_batch(batch: Sequence[Candidate], size: tuple[int, ...], rate: float | None) -> Tensor:
-    """The candidates' media (N, C, *size), float32 in [−1, 1]."""
+def media_batch(batch: Sequence[Candidate], size: tuple[int, ...], backbone: Backbone) -> Tensor:
+    """The candidates' media (N, C, *size), float32 in [−1, 1], at the backbone's rate and with its channels."""
     import torch
 
-    return torch.from_numpy(np.stack([candidate.media.tensor(size, rate) for candidate in batch]))
+    return torch.from_numpy(np.stack([candidate.media.tensor(size, backbone.rate, backbone.channels) for candidate in batch]))
 
 
 def latent_shapes(folder: Path, plan: Sequence[Sequence[str]]) -> dict[tuple[int, ...], int]:

@@ -127,6 +127,7 @@ class Backbone(Protocol):
     denoiser: nn.Module
     process: Process
     token_limit: int
+    channels: int | None  # of the media, where they are not the usual ones: three of a picture, one of a sound
 
     @property
     def size(self) -> tuple[int, ...]:

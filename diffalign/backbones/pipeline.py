@@ -48,6 +48,7 @@ class LoadedPipeline:
     pipeline: Any
     source: str
     process: Process
+    channels: int | None = None
 
     def __init__(self, pipeline: Any, source: str):
         pipeline.set_progress_bar_config(disable=True)

@@ -46,6 +46,7 @@ class StableAudio(LoadedPipeline):
         self.process = Angle()
         self.token_limit: int = pipeline.tokenizer.model_max_length
         self.rate = float(pipeline.vae.config.sampling_rate)
+        self.channels = int(pipeline.vae.config.audio_channels)
         self._column: int = pipeline.vae.hop_length  # samples
 
     @property
@@ -73,8 +74,10 @@ class StableAudio(LoadedPipeline):
         return latents
 
     def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
-        """Mono is the same in both channels."""
-        return super().encode(media.expand(-1, self.pipeline.vae.config.audio_channels, -1), seeds=seeds)
+        """Mono is the same in both channels; ValueError for another number of them than one or the model's own."""
+        if media.shape[1] not in (1, self.channels):
+            raise ValueError(f"{self.source} takes sounds of {self.channels} channels, or mono; got {media.shape[1]}")
+        return super().encode(media.expand(-1, self.channels, -1), seeds=seeds)
 
     def media(self, decoded: Tensor) -> list[Audio]:
         return [Audio.from_waveform(waveform, round(self.rate)) for waveform in decoded.float().cpu().numpy()]
