@@ -16,6 +16,7 @@ from diffusers import (
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     AutoencoderOobleck,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
@@ -159,14 +160,14 @@ def save_sd3(folder: Path, *, has_t5: bool = True, is_35: bool = False) -> Path:
     return save(pipeline, folder)
 
 
-def save_flux(folder: Path, *, guidance_embeds: bool = True) -> Path:
+def save_flux(folder: Path, *, guidance_embeds: bool = True, kind: type[DiffusionPipeline] = FluxPipeline) -> Path:
     """With guidance embedded it is like FLUX.1 [dev], without like [schnell]."""
     torch.manual_seed(0)
     transformer = FluxTransformer2DModel(
         patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=WIDTH, pooled_projection_dim=WIDTH, guidance_embeds=guidance_embeds, axes_dims_rope=(4, 6, 6),
     )  # fmt: skip
-    pipeline = FluxPipeline(
+    pipeline = kind(
         vae=autoencoder(shift_factor=0.11, use_quant_conv=False, use_post_quant_conv=False), transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guidance_embeds),
         **clip(folder, CLIPTextModel), **numbered(2, t5()),

@@ -61,6 +61,13 @@ BACKBONES = {
         "FLUX.1: transformer with joint attention, CLIP and T5, guidance as conditioning; rectified flow",
         JOINT_ATTENTION,
     ),
+    "flux_kontext": Family(
+        "image",
+        "transformer",
+        "FLUX.1 Kontext: FLUX.1 that edits an image, whose patches stand behind those of the result; rectified flow",
+        JOINT_ATTENTION,
+        takes_condition=True,
+    ),
     "flux2": Family(
         "image",
         "transformer",
