@@ -114,6 +114,7 @@ SHARED_FILES = {
         "compare_result",
         "config",
         "config_file",
+        "encode_conditions",
         "export",
         "export_card",
         "export_lora",

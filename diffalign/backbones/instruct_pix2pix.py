@@ -24,7 +24,7 @@ from diffalign.data.modalities.image import Image
 IMAGE_GUIDANCE = 1.5  # of the pipeline
 
 
-class InstructPix2Pix(ImagePipeline):
+class InstructPix2pix(ImagePipeline):
     """A loaded pipeline: see `Conditioned` for the contract.
 
     image_guidance  of sampling, towards the edited image, where `guidance` is above 1; ValueError below 1
@@ -90,10 +90,10 @@ class InstructPix2Pix(ImagePipeline):
         return [Image.from_pixels(pixels) for pixels in np.rint(images * 255).astype(np.uint8)]
 
 
-def load(source: str, loading: Loading, *, image_guidance: float = IMAGE_GUIDANCE) -> InstructPix2Pix:
+def load(source: str, loading: Loading, *, image_guidance: float = IMAGE_GUIDANCE) -> InstructPix2pix:
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is.
 
-    image_guidance  of sampling, see `InstructPix2Pix`
+    image_guidance  of sampling, see `InstructPix2pix`
     """
-    pipeline = load_pipeline(InstructPix2Pix, source, loading, safety_checker=None, requires_safety_checker=False)
-    return InstructPix2Pix(pipeline, source, image_guidance)
+    pipeline = load_pipeline(InstructPix2pix, source, loading, safety_checker=None, requires_safety_checker=False)
+    return InstructPix2pix(pipeline, source, image_guidance)

@@ -23,7 +23,7 @@ from diffalign.data.records import Preference, read_candidates, read_preferences
 from diffalign.data.shards import read_rows
 from diffalign.training.alignment import Sampling
 from diffalign.training.groups import CachedGroups
-from pipelines import encode, evaluate, export, gallery, generate, pair, score, train
+from pipelines import bench, encode, evaluate, export, gallery, generate, pair, score, train
 from pipelines.config import Config
 from pipelines.encode_conditions import condition_keys, plan_conditions
 from pipelines.model import load_model
@@ -250,6 +250,25 @@ def test_samples_of_one_preference_have_one_condition(tmp_path: Path, model: Pat
         condition_keys(folder, [mixed], sizes, None)
     with pytest.raises(ValueError, match=r"1 of 6 have no condition, the first: number 1; give one to each, or to none"):
         write_candidates(tmp_path / "shard-00000.parquet", [type(candidates[0])("x", "g", "p", candidates[0].media), *candidates[1:]])
+
+
+def test_samples_of_several_sizes_share_a_condition_at_the_size_they_are_encoded_at(tmp_path: Path, model: Path, prompts: Path) -> None:
+    """Sizes in turn within a group: each sample is made with the condition at its own size, and all are trained on at one."""
+    sizes = [list(SIZE), [32, 16]]
+    made = {"prompts": {"file": prompts}, "samples_per_prompt": 2, "steps": 1, "size": sizes}
+    pairs = {"rule": "best_vs_worst", "by": "sharpness.score", "same_size": False}
+    config = make_config(tmp_path / "run", model, prompts, generate=made, pair=pairs, encode={"size": list(SIZE), "posterior": "mean"})
+    until_encoded(config)
+    candidates = list(read_candidates(config.run / "candidates"))
+    assert [candidate.media.columns["height"] for candidate in candidates] == [16, 32] * 3
+    cache, no = LatentCache(config.run / "latents"), [False] * 6
+    found = cache.conditions([candidate.candidate_id for candidate in candidates], no, no)["condition_latents"]
+    assert torch.equal(found[::2], found[1::2]) and len(list(read_rows(config.run / "latents/conditions"))) == 3
+
+
+def test_a_benchmark_has_no_conditions(model: Path) -> None:
+    with pytest.raises(ValueError, match="a benchmark has no conditions, and backbone 'instruct_pix2pix' needs an image"):
+        bench.run("step", bench.Bench(backbone="instruct_pix2pix", source=str(model)))
 
 
 def test_in_time_a_condition_is_encoded_at_the_longest_length(tmp_path: Path, model: Path, prompts: Path) -> None:
