@@ -206,7 +206,8 @@ class _EncodingGroups:
     def describe(self, group: int) -> str:
         return self.cached.describe(group)
 
-    def fetch(self, groups: Sequence[int], *, dropped: Sequence[bool], flipped: Sequence[bool]) -> GroupBatch:
+    def fetch(self, groups: Sequence[int], *, dropped: Sequence[bool], flipped: Sequence[bool],
+              unconditioned: Sequence[bool] | None = None) -> GroupBatch:  # fmt: skip
         from dataclasses import replace
 
         import torch
@@ -224,7 +225,7 @@ def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTa
     """An alignment task on random media, with its cache written to folder once."""
     import torch
 
-    from diffalign.backbones import family_of, load_backbone
+    from diffalign.backbones import check_condition, family_of, load_backbone
     from diffalign.data.latents import (
         CacheDescription,
         LatentCache,
@@ -248,6 +249,7 @@ def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTa
             f"bench step and encode train on random pairs, of which {settings.objective!r} makes no use; choose one of pairs, such as "
             f"diffusion_dpo, or see it in: diffalign bench objectives"
         )
+    check_condition(settings.backbone, False, "a benchmark")
     backbone = load_backbone(settings.backbone, settings.source, device="cuda" if torch.cuda.is_available() else "cpu")
     groups = 2 * settings.batch_size
     media = torch.rand(2 * groups, CHANNELS[backbone.modality], *backbone.size, generator=torch.Generator().manual_seed(0)) * 2 - 1

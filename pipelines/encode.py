@@ -1,19 +1,20 @@
-"""encode: the latents of every candidate that a preference names, once, and the embeds of every distinct prompt, once.
+"""encode: the latents of every candidate that a preference names, the embeds of every distinct prompt and of its condition, each once.
 
 Writes the cache of diffalign/data/latents.py into the run's latents/. Training then runs neither VAE nor text encoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from pipelines.config import Config, Section, settings_of
+from pipelines.encode_conditions import condition_keys, encode_conditions, plan_conditions
 from pipelines.model import MediaSize, check_size, load_model, shown_size
 from pipelines.progress import Progress
 from pipelines.prompts import refuse_long_prompts
@@ -22,7 +23,7 @@ from pipelines.stage import StageFolder, open_stage, require_stage, stage_path
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffalign.backbones import Backbone
+    from diffalign.backbones import Backbone, Conditioned
     from diffalign.data.records import Candidate, Preference
 
 PROMPTS_PER_SHARD = 512
@@ -61,10 +62,14 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
 
 
 def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progress) -> None:
-    from diffalign.data.latents import CacheDescription, write_cache_description
-    from diffalign.data.records import read_preferences
+    from diffalign.backbones import check_condition
+    from diffalign.data.conditions import CONDITION
+    from diffalign.data.latents import DTYPES, CacheDescription, write_cache_description
+    from diffalign.data.records import candidate_columns, read_preferences
 
     preferences = read_preferences(stage_path(config, "pair"))
+    folder = require_stage(config, "encode", "generate")
+    check_condition(config.model.backbone, CONDITION in candidate_columns(folder), str(folder))  # before the model is loaded
     backbone = load_model(config.model)
     prompts = list(dict.fromkeys(preference.prompt for preference in preferences))
     if section.long_prompts == "refuse":
@@ -73,11 +78,16 @@ def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progr
     if truncated:
         over = f"{truncated} of {len(prompts)} prompts are over {backbone.token_limit} tokens and are cut there"
         progress.say(f"encode: {over}", style="yellow")
-    folder = require_stage(config, "encode", "generate")
     sizes = sizes_of(folder, preferences, section.size, backbone)
     plan = plan_shards(sizes, section.candidates_per_shard)
     encode_prompts(stage.path, prompts, backbone, section, progress)
-    encode_candidates(stage.path, folder, plan, sizes, backbone, section, config.seed, progress)
+    keys = condition_keys(folder, preferences, sizes, backbone.rate)
+    if keys:
+        drops = cast("Conditioned", backbone).drops_condition
+        entries = plan_conditions(keys, section.candidates_per_shard, flip=section.flip, drops=drops)
+        missing, dtype = missing_shards(stage.path / "conditions", len(entries)), DTYPES[section.dtype]
+        encode_conditions(stage.path, folder, entries, missing, backbone, dtype, section.batch_size, progress)
+    encode_candidates(stage.path, folder, plan, sizes, keys, backbone, section, config.seed, progress)
     shapes = {"x".join(map(str, shape)): count for shape, count in latent_shapes(stage.path, plan).items()}
     description = CacheDescription(
         dtype=section.dtype, posterior=section.posterior, encoder=backbone.encoder_identity(), seed=config.seed, size=section.size,
@@ -85,6 +95,8 @@ def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progr
     )  # fmt: skip
     write_cache_description(stage.path, description)
     counts = {"candidates": len(sizes), "prompts": len(prompts), "prompts_truncated": truncated}
+    if keys:
+        counts["conditions"] = len(set(keys.values()))
     stage.finish({**counts, "dtype": section.dtype, "shapes": shapes, "sizes": sorted(set(sizes.values()))})
 
 
@@ -164,9 +176,9 @@ def missing_shards(folder: Path, count: int) -> list[int]:
     return [index for index in range(count) if not all((folder / f"shard-{index:05d}{suffix}").is_file() for suffix in suffixes)]
 
 
-def encode_candidates(cache: Path, folder: Path, plan: Sequence[Sequence[str]], sizes: Sizes, backbone: Backbone,
-                      section: Encode, seed: int, progress: Progress) -> None:  # fmt: skip
-    """Writes the latents of the shards that are not there yet, in one pass over the candidates."""
+def encode_candidates(cache: Path, folder: Path, plan: Sequence[Sequence[str]], sizes: Sizes, keys: Mapping[str, str],
+                      backbone: Backbone, section: Encode, seed: int, progress: Progress) -> None:  # fmt: skip
+    """Writes the latents of the shards that are not there yet, in one pass over the candidates; keys: of their conditions."""
     from diffalign.data.latents import write_latents_shard
     from diffalign.data.records import read_candidates
 
@@ -185,13 +197,14 @@ def encode_candidates(cache: Path, folder: Path, plan: Sequence[Sequence[str]], 
             candidates = waiting.pop(index)
             latents, flipped = [], []
             for batch in _batches(candidates, section.batch_size):
-                media = media_batch(batch, sizes[batch[0].candidate_id], backbone.rate)
+                media = media_batch(batch, sizes[batch[0].candidate_id], backbone)
                 latents.append(_encode_batch(backbone, media, batch, section, seed, ""))
                 if section.flip:
                     flipped.append(_encode_batch(backbone, media.flip(-1), batch, section, seed, ":flipped"))
                 advance(len(batch))
             ids = [candidate.candidate_id for candidate in candidates]
-            write_latents_shard(cache, index, ids, _join(latents), _join(flipped) if section.flip else None)
+            conditions = [keys[name] for name in ids] if keys else None
+            write_latents_shard(cache, index, ids, _join(latents), _join(flipped) if section.flip else None, conditions)
 
 
 def _encode_batch(backbone: Backbone, media: Tensor, batch: Sequence[Candidate], section: Encode, seed: int, suffix: str) -> Tensor:
@@ -214,11 +227,11 @@ def posterior_seed(seed: int, candidate_id: str) -> int:
     return int.from_bytes(sha256(f"posterior:{seed}:{candidate_id}".encode()).digest()[:8], "big") >> 1
 
 
-def media_batch(batch: Sequence[Candidate], size: tuple[int, ...], rate: float | None) -> Tensor:
-    """The candidates' media (N, C, *size), float32 in [−1, 1]."""
+def media_batch(batch: Sequence[Candidate], size: tuple[int, ...], backbone: Backbone) -> Tensor:
+    """The candidates' media (N, C, *size), float32 in [−1, 1], at the backbone's rate and with its channels."""
     import torch
 
-    return torch.from_numpy(np.stack([candidate.media.tensor(size, rate) for candidate in batch]))
+    return torch.from_numpy(np.stack([candidate.media.tensor(size, backbone.rate, backbone.channels) for candidate in batch]))
 
 
 def latent_shapes(folder: Path, plan: Sequence[Sequence[str]]) -> dict[tuple[int, ...], int]:

@@ -24,7 +24,7 @@ from pipelines.generate import SampleRequest, candidate_seed, sample_requests
 from pipelines.json_file import read_json
 from pipelines.model import MediaSize, check_size, load_model, shown_size
 from pipelines.progress import Progress
-from pipelines.prompts import Prompt, Prompts, load_prompts, refuse_long_prompts
+from pipelines.prompts import Prompt, Prompts, check_conditions, load_prompts, refuse_long_prompts
 from pipelines.report import GUARDS, Scored, curves, make_report
 from pipelines.score import Rewards, keep_revision, open_reward, write_scores
 from pipelines.stage import StageFolder, open_stage, stage_path, summary_of, write_atomically
@@ -72,13 +72,14 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     if section is None:
         raise ValueError("the config has no section evaluate; add one with prompts, as evaluate: {prompts: {texts: [a red circle]}}")
     prompts = load_prompts(section.prompts, config.seed)
+    check_conditions(config.model, prompts, "evaluate.prompts")
     rewards, trained_on, models = rewards_of(config, section), trained_on_of(config, section), models_of(config, section)
     settings = {
         **settings_of(section, without=("batch_size",)),
         "rewards": rewards,
         "trained_on": trained_on,
         "seed": config.seed,
-        "prompts_sha256": _digest([prompt.text for prompt in prompts]),
+        "prompts_sha256": _digest([prompt.identity for prompt in prompts]),
         "clusters_sha256": _digest([prompt.cluster for prompt in prompts]),
         "model": {"weights": config.model.fingerprint(), "dtype": config.model.dtype},
         "checkpoints": {name: _fingerprint(paths) for name, paths in models.items() if name in section.models},
@@ -222,6 +223,7 @@ def requests_of(prompts: Sequence[Prompt], section: Evaluate, seed: int, size: t
             size=size,
             scheduler=section.scheduler,
             tags=prompt.tags,
+            condition=prompt.condition,
         )
         for prompt in prompts
         for k in range(section.samples_per_prompt)

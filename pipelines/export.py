@@ -69,7 +69,9 @@ def write_tables(folder: Path, preferences: Sequence[Preference], candidates: Ca
     from diffalign.data.shards import write_shard
 
     for kind, name in LAYOUTS.items():
-        schema, features = layout_schema(kind), layout_features(kind, candidates.modality)
+        conditioned = candidates.conditioned
+        schema = layout_schema(kind, conditioned=conditioned)
+        features = layout_features(kind, candidates.modality, conditioned=conditioned)
         for index, rows in enumerate(_shards([row for row in preferences if row.kind == kind], candidates)):
             write_shard(folder / "data" / name / f"train-{index:05d}.parquet", rows, schema, features)
             advance(len(rows))

@@ -36,5 +36,10 @@ def write_records(
                 data = member.media.encoded()
                 paths.append(f"media/{index:06d}_{place}{suffix_of_file(data, member.candidate_id)}")
                 (folder / paths[-1]).write_bytes(data)
-            file.write(json.dumps(record_of(members, paths, said, scores), ensure_ascii=False) + "\n")
+            condition = None
+            if members and members[0].condition is not None:
+                data = members[0].condition.encoded()
+                condition = f"media/{index:06d}_condition{suffix_of_file(data, group_id)}"
+                (folder / condition).write_bytes(data)
+            file.write(json.dumps(record_of(members, paths, said, scores, condition), ensure_ascii=False) + "\n")
             advance(len(said))

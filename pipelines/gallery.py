@@ -134,6 +134,7 @@ def comparison_rows(evaluation: Path, names: list[str]) -> Iterator[Any]:
             seed=base.seed or 0,
             samples=tuple(sample_of(candidate, scores[name]) for name, candidate in zip(names, candidates, strict=True)),
             tags=base.tags,
+            condition=base.condition,
         )
 
 
@@ -195,6 +196,7 @@ def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Mappi
             tags=chosen.tags,
             segments=preference.segment_labels or (),
             context=preference.context or "",
+            condition=chosen.condition,
         )
 
 

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 from pipelines.config import Section, settings_of
 from pipelines.model import MediaSize, check_size, load_model, model_name
 from pipelines.progress import Progress
-from pipelines.prompts import Prompt, Prompts, load_prompts, refuse_long_prompts
+from pipelines.prompts import Prompt, Prompts, check_conditions, load_prompts, refuse_long_prompts
 from pipelines.stage import open_stage
 from pipelines.strategies import Guided, Perturbed, vary_media
 
@@ -73,6 +73,7 @@ class SampleRequest:
     tags: Mapping[str, str] = field(default_factory=dict)
     asked: str | None = None
     strength: float | None = None
+    condition: Media | None = None
 
 
 def candidate_seed(seed: int, group_id: str, k: int) -> int:
@@ -101,6 +102,7 @@ def requests_for(prompt: Prompt, generate: Generate, seed: int) -> list[SampleRe
             tags=prompt.tags if text is None else {**prompt.tags, STRATEGY: strategy, ASKED: text},
             asked=text,
             strength=None if guided is None else guided.strength(seed, group, k),
+            condition=prompt.condition,
         )
         for k, (strategy, text) in enumerate([*own, *wrong])
     ]
@@ -134,6 +136,9 @@ def sample_requests(
             asked = [requests[index].asked or requests[index].prompt for index in batch]
             seeds = [requests[index].seed for index in batch]
             options: dict[str, Any] = {"steps": steps, "guidance": guidance, "negative_prompt": negative_prompt, "size": size}
+            conditions = [condition for index in batch if (condition := requests[index].condition) is not None]
+            if conditions:
+                options["conditions"] = conditions
             if is_free or real is None:
                 made_now = backbone.sample(asked, seeds, scheduler=scheduler, **options)
             else:
@@ -155,6 +160,7 @@ def sample_requests(
                     guidance=request.guidance,
                     negative_prompt=request.negative_prompt or None,
                     tags=request.tags,
+                    condition=request.condition,
                 )
             advance(len(batch))
     return [made[index] for index in range(len(requests))]
@@ -170,6 +176,9 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
             "the config has no section generate; add one with prompts, for example generate: {prompts: {texts: [a red circle]}}"
         )
     prompts = load_prompts(generate.prompts, config.seed)
+    check_conditions(config.model, prompts, "generate.prompts")
+    if generate.guided is not None and prompts[0].condition is not None:
+        raise ValueError("generate.guided starts from the media of a set, and generate.prompts has conditions; remove one of them")
     sources = tuple(dict.fromkeys(generate.models)) or (config.model.source,)
     models = generate.models or (config.model.source,)
     most = generate.samples_per_prompt + (generate.perturbed.count if generate.perturbed is not None else 0)
@@ -219,7 +228,7 @@ def _shards_of(sources: tuple[str, ...], blocks: list[list[Prompt]], source: str
 
 def _settings(config: Config, generate: Generate, prompts: list[Prompt], sources: tuple[str, ...]) -> dict[str, Any]:
     """Whatever determines the candidates: the section, the run's seed, the prompts themselves, the weights."""
-    texts = json.dumps([prompt.text for prompt in prompts], ensure_ascii=False)
+    texts = json.dumps([prompt.identity for prompt in prompts], ensure_ascii=False)
     weights = {}
     for source in sources:
         own = source == config.model.source

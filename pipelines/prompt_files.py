@@ -1,4 +1,4 @@
-"""Prompts written by others: a file, a folder of one file per style, or a set on a hub, with what it says of each prompt as tags."""
+"""Prompts written by others: a file, a folder of one file per style, or a set on a hub, with tags and conditions where it has such."""
 
 from __future__ import annotations
 
@@ -6,14 +6,37 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffalign.data.modalities import Media
 
 FILES = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PARTI = {"Prompt", "Category", "Challenge"}  # columns of PartiPrompts' tsv, beside Note
-Read = Iterator[tuple[str, dict[str, str]]]  # text, tags
+CONDITION = "condition"  # the column's usual name
+
+
+@dataclass(frozen=True)
+class Written:
+    """A prompt as somebody wrote it, what is said of it, and the image that it came with."""
+
+    text: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    condition: Media | None = None
+
+
+Read = Iterator[Written]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Of which file or set a row is, and the folder its paths are relative to; None on a hub."""
+
+    name: str
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -22,26 +45,32 @@ class Columns:
 
     prompt   the text's; PartiPrompts' Prompt is meant by `prompt` too
     tags     kept as tags where they say something; None: of PartiPrompts Category and Challenge, else none
+    condition  of an image for each prompt, a path or its bytes; `condition` may be missing, None: none is read
     """
 
     prompt: str = "prompt"
     tags: Sequence[str] | None = None
+    condition: str | None = CONDITION
 
     def among(self, known: Sequence[str], where: str) -> Columns:
         """The columns by name. ValueError where there is none of that name."""
         is_parti = set(known) >= PARTI
         prompt = "Prompt" if is_parti and self.prompt == "prompt" and "prompt" not in known else self.prompt
         tags = self.tags if self.tags is not None else ("Category", "Challenge") if is_parti else ()
-        for setting, name in (("column", prompt), *(("tags", tag) for tag in tags)):
+        condition = None if self.condition == CONDITION and CONDITION not in known else self.condition
+        wanted = [("column", prompt), *(("tags", tag) for tag in tags), *([] if condition is None else [("condition", condition)])]
+        for setting, name in wanted:
             if name not in known:
                 has = ", ".join(map(str, known)) or "none"
                 raise ValueError(f"{where} has no column {name!r}; it has: {has}; choose with prompts.{setting}")
-        return Columns(prompt, tags)
+        return Columns(prompt, tags, condition)
 
-    def read(self, row: Mapping[str, Any], where: str, number: int) -> tuple[str, dict[str, str]]:
-        """Text and tags of a row; `number` counts from 1. ValueError where the prompt is no text."""
+    def read(self, row: Mapping[str, Any], where: Where, number: int) -> Written:
+        """A row; `number` counts from 1. ValueError where the prompt is no text, the condition no image; FileNotFoundError."""
         tags = {name: str(row[name]) for name in self.tags or () if row[name] not in (None, "")}
-        return _text(row[self.prompt], where, number), tags
+        value = None if self.condition is None else row[self.condition]
+        condition = None if value in (None, "") else _condition(value, where, number)
+        return Written(_text(row[self.prompt], where.name, number), tags, condition)
 
 
 def read_prompts(path: Path, columns: Columns) -> Read:
@@ -59,8 +88,8 @@ def read_prompts(path: Path, columns: Columns) -> Read:
         if not files:
             raise FileNotFoundError(f"folder {str(path)!r} holds no .json of prompts, one for each style; name a file, or another folder")
         for file in files:
-            for text, tags in read_prompts(file, columns):
-                yield text, {"style": file.stem, **tags}
+            for prompt in read_prompts(file, columns):
+                yield replace(prompt, tags={"style": file.stem, **prompt.tags})
         return
     if not path.is_file():
         raise FileNotFoundError(f"prompt file {str(path)!r} does not exist or is not a file; check the path (it is read from {Path.cwd()})")
@@ -74,10 +103,11 @@ def read_prompts(path: Path, columns: Columns) -> Read:
     match path.suffix.lower():
         case ".txt":
             for line in _lines(content):
-                yield line.strip(), {}
+                yield Written(line.strip())
         case ".jsonl":
             for number, line in enumerate(_lines(content), 1):
-                yield _read_value(_parse(line, f"{path}, line {number}", "each line is an object or a string"), columns, str(path), number)
+                value = _parse(line, f"{path}, line {number}", "each line is an object or a string")
+                yield _read_value(value, columns, Where(str(path), path.parent), number)
         case ".json":
             yield from _read_json(content, columns, path)
         case suffix:
@@ -92,7 +122,7 @@ def read_hub_prompts(source: str, columns: Columns, split: str, revision: str | 
     found: Columns | None = None
     for number, row in enumerate(rows, 1):
         found = found or columns.among(list(row.values), source)
-        yield found.read(row.values, source, number)
+        yield found.read(row.values, Where(source), number)
 
 
 def _read_parquet(path: Path, columns: Columns) -> Read:
@@ -101,8 +131,9 @@ def _read_parquet(path: Path, columns: Columns) -> Read:
     fix = "check prompts.file, or write it again"
     with open_parquet(path, fix=fix) as file:
         found = columns.among(file.schema_arrow.names, str(path))
-    for number, row in enumerate(read_file(path, [found.prompt, *(found.tags or ())], fix=fix), 1):
-        yield found.read(row, str(path), number)
+    names = [found.prompt, *(found.tags or ()), *([] if found.condition is None else [found.condition])]
+    for number, row in enumerate(read_file(path, names, fix=fix), 1):
+        yield found.read(row, Where(str(path), path.parent), number)
 
 
 def _lines(content: str) -> list[str]:
@@ -116,7 +147,7 @@ def _read_csv(content: str, columns: Columns, path: Path, delimiter: str) -> Rea
         table = csv.DictReader(StringIO(content, newline=""), delimiter=delimiter, strict=True)
         found = columns.among(list(table.fieldnames or ()), str(path))
         for number, row in enumerate(table, 1):
-            yield found.read(row, str(path), number)
+            yield found.read(row, Where(str(path), path.parent), number)
     except csv.Error as error:
         raise ValueError(f"{path} is not readable {'TSV' if delimiter == '	' else 'CSV'}: {error}") from None
 
@@ -130,15 +161,31 @@ def _read_json(content: str, columns: Columns, path: Path) -> Read:
             raise ValueError(f"{path}: {style or 'it'} is {type(prompts).__name__}, not a list; give a list of prompts, or {{style: list}}")
         for value in prompts:
             number += 1
-            text, tags = _read_value(value, columns, str(path), number)
-            yield text, {"style": style, **tags} if style else tags
+            prompt = _read_value(value, columns, Where(str(path), path.parent), number)
+            yield replace(prompt, tags={"style": style, **prompt.tags}) if style else prompt
 
 
-def _read_value(value: Any, columns: Columns, where: str, number: int) -> tuple[str, dict[str, str]]:
+def _read_value(value: Any, columns: Columns, where: Where, number: int) -> Written:
     """A prompt that is a string, or an object with columns."""
     if isinstance(value, dict):
-        return columns.among(list(value), where).read(value, where, number)
-    return _text(value, where, number), {}
+        return columns.among(list(value), where.name).read(value, where, number)
+    return Written(_text(value, where.name, number))
+
+
+def _condition(value: Any, where: Where, number: int) -> Media:
+    """The image of a row: bytes, {"bytes", "path"}, or a path inside the folder of the file. It is not decoded yet."""
+    from diffalign.data.conditions import check_is_image
+    from diffalign.data.importers.media import inside
+    from diffalign.data.modalities.image import Image
+
+    row = f"{where.name}, row {number}, condition"
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return check_is_image(Image.from_bytes(value, name=row), row)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{row} is {type(value).__name__}; give the path of an image, or its bytes")
+    return check_is_image(Image.from_path(inside(where.folder, value, row)), row)
 
 
 def _parse(text: str, where: str, shape: str) -> Any:

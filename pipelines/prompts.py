@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from pipelines.config import Section
-from pipelines.prompt_files import FILES, Columns, read_hub_prompts, read_prompts
+from pipelines.config import Model, Section
+from pipelines.prompt_files import CONDITION, FILES, Columns, Written, read_hub_prompts, read_prompts
 from reward_models.worlds import WORLDS, load_world
+
+if TYPE_CHECKING:
+    from diffalign.data.modalities import Media
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 GIVEN = ("world", "file", "hub", "texts")
@@ -31,6 +35,7 @@ class Prompts(Section):
     revision: str | None = Field(default=None, exclude_if=lambda name: name is None)  # of the set on the hub
     column: str = "prompt"  # of files with columns, and of a hub; PartiPrompts' own name is known
     tags: tuple[str, ...] | None = Field(default=None, exclude_if=lambda names: names is None)  # columns; default: those of PartiPrompts
+    condition: str | None = Field(default=CONDITION, exclude_if=lambda name: name == CONDITION)  # column of images; null: none is read
     texts: tuple[str, ...] | None = None
     count: int | None = Field(default=None, ge=1)  # from a world: how many; from a file or a hub: the first so many, default all
 
@@ -54,7 +59,7 @@ class Prompts(Section):
     @property
     def columns(self) -> Columns:
         """Which columns are read."""
-        return Columns(self.column, self.tags)
+        return Columns(self.column, self.tags, self.condition)
 
 
 @dataclass(frozen=True)
@@ -65,20 +70,33 @@ class Prompt:
     text: str
     tags: Mapping[str, str] = field(default_factory=dict)
     scene: str | None = None  # from a world: what it means, in the world's plainest words; other prompts may mean the same
+    condition: Media | None = None  # the image it came with
 
     @property
     def cluster(self) -> str:
         """Prompts of one cluster mean the same, as far as is known: no new evidence, but more of the same."""
-        return self.text if self.scene is None else self.scene
+        return self.identity if self.scene is None else self.scene
+
+    @cached_property
+    def identity(self) -> str:
+        """What is asked: the text, and the condition's hash."""
+        from diffalign.data.conditions import condition_id
+
+        return self.text if self.condition is None else f"{self.text}\0{condition_id(self.condition)}"
 
 
 def load_prompts(prompts: Prompts, seed: int) -> list[Prompt]:
-    """The prompts, in order; `seed` is the run's. FileNotFoundError; ValueError on no prompts, a blank one (which), or unreadable text."""
+    """The prompts, in order; `seed` is the run's.
+
+    FileNotFoundError; ValueError on no prompts, a blank one (which), unreadable text, or conditions that some prompts alone have.
+    """
+    from diffalign.data.conditions import has_conditions
+
     scenes: Mapping[str, str] = {}
     if prompts.world is not None:
         drawn = load_world(prompts.world).prompts(prompts.split, prompts.count, seed if prompts.seed is None else prompts.seed)
         scenes = {prompt.text: prompt.scene for prompt in drawn}
-        rows = [(prompt.text, {"task": prompt.task, "split": prompts.split}) for prompt in drawn]
+        rows = [Written(prompt.text, {"task": prompt.task, "split": prompts.split}) for prompt in drawn]
         origin = f"the world {prompts.world!r}"
     elif prompts.file is not None:
         rows, origin = list(read_prompts(prompts.file, prompts.columns)), str(prompts.file)
@@ -86,18 +104,26 @@ def load_prompts(prompts: Prompts, seed: int) -> list[Prompt]:
         found = read_hub_prompts(prompts.hub, prompts.columns, prompts.split, prompts.revision)
         rows, origin = list(islice(found, prompts.count)), prompts.hub
     else:
-        rows, origin = [(text, {}) for text in prompts.texts or ()], "prompts.texts"
+        rows, origin = [Written(text) for text in prompts.texts or ()], "prompts.texts"
     if prompts.count is not None:
         rows = rows[: prompts.count]
     if not rows:
         raise ValueError(f"{origin} holds no prompts; give at least one")
-    for index, (text, _) in enumerate(rows):
-        if not text.strip():
+    for index, row in enumerate(rows):
+        if not row.text.strip():
             raise ValueError(f"prompt {index + 1} of {origin} is blank; remove it or write what it should say")
+    has_conditions([row.condition for row in rows], origin)
     return [
-        Prompt(f"{index:06d}-{sha256(text.encode()).hexdigest()[:8]}", text, tags, scenes.get(text))
-        for index, (text, tags) in enumerate(rows)
+        Prompt(f"{index:06d}-{sha256(row.text.encode()).hexdigest()[:8]}", row.text, row.tags, scenes.get(row.text), row.condition)
+        for index, row in enumerate(rows)
     ]
+
+
+def check_conditions(model: Model, prompts: Sequence[Prompt], where: str) -> None:
+    """ValueError where the model's family takes no conditions and the prompts have some, or needs them and they have none."""
+    from diffalign.backbones import check_condition
+
+    check_condition(model.backbone, any(prompt.condition is not None for prompt in prompts), where)
 
 
 def refuse_long_prompts(prompts: list[str], backbone: Any) -> None:

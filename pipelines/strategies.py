@@ -142,7 +142,8 @@ def vary_media(backbone: Backbone, media: Sequence[Media], prompts: Sequence[str
 
     device = next(backbone.denoiser.parameters()).device
     shape = size or backbone.size
-    latents = backbone.encode(torch.from_numpy(np.stack([item.tensor(shape, backbone.rate) for item in media])), seeds=None).to(device)
+    tensors = np.stack([item.tensor(shape, backbone.rate, backbone.channels) for item in media])
+    latents = backbone.encode(torch.from_numpy(tensors), seeds=None).to(device)
     noise = torch.stack([torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]).to(latents)
     found = vary(
         backbone, latents, noise, backbone.embed(list(prompts)), _repeated(backbone.embed([negative_prompt]), len(prompts)),

@@ -72,6 +72,7 @@ SHARED_FILES = {
     "diffalign/stabilisers": set(),
     "diffalign/backbones": {
         "chat",
+        "conditions",
         "density",
         "kohya",
         "mel",
@@ -116,6 +117,7 @@ SHARED_FILES = {
         "compare_result",
         "config",
         "config_file",
+        "encode_conditions",
         "export",
         "export_card",
         "export_lora",

@@ -21,7 +21,9 @@ from diffusers import (
     AutoencoderKLQwenImage,
     AutoencoderOobleck,
     DDIMScheduler,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -39,6 +41,7 @@ from diffusers import (
     StableAudioDiTModel,
     StableAudioPipeline,
     StableDiffusion3Pipeline,
+    StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     ZImagePipeline,
@@ -115,6 +118,22 @@ def numbered(number: int, parts: dict[str, Any]) -> dict[str, Any]:
     return {f"{name}_{number}": part for name, part in parts.items()}
 
 
+def save_instruct_pix2pix(folder: Path) -> Path:
+    """Of the eight channels that the denoiser takes four are the edited image's."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=8, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=WIDTH,
+        norm_num_groups=8, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+    )  # fmt: skip
+    scheduler = EulerAncestralDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
+    pipeline = StableDiffusionInstructPix2PixPipeline(
+        vae=autoencoder(), unet=unet, scheduler=scheduler, **clip(folder, CLIPTextModel), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
 def save_sdxl(folder: Path, *, prediction: str = "epsilon", layers: int = 1, **vae: Any) -> Path:
     """layers: of a level; the real one has two."""
     torch.manual_seed(0)
@@ -156,14 +175,14 @@ def save_sd3(folder: Path, *, has_t5: bool = True, is_35: bool = False) -> Path:
     return save(pipeline, folder)
 
 
-def save_flux(folder: Path, *, guidance_embeds: bool = True) -> Path:
+def save_flux(folder: Path, *, guidance_embeds: bool = True, kind: type[DiffusionPipeline] = FluxPipeline) -> Path:
     """With guidance embedded it is like FLUX.1 [dev], without like [schnell]."""
     torch.manual_seed(0)
     transformer = FluxTransformer2DModel(
         patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=WIDTH, pooled_projection_dim=WIDTH, guidance_embeds=guidance_embeds, axes_dims_rope=(4, 6, 6),
     )  # fmt: skip
-    pipeline = FluxPipeline(
+    pipeline = kind(
         vae=autoencoder(shift_factor=0.11, use_quant_conv=False, use_post_quant_conv=False), transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guidance_embeds),
         **clip(folder, CLIPTextModel), **numbered(2, t5()),

@@ -18,13 +18,16 @@ from diffusers import (
     HunyuanVideoTransformer3DModel,
     LTXPipeline,
     LTXVideoTransformer3DModel,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
 )
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from tiny_pipelines import T5_TOKENS, WIDTH, clip, numbered, save, t5
 from tiny_stable_diffusion import TEXTS
 from tokenizers import processors
-from transformers import CLIPTextModel, LlamaConfig, LlamaModel
+from transformers import CLIPImageProcessor, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaModel
 
+from diffalign.backbones.miniature import wan
 from diffalign.backbones.miniature.t5 import END, build_tokenizer
 
 
@@ -45,6 +48,28 @@ def save_ltx(folder: Path, *, dynamic: bool = True, timestep_conditioning: bool 
     )  # fmt: skip
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=dynamic, shift_terminal=0.1 if dynamic else None)
     return save(LTXPipeline(vae=vae, transformer=transformer, scheduler=scheduler, **t5()), folder)
+
+
+def save_wan_image_to_video(folder: Path, *, has_clip: bool = True) -> Path:
+    """Four pixels and four frames to a latent; of the twelve channels four are the mask and four the first frame's."""
+    torch.manual_seed(0)
+    architecture = wan.Architecture(
+        size=(9, 16, 32), latent_channels=4, autoencoder_channels=4, autoencoder_levels=(1, 2, 2), denoiser_heads=2, denoiser_head_width=12,
+        denoiser_layers=1, text_width=WIDTH, text_layers=1, text_heads=2, token_limit=512,
+    )  # fmt: skip
+    pipeline = wan.build_pipeline(architecture, TEXTS, wan.build_autoencoder(architecture), folder)
+    pipeline.vae.register_to_config(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[0.5, 1.0, 2.0, 1.5])
+    width = 16
+    picture: dict[str, Any] = {"image_dim": width, "added_kv_proj_dim": 24} if has_clip else {}
+    transformer = WanTransformer3DModel.from_config(pipeline.transformer.config, in_channels=12, **picture)
+    vision = CLIPVisionConfig(
+        hidden_size=width, intermediate_size=width, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    parts: dict[str, Any] = {name: getattr(pipeline, name) for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+    if has_clip:
+        parts["image_encoder"] = CLIPVisionModel(vision)
+        parts["image_processor"] = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+    return save(WanImageToVideoPipeline(transformer=transformer, **parts), folder)
 
 
 def save_cogvideox(folder: Path, **transformer: Any) -> Path:

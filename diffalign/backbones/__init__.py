@@ -31,11 +31,18 @@ class Family:
     denoiser: str  # its part of the pipeline, and the folder that full fine-tuning writes
     models: str
     lora_targets: tuple[str, ...] = ATTENTION  # endings of the names of the layers that a LoRA adapts; none: it takes no LoRA
+    takes_condition: bool = False  # an image with each prompt, which it cannot go without: what is edited, or a video's first frame
 
 
 BACKBONES = {
     "stable_diffusion": Family(
         "image", "unet", "Stable Diffusion 1.x and 2.x, and the bundled miniature: latent UNet, CLIP text encoder; ε or v prediction"
+    ),
+    "instruct_pix2pix": Family(
+        "image",
+        "unet",
+        "InstructPix2Pix: Stable Diffusion 1.x that edits an image, whose latents are more channels of the UNet's input; ε or v prediction",
+        takes_condition=True,
     ),
     "sdxl": Family(
         "image",
@@ -53,6 +60,13 @@ BACKBONES = {
         "transformer",
         "FLUX.1: transformer with joint attention, CLIP and T5, guidance as conditioning; rectified flow",
         JOINT_ATTENTION,
+    ),
+    "flux_kontext": Family(
+        "image",
+        "transformer",
+        "FLUX.1 Kontext: FLUX.1 that edits an image, whose patches stand behind those of the result; rectified flow",
+        JOINT_ATTENTION,
+        takes_condition=True,
     ),
     "flux2": Family(
         "image",
@@ -78,6 +92,13 @@ BACKBONES = {
         "transformer",
         "Wan 2.1 and 2.2, and the bundled miniature of the motion world: transformer, or one for each part of the timesteps, T5, causal "
         "VAE; rectified flow",
+    ),
+    "wan_image_to_video": Family(
+        "video",
+        "transformer",
+        "Wan 2.1 from a first frame, whose latents are more channels of the input: transformer, T5, CLIP, causal VAE; rectified flow",
+        (*ATTENTION, "add_k_proj", "add_v_proj"),
+        takes_condition=True,
     ),
     "ltx": Family(
         "video",
@@ -121,6 +142,7 @@ class Backbone(Protocol):
     denoiser: nn.Module
     process: Process
     token_limit: int
+    channels: int | None  # of the media, where they are not the usual ones: three of a picture, one of a sound
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -190,6 +212,25 @@ class Backbone(Protocol):
         ...
 
 
+class Conditioned(Backbone, Protocol):
+    """A loaded family that takes a condition with each prompt: an image, which covers the media's size and is cut to it."""
+
+    drops_condition: bool  # whether the family's own training leaves conditions out at times, as it does prompts
+
+    def embed_condition(self, conditions: Sequence[Media | None], size: tuple[int, ...]) -> dict[str, Tensor]:
+        """What `predict` takes beside the prompts' embeds, (N, …), beside media of shape `size`; None: of a dropped condition.
+
+        The media that are denoised may be shorter in time.
+        """
+        ...
+
+    def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
+               size: tuple[int, ...] | None = None, scheduler: str | None = None,
+               conditions: Sequence[Media] = ()) -> Sequence[Media]:  # fmt: skip
+        """As of any family, one condition for each prompt."""
+        ...
+
+
 @dataclass(frozen=True)
 class Loading:
     """How a model is loaded, and what stands in the place of its denoiser's own weights: see `load_backbone`."""
@@ -208,6 +249,16 @@ def family_of(name: str) -> Family:
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}{did_you_mean(name, BACKBONES)}; choose one of: {', '.join(BACKBONES)}")
     return BACKBONES[name]
+
+
+def check_condition(name: str, is_given: bool, where: str) -> None:
+    """ValueError where the family takes no condition and `where` has some, or needs one and there is none."""
+    takes = [each for each, family in BACKBONES.items() if family.takes_condition]
+    if is_given and name not in takes:
+        known = ", ".join(takes)
+        raise ValueError(f"{where} has conditions, and backbone {name!r} takes none; drop their column, or choose one of: {known}")
+    if not is_given and name in takes:
+        raise ValueError(f"{where} has no conditions, and backbone {name!r} needs an image with each prompt; give a column `condition`")
 
 
 def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",

@@ -52,6 +52,7 @@ class LoadedPipeline:
     source: str
     process: Process
     token_limit: int
+    channels: int | None = None
 
     def __init__(self, pipeline: Any, source: str):
         pipeline.set_progress_bar_config(disable=True)

@@ -46,6 +46,7 @@ class StableAudio(AudioPipeline):
         self.token_limit: int = pipeline.tokenizer.model_max_length
         self.rate = float(pipeline.vae.config.sampling_rate)
         self.column = pipeline.vae.hop_length
+        self.channels = int(pipeline.vae.config.audio_channels)
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -66,8 +67,10 @@ class StableAudio(AudioPipeline):
         return 0.0, 1.0
 
     def encode(self, media: Tensor, *, seeds: list[int] | None) -> Tensor:
-        """Mono is the same in both channels."""
-        return super().encode(media.expand(-1, self.pipeline.vae.config.audio_channels, -1), seeds=seeds)
+        """Mono is the same in both channels; ValueError for another number of them than one or the model's own."""
+        if media.shape[1] not in (1, self.channels):
+            raise ValueError(f"{self.source} takes sounds of {self.channels} channels, or mono; got {media.shape[1]}")
+        return super().encode(media.expand(-1, self.channels, -1), seeds=seeds)
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         text, positions = embeds["prompt_embeds"], noised.shape[-1]

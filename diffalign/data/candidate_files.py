@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from diffalign.data.records import Candidate, candidates_schema, modality_of_candidates
+from diffalign.data.conditions import CONDITION
+from diffalign.data.records import Candidate, candidate_columns, modality_of_candidates
 from diffalign.data.shards import open_parquet, shard_paths
 
 KEPT_BYTES = 2**30  # of row groups, and one at least: samples of a preference stand together, or in as many places as there are models
@@ -25,11 +26,14 @@ class CandidateFiles:
     """Candidates of a folder of shards, by id and by group; the order of both is that of the files.
 
     modality   of all of them
+    conditioned  whether their prompts came with conditions
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.modality = modality_of_candidates(folder)
+        self._columns = candidate_columns(folder)
+        self.conditioned = CONDITION in self._columns
         self.groups: dict[str, list[str]] = {}
         self._places: dict[str, _Place] = {}
         self._kept: OrderedDict[tuple[Path, int], pa.Table] = OrderedDict()
@@ -60,7 +64,7 @@ class CandidateFiles:
         key = (path, number)
         if key not in self._kept:
             with open_parquet(path) as file:
-                self._kept[key] = file.read_row_group(number, candidates_schema(self.modality).names)
+                self._kept[key] = file.read_row_group(number, self._columns)
             while len(self._kept) > 1 and sum(table.nbytes for table in self._kept.values()) > KEPT_BYTES:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)

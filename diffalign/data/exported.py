@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from diffalign.data.conditions import CONDITION, MODALITY
 from diffalign.data.modalities import media_class
 from diffalign.data.modalities.stored import arrow_type
 from diffalign.data.records import PREFERENCES, Candidate, Kind, Preference
@@ -32,12 +33,13 @@ OF_SAMPLES = pa.schema(  # column → a value of each sample, best first; the fi
 )
 
 
-def layout_schema(kind: Kind) -> pa.Schema:
-    """The columns of the table of a kind."""
+def layout_schema(kind: Kind, *, conditioned: bool = False) -> pa.Schema:
+    """The columns of the table of a kind; conditioned: with what came with the prompts."""
     media = arrow_type() if kind != "list" else pa.list_(arrow_type())
     return pa.schema(
         [
             pa.field("prompt", pa.string()),
+            *([pa.field(CONDITION, arrow_type())] if conditioned else []),
             *(pa.field(name, media) for name in MEDIA_COLUMNS[kind]),
             *([pa.field("label", pa.int8())] if kind == "labelled" else []),
             *(PREFERENCES.field(name).with_nullable(True) for name in SAID),
@@ -47,10 +49,11 @@ def layout_schema(kind: Kind) -> pa.Schema:
     )
 
 
-def layout_features(kind: Kind, modality: str) -> dict[str, dict[str, Any]]:
+def layout_features(kind: Kind, modality: str, *, conditioned: bool = False) -> dict[str, dict[str, Any]]:
     """The `datasets` features of the media columns, in the form of the `huggingface` schema metadata."""
     media = media_class(modality).feature()
-    return {name: media if kind != "list" else {"_type": "Sequence", "feature": media} for name in MEDIA_COLUMNS[kind]}
+    own = {name: media if kind != "list" else {"_type": "Sequence", "feature": media} for name in MEDIA_COLUMNS[kind]}
+    return own | ({CONDITION: media_class(MODALITY).feature()} if conditioned else {})
 
 
 def layout_row(preference: Preference, candidates: Sequence[Candidate]) -> dict[str, Any]:
@@ -59,6 +62,7 @@ def layout_row(preference: Preference, candidates: Sequence[Candidate]) -> dict[
     columns = {"samples": media} if preference.kind == "list" else dict(zip(MEDIA_COLUMNS[preference.kind], media, strict=True))
     return {
         "prompt": preference.prompt,
+        **({} if (condition := candidates[0].condition) is None else {CONDITION: condition.to_row()}),
         **columns,
         **({} if preference.labels is None else {"label": preference.labels[0]}),
         **{name: list(value) if isinstance(value := getattr(preference, name), tuple) else value for name in SAID},

@@ -3,10 +3,11 @@
     latents/
       cache.json                       how the latents were made; written last, so a cache without it is unfinished
       shard-00000.safetensors          "latents" (n, C, *S), and "flipped" (n, C, *S) where mirrored images were asked for
-      shard-00000.parquet              candidate_id, row: the index of that shard, written after it
+      shard-00000.parquet              candidate_id, row: the index of that shard, written after it; where there are conditions their key
       embeds/shard-00000.safetensors   one tensor per embedding key, (p, ...), one row per distinct prompt
       embeds/shard-00000.parquet       prompt, row
       embeds/dropout.safetensors       the same keys for the empty prompt, (1, ...)
+      conditions/shard-00000.*         the same for what came with the prompts, a row for each condition and size (conditions.py)
 
 Latents of one shard have one shape; shards may differ. Files are memory-mapped and only the rows asked for are read.
 """
@@ -27,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from diffalign.data.conditions import CONDITION, FLIPPED, dropped_key
 from diffalign.data.shards import open_parquet, write_shard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -55,8 +57,12 @@ class CacheDescription:
     latent_shapes: dict[str, int] = field(default_factory=dict)
 
 
-def write_latents_shard(folder: Path, index: int, ids: Sequence[str], latents: Tensor, flipped: Tensor | None = None) -> None:
-    """Writes shard `index`: latents (n, C, *S) of the n candidates in order, then its index. Both appear by atomic rename."""
+def write_latents_shard(folder: Path, index: int, ids: Sequence[str], latents: Tensor, flipped: Tensor | None = None,
+                        conditions: Sequence[str] | None = None) -> None:  # fmt: skip
+    """Writes shard `index`: latents (n, C, *S) of the n candidates in order, then its index. Both appear by atomic rename.
+
+    conditions  the key of each candidate's, where they have one
+    """
     if len(ids) != len(latents) or len(set(ids)) != len(ids):
         counts = f"{len(ids)} ids, {len(set(ids))} distinct, {len(latents)} rows"
         raise ValueError(f"a latents shard needs one row per distinct candidate, got {counts}")
@@ -64,17 +70,26 @@ def write_latents_shard(folder: Path, index: int, ids: Sequence[str], latents: T
         raise ValueError(f"mirrored latents have shape {tuple(flipped.shape)}, latents {tuple(latents.shape)}; they must be equal")
     tensors = {"latents": latents} | ({} if flipped is None else {"flipped": flipped})
     _write_tensors(folder / f"shard-{index:05d}.safetensors", tensors)
-    _write_index(folder / f"shard-{index:05d}.parquet", "candidate_id", ids)
+    _write_index(folder / f"shard-{index:05d}.parquet", "candidate_id", ids, conditions)
 
 
 def write_embeds_shard(folder: Path, index: int, prompts: Sequence[str], embeds: Mapping[str, Tensor]) -> None:
     """Writes shard `index` of `folder`/embeds: each tensor (p, ...) with one row per prompt in order, then its index."""
+    _write_embeds(folder / "embeds", index, "prompt", prompts, embeds)
+
+
+def write_conditions_shard(folder: Path, index: int, keys: Sequence[str], embeds: Mapping[str, Tensor]) -> None:
+    """Writes shard `index` of `folder`/conditions: each tensor (p, ...) with one row per key in order, then its index."""
+    _write_embeds(folder / "conditions", index, CONDITION, keys, embeds)
+
+
+def _write_embeds(folder: Path, index: int, key: str, values: Sequence[str], embeds: Mapping[str, Tensor]) -> None:
     rows = {name: len(tensor) for name, tensor in embeds.items()}
-    if set(rows.values()) != {len(prompts)} or len(set(prompts)) != len(prompts):
-        counts = f"{len(prompts)} prompts, {len(set(prompts))} distinct, rows {rows}"
-        raise ValueError(f"an embeds shard needs one row per distinct prompt, got {counts}")
-    _write_tensors(folder / "embeds" / f"shard-{index:05d}.safetensors", embeds)
-    _write_index(folder / "embeds" / f"shard-{index:05d}.parquet", "prompt", prompts)
+    if set(rows.values()) != {len(values)} or len(set(values)) != len(values):
+        counts = f"{len(values)} {key}s, {len(set(values))} distinct, rows {rows}"
+        raise ValueError(f"an embeds shard needs one row per distinct {key}, got {counts}")
+    _write_tensors(folder / f"shard-{index:05d}.safetensors", embeds)
+    _write_index(folder / f"shard-{index:05d}.parquet", key, values)
 
 
 def write_dropout_embeds(folder: Path, embeds: Mapping[str, Tensor]) -> None:
@@ -116,7 +131,7 @@ class _Rows:
     """Rows by key over the shards of one folder: an index read at once, tensors mapped when first touched."""
 
     def __init__(self, folder: Path, key: str, what: str):
-        self._what = what
+        self._key, self._what = key, what
         self._shards = sorted(folder.glob("shard-*.parquet"))
         self._maps: dict[tuple[int, str], Tensor] = {}
         self._bytes: dict[tuple[int, str], np.ndarray] = {}
@@ -127,6 +142,16 @@ class _Rows:
                 table = file.read([key, "row"])
             for value, row in zip(table.column(key).to_pylist(), table.column("row").to_pylist(), strict=True):
                 self.place[value] = (number, row)
+
+    def said(self, column: str) -> dict[str, str]:
+        """Key → what the index says of it in another column; nothing where it has none."""
+        found: dict[str, str] = {}
+        for path in self._shards:
+            with open_parquet(path) as file:
+                if column in file.schema_arrow.names:
+                    table = file.read([self._key, column])
+                    found |= dict(zip(table.column(self._key).to_pylist(), table.column(column).to_pylist(), strict=True))
+        return found
 
     def _handle(self, shard: int) -> safe_open:
         if shard not in self._handles:
@@ -183,6 +208,8 @@ class LatentCache:
         self.dtype = DTYPES[self.description.dtype]
         self._latents = _Rows(self.folder, "candidate_id", "candidates")
         self._embeds = _Rows(self.folder / "embeds", "prompt", "prompts")
+        self._conditions = _Rows(self.folder / "conditions", CONDITION, "conditions")
+        self._condition_of = self._latents.said(CONDITION)
         if not self._latents.place or not self._embeds.place:
             raise ValueError(f"the latent cache {self.folder} is empty; encode again with `diffalign encode CONFIG --redo`")
 
@@ -213,6 +240,22 @@ class LatentCache:
         places = self._embeds.find(prompts)
         return {name: self._embeds.gather(places, [name] * len(places)) for name in self._embeds.names(places[0][0])}
 
+    def conditions(self, ids: Sequence[str], flipped: Sequence[bool], dropped: Sequence[bool]) -> dict[str, Tensor]:
+        """Each embedding key's rows (n, ...) of the candidates' conditions in order; {} in a cache without.
+
+        flipped  mirrored, as their latents
+        dropped  what stands for no condition; where the cache has none of that, the family always has its condition
+        """
+        if not self._condition_of:
+            return {}
+        keys = []
+        for sample, flip, drop in zip(ids, flipped, dropped, strict=True):
+            own = self._condition_of[sample]
+            is_dropped = drop and dropped_key(own) in self._conditions.place
+            keys.append(dropped_key(own) if is_dropped else own + FLIPPED * flip)
+        places = self._conditions.find(keys)
+        return {name: self._conditions.gather(places, [name] * len(places)) for name in self._conditions.names(places[0][0])}
+
     def dropout_embeds(self) -> dict[str, Tensor]:
         """The empty prompt's embeds, each (1, ...)."""
         with open_tensors(self.folder / "embeds" / "dropout.safetensors") as file:
@@ -236,9 +279,13 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     _write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
-def _write_index(path: Path, key: str, values: Sequence[str]) -> None:
+def _write_index(path: Path, key: str, values: Sequence[str], conditions: Sequence[str] | None = None) -> None:
     schema = pa.schema([pa.field(key, pa.string(), nullable=False), pa.field("row", pa.int32(), nullable=False)])
-    write_shard(path, [{key: value, "row": row} for row, value in enumerate(values)], schema)
+    rows: list[dict[str, object]] = [{key: value, "row": row} for row, value in enumerate(values)]
+    if conditions is not None:
+        schema = schema.append(pa.field(CONDITION, pa.string(), nullable=False))
+        rows = [{**row, CONDITION: condition} for row, condition in zip(rows, conditions, strict=True)]
+    write_shard(path, rows, schema)
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

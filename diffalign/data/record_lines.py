@@ -5,8 +5,8 @@
      "preferences": [{"type", "aspect", "order", "probability", "weight", "source", …}], "meta": {"tags"}}
 
 `order` counts candidates of the record, best first; in a ranking a list inside it is a tie. Types: pair, ranking, scores (a ranking by its
-`scores`), binary (with `labels`), segments (a pair with `segment_labels`). A path is relative to the file. What is null or empty may be
-left out.
+`scores`), binary (with `labels`), segments (a pair with `segment_labels`). A path is relative to the file, also the condition's, an image
+that came with the prompt. What is null or empty may be left out.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ def record_of(
     paths: Sequence[str],
     preferences: Sequence[Preference],
     scores: Mapping[str, Mapping[str, float]],
+    condition: str | None = None,
 ) -> dict[str, Any]:
-    """The record of a group: its candidates, the files that hold their media, its preferences, and "reward.dimension" → id → value."""
+    """The record of a group: its candidates, the files that hold their media, its preferences, and "reward.dimension" → id → value.
+
+    condition  the file of what came with the prompt
+    """
     place = {candidate.candidate_id: index for index, candidate in enumerate(candidates)}
     negatives = {candidate.negative_prompt for candidate in candidates}
     shared = set.intersection(*({*candidate.tags.items()} for candidate in candidates))
@@ -34,7 +38,7 @@ def record_of(
         "id": candidates[0].group_id,
         "prompt": candidates[0].prompt,
         "negative_prompt": negatives.pop() if len(negatives) == 1 else None,
-        "condition": None,
+        "condition": condition,
         "candidates": [_candidate(each, path, scores) for each, path in zip(candidates, paths, strict=True)],
         "preferences": [_preference(each, place) for each in preferences],
         "meta": {"tags": [f"{name}: {value}" for name, value in sorted(shared)]},

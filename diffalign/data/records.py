@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from diffalign.data.conditions import CONDITION, MODALITY, condition_of_row, has_conditions
 from diffalign.data.modalities import Media, media_class, modality_of, modality_of_columns
 from diffalign.data.modalities.stored import arrow_type
 from diffalign.data.shards import open_parquet, read_rows, shard_paths, write_shard
@@ -36,8 +37,11 @@ COLUMN_TYPES = {
 }
 
 
-def candidates_schema(modality: str) -> pa.Schema:
-    """The columns of a table of candidates of a modality, whose own COLUMNS (width, height, …) stand in the middle."""
+def candidates_schema(modality: str, *, conditioned: bool = False) -> pa.Schema:
+    """The columns of a table of candidates of a modality, whose own COLUMNS (width, height, …) stand in the middle.
+
+    conditioned  whether its prompts carry a condition, which is a column then
+    """
     measures = [_required(name, COLUMN_TYPES[name]) for name in media_class(modality).COLUMNS]
     return pa.schema(
         [
@@ -45,6 +49,7 @@ def candidates_schema(modality: str) -> pa.Schema:
             _required("group_id", pa.string()),
             _required("prompt", pa.string()),
             pa.field("media", arrow_type()),  # nullable, or `datasets` would not recognise its feature
+            *([pa.field(CONDITION, arrow_type())] if conditioned else []),
             _required("model", pa.string()),
             pa.field("seed", pa.int64()),
             pa.field("steps", pa.int32()),
@@ -77,12 +82,13 @@ PREFERENCES = pa.schema(
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sample of a group: all candidates of a group answer the same prompt.
+    """One sample of a group: all candidates of a group answer the same prompt, and the same condition where there is one.
 
     model    what made it ("" unknown); pairs of one model are stabler than pairs of several
     seed, steps, guidance, negative_prompt   how it was sampled; None where an imported set does not say
     parent   candidate_id it was derived from, or None
     tags     free strings: task, split, origin
+    condition  the image that the prompt came with
     """
 
     candidate_id: str
@@ -96,6 +102,7 @@ class Candidate:
     negative_prompt: str | None = None
     parent: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    condition: Media | None = None
 
     @property
     def source(self) -> str:
@@ -103,12 +110,13 @@ class Candidate:
         return self.model
 
     def to_row(self) -> dict[str, Any]:
-        """A row of `candidates_schema` of its modality."""
+        """A row of `candidates_schema` of its modality, conditioned where it has a condition."""
         return {
             "candidate_id": self.candidate_id,
             "group_id": self.group_id,
             "prompt": self.prompt,
             "media": self.media.to_row(),
+            **({} if self.condition is None else {CONDITION: self.condition.to_row()}),
             "model": self.model,
             "seed": self.seed,
             "steps": self.steps,
@@ -135,6 +143,7 @@ class Candidate:
             negative_prompt=row["negative_prompt"],
             parent=row["parent"],
             tags=json.loads(row["tags"]),
+            condition=condition_of_row(row.get(CONDITION), f"candidate {row['candidate_id']}"),
         )
 
 
@@ -214,7 +223,7 @@ class Preference:
 
 
 def write_candidates(path: Path, candidates: Sequence[Candidate], modality: str = "image") -> None:
-    """One shard of candidates of one modality, media embedded as bytes. ValueError for a candidate of another.
+    """One shard of candidates of one modality, media embedded as bytes. ValueError for one of another, or where some lack a condition.
 
     modality  of a shard without candidates
     """
@@ -223,8 +232,10 @@ def write_candidates(path: Path, candidates: Sequence[Candidate], modality: str 
         own = modality_of(candidate.media)
         if own != modality:
             raise ValueError(f"candidate {candidate.candidate_id!r} is {own} among {modality}; a set has one modality")
-    features = {"media": media_class(modality).feature()}
-    write_shard(path, [candidate.to_row() for candidate in candidates], candidates_schema(modality), features)
+    conditioned = has_conditions([candidate.condition for candidate in candidates], f"the candidates for {str(path)!r}")
+    features = {"media": media_class(modality).feature()} | ({CONDITION: media_class(MODALITY).feature()} if conditioned else {})
+    schema = candidates_schema(modality, conditioned=conditioned)
+    write_shard(path, [candidate.to_row() for candidate in candidates], schema, features)
 
 
 def write_preferences(path: Path, preferences: Iterable[Preference]) -> None:
@@ -234,7 +245,14 @@ def write_preferences(path: Path, preferences: Iterable[Preference]) -> None:
 
 def read_candidates(folder: Path) -> Iterator[Candidate]:
     """The candidates of a folder in order, streamed; media are handles that decode on demand."""
-    return map(Candidate.from_row, read_rows(folder, candidates_schema(modality_of_candidates(folder)).names))
+    return map(Candidate.from_row, read_rows(folder, candidate_columns(folder)))
+
+
+def candidate_columns(folder: Path) -> list[str]:
+    """The columns of a folder of candidates that make a Candidate, by its first shard."""
+    with open_parquet(shard_paths(folder)[0]) as file:
+        names = file.schema_arrow.names
+    return candidates_schema(modality_of_columns(names), conditioned=CONDITION in names).names
 
 
 def modality_of_candidates(folder: Path) -> str:

@@ -56,6 +56,7 @@ class Row:
     seed: int
     samples: tuple[Sample | None, ...]
     tags: Mapping[str, str] = field(default_factory=dict)  # {"task": "counting"}: each key becomes a filter
+    condition: Any = None  # the image that the prompt came with, shown beside it: pixels(), uint8 (H, W, 3)
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class PairRow:
 
     segments  per equal span of time, first to last: 1 the chosen side is better, −1 the rejected one, 0 neither; empty: not known
     context   what was wrong with the prompt of the rejected side, where that is known
+    condition  as of a Row
     """
 
     prompt: str
@@ -104,6 +106,7 @@ class PairRow:
     tags: Mapping[str, str] = field(default_factory=dict)
     segments: Sequence[int] = ()
     context: str = ""
+    condition: Any = None
 
 
 @dataclass(frozen=True)

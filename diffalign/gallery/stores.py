@@ -32,6 +32,12 @@ class MediaFolder:
             self._progress(self._samples)
         return record
 
+    def store_condition(self, condition: Any, where: str) -> dict[str, Any]:
+        """Write the picture that a prompt came with, which is no sample; nothing where there is none."""
+        return (
+            {} if condition is None else {"condition": {"kind": "image", **store_image(self, Sample(condition, {}), f"{where}, condition")}}
+        )
+
     def new_file(self, suffix: str) -> tuple[Path, str]:
         """The next file as a path to write, and as the address the page will use."""
         address = f"media/{self._files // SHARD:03d}/{self._files:06d}{suffix}"

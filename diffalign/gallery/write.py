@@ -112,7 +112,8 @@ def _write_comparison(data: Path, comparison: Comparison, media: MediaFolder, ro
             match_loudness(shown)
             line = [None if sample is None else scores.line(sample.scores) for sample in row.samples]
             # A 64-bit seed does not fit a JavaScript number, so it travels as text.
-            table.add([row.prompt, _texts(row.tags), line, str(row.seed)], shown)
+            beside = media.store_condition(row.condition, where)
+            table.add([row.prompt, _texts(row.tags), line, str(row.seed), *([beside] if beside else [])], shown)
     return {
         "columns": [{"name": column.name, "detail": column.detail} for column in comparison.columns],
         "settings": [[str(name), str(value)] for name, value in comparison.settings.items()],
@@ -150,20 +151,20 @@ def _write_pairs(data: Path, pairs: Iterable[PairRow], media: MediaFolder, roles
             line = [scores.line(sample.scores) for sample in sides.values()]
             match_loudness(shown)
             flags = [str(flag) for flag in pair.flags]
-            table.add([pair.prompt, _texts(pair.tags), line, finite(pair.gap), flags, *_more_of(pair, where)], shown)
+            more = _more_of(pair, where) | media.store_condition(pair.condition, where)
+            table.add([pair.prompt, _texts(pair.tags), line, finite(pair.gap), flags, *([more] if more else [])], shown)
     names = list(scores.names)
     return {"scores": names, "roles": [roles.get(name) for name in names], "count": table.count, **frame.size} if table.count else None
 
 
-def _more_of(pair: PairRow, where: str) -> list[dict[str, Any]]:
+def _more_of(pair: PairRow, where: str) -> dict[str, Any]:
     """What few pairs have, as one more entry of the line; nothing where there is nothing of it."""
     segments = [int(label) for label in pair.segments]
     wrong = next((label for label in pair.segments if label not in (-1, 0, 1)), None)
     if wrong is not None:
         raise ValueError(f"{where}: a segment is labelled {wrong!r}; give 1 (chosen better), −1 (rejected better) or 0 (neither)")
     more = {"segments": segments, "context": str(pair.context)}
-    kept = {name: value for name, value in more.items() if value}
-    return [kept] if kept else []
+    return {name: value for name, value in more.items() if value}
 
 
 def _write_curves(data: Path, curves: Iterable[Curve]) -> dict[str, Any] | None:

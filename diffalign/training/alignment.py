@@ -34,7 +34,8 @@ START = "at the reference: "  # of numbers that only the first step has, for its
 class Sampling:
     """What is drawn per group, and shared by all its samples.
 
-    prompt_dropout   share of visits whose prompt is replaced by the empty one
+    prompt_dropout   share P of visits whose prompt is replaced by the empty one; of a family that drops conditions too, P of them go
+                     without theirs, P/2 without both: Brooks et al. 2022, arXiv:2211.09800, section 3.2.1
     flip             share of visits whose samples are all mirrored (latents of mirrored images must be in the cache)
     timesteps        (low, high) in [0, 1] of the scheduler's own range
     """
@@ -42,6 +43,11 @@ class Sampling:
     prompt_dropout: float = 0.0
     flip: float = 0.0
     timesteps: tuple[float, float] = (0.0, 1.0)
+
+    def drops(self, uniform: Tensor) -> tuple[list[bool], list[bool]]:
+        """Whose prompt, and whose condition, goes: of numbers in [0, 1)."""
+        share = self.prompt_dropout
+        return (uniform < share).tolist(), ((share / 2 <= uniform) & (uniform < 3 * share / 2)).tolist()
 
 
 @dataclass(frozen=True)
@@ -156,10 +162,11 @@ class AlignmentTask:
         if own is None:
             low, high = self.sampling.timesteps
             timestep = self.backbone.process.timestep(low + (high - low) * uniform[:, 0]).to(to)
-            groups, dropped = [visit.group for visit in visits], (uniform[:, 1] < self.sampling.prompt_dropout).tolist()
+            groups, (dropped, unconditioned) = [visit.group for visit in visits], self.sampling.drops(uniform[:, 1])
         else:
-            timestep, groups, dropped = own.timestep, own.group.tolist(), own.is_dropped.tolist()
-        batch = self.groups.fetch(groups, dropped=dropped, flipped=(uniform[:, 2] < self.sampling.flip).tolist()).to(to)
+            timestep, groups, dropped, unconditioned = own.timestep, own.group.tolist(), own.is_dropped.tolist(), None
+        flipped = (uniform[:, 2] < self.sampling.flip).tolist()
+        batch = self.groups.fetch(groups, dropped=dropped, flipped=flipped, unconditioned=unconditioned).to(to)
         draw = Draw(
             self.backbone.process, batch.latents.float(), timestep, generators, self._networks(batch), None if own is None else own.noised
         )

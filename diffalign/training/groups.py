@@ -119,8 +119,12 @@ class CachedGroups:
         preference = self.preferences[group]
         return f"{preference.group_id} ({preference.prompt!r})"
 
-    def fetch(self, groups: Sequence[int], *, dropped: Sequence[bool], flipped: Sequence[bool]) -> GroupBatch:
-        """The groups by index; `dropped` replaces a group's prompt by the empty one, `flipped` mirrors all its samples alike."""
+    def fetch(self, groups: Sequence[int], *, dropped: Sequence[bool], flipped: Sequence[bool],
+              unconditioned: Sequence[bool] | None = None) -> GroupBatch:  # fmt: skip
+        """The groups by index; `dropped` replaces a group's prompt by the empty one, `flipped` mirrors all its samples alike.
+
+        unconditioned  drops what came with the group's prompt, where the family does so in training
+        """
         rows = [self.preferences[group] for group in groups]
         ids = [sample for row in rows for sample in row.samples]
         flips = [flip for row, flip in zip(rows, flipped) for _ in row.samples]
@@ -132,16 +136,18 @@ class CachedGroups:
                 name: torch.where(mask.view(-1, *[1] * (value.ndim - 1)), self.dropout_embeds[name], value)
                 for name, value in embeds.items()
             }
+        conditions = self.cache.conditions([row.samples[0] for row in rows], flipped, unconditioned or [False] * len(rows))
+        others = self.cache.embeds([self._other_prompt(group) for group in groups]) if self.mismatched else None
         return GroupBatch(
             latents=latents.view(len(rows), -1, *latents.shape[1:]),
-            embeds=embeds,
+            embeds=embeds | conditions,
             weight=torch.tensor([row.weight for row in rows], dtype=torch.float32),
             scores=self._scores(rows),
             labels=torch.tensor([row.labels for row in rows]) if rows[0].labels is not None else None,
             win_probability=_column([row.win_probability for row in rows]),
             lengths=torch.tensor([[self.cache.shape(sample)[1] for sample in row.samples] for row in rows]) if self.longest else None,
             segment_labels=_column([self._labels(row) for row in rows]),
-            mismatched=self.cache.embeds([self._other_prompt(group) for group in groups]) if self.mismatched else None,
+            mismatched=None if others is None else others | conditions,
         )
 
     def _padded(self, ids: Sequence[str], flips: Sequence[bool], shape: tuple[int, ...]) -> Tensor:

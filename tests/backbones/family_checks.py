@@ -90,6 +90,23 @@ class FamilyChecks:
         """The pairs that a run of the config trains on, as two folders."""
         return save_two_folders(folder)
 
+    def data(self, folder: Path) -> tuple[str, ...]:
+        """What a run of the config trains on and is evaluated with, as overrides; their files lie in `folder`."""
+        pairs = self.save_pairs(folder / "pairs")
+        return f"pair.source={{importer: two_folders, path: {pairs}}}", "evaluate.prompts.texts=[a red circle]"
+
+    def embedded(self, loaded: Any, prompts: list[str]) -> dict[str, Tensor]:
+        """All that `predict` is conditioned by."""
+        return loaded.embed(prompts)
+
+    def given(self, prompts: list[str]) -> dict[str, Any]:
+        """What our `sample` takes beside the prompts."""
+        return {}
+
+    def given_plainly(self, prompts: list[str]) -> dict[str, Any]:
+        """The same for the plain pipeline."""
+        return {}
+
     @pytest.fixture(scope="class")
     @classmethod
     def folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -108,7 +125,7 @@ class FamilyChecks:
 
     def made(self, pipeline: Any, seeds: list[int], prompts: list[str] = PROMPTS, **options: Any) -> Any:
         size = dict(zip(self.axes, self.size, strict=True))
-        arguments = {"output_type": "np", "num_inference_steps": STEPS} | size | self.own | self.guidance
+        arguments = {"output_type": "np", "num_inference_steps": STEPS} | size | self.own | self.guidance | self.given_plainly(prompts)
         made = pipeline(prompt=prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **(arguments | options))
         return getattr(made, self.output)
 
@@ -116,7 +133,7 @@ class FamilyChecks:
         return np.rint(self.made(pipeline, seeds) * 255).astype(int)
 
     def our_pixels(self, backbone: Any, seeds: list[int], prompts: list[str] = PROMPTS) -> np.ndarray:
-        return pixels(backbone.sample(prompts, seeds, steps=STEPS, guidance=3.0, size=self.size))
+        return pixels(backbone.sample(prompts, seeds, steps=STEPS, guidance=3.0, size=self.size, **self.given(prompts)))
 
     # The autoencoder and the encoders
 
@@ -172,7 +189,7 @@ class FamilyChecks:
         calls = spied(pipeline, monkeypatch)
         self.made(pipeline, [1, 2], **self.unguided)
         assert len(calls) == STEPS and calls[0][2].std() > 0
-        embeds = loaded.embed(PROMPTS)
+        embeds = self.embedded(loaded, PROMPTS)
         for sample, timestep, output in calls:
             with torch.no_grad():
                 ours = loaded.predict(loaded.denoiser, self.unpacked(sample), self.told(timestep).expand(len(sample)), embeds)
@@ -181,9 +198,11 @@ class FamilyChecks:
     def test_each_sample_has_its_own_timestep_and_prompt(self, loaded: Any) -> None:
         noised, timestep = normal(2, *self.latents), torch.tensor([30.0, 700.0])
         with torch.no_grad():
-            together = loaded.predict(loaded.denoiser, noised, timestep, loaded.embed(PROMPTS))
-            alone = [loaded.predict(loaded.denoiser, noised[i : i + 1], timestep[i : i + 1], loaded.embed([PROMPTS[i]])) for i in range(2)]
-            other = loaded.predict(loaded.denoiser, noised, timestep.flip(0), loaded.embed(PROMPTS))
+            embeds = self.embedded(loaded, PROMPTS)
+            own = [self.embedded(loaded, [prompt]) for prompt in PROMPTS]
+            together = loaded.predict(loaded.denoiser, noised, timestep, embeds)
+            alone = [loaded.predict(loaded.denoiser, noised[i : i + 1], timestep[i : i + 1], own[i]) for i in range(2)]
+            other = loaded.predict(loaded.denoiser, noised, timestep.flip(0), embeds)
         assert torch.allclose(together, torch.cat(alone), atol=1e-5) and not torch.allclose(together, other, atol=1e-4)
 
     # The process
@@ -261,7 +280,7 @@ class FamilyChecks:
         else:
             add_lora(loaded.denoiser, lora, 0, BACKBONES[self.family].lora_targets)
         x0, epsilon, process = normal(2, *self.latents), normal(2, *self.latents, seed=1), loaded.process
-        timestep, embeds = process.timestep(torch.tensor([0.3, 0.8])), loaded.embed(PROMPTS)
+        timestep, embeds = process.timestep(torch.tensor([0.3, 0.8])), self.embedded(loaded, PROMPTS)
         noised, target = process.noise(x0, epsilon, timestep), process.target(x0, epsilon, timestep)
 
         def error() -> Tensor:
@@ -290,13 +309,14 @@ class FamilyChecks:
             half.denoiser.enable_gradient_checkpointing()
         half.denoiser.train()
         with torch.autocast("cpu", torch.bfloat16):
-            found = half.predict(half.denoiser, x, timestep, {name: value.float() for name, value in half.embed(PROMPTS).items()})
+            embeds = {name: value.float() for name, value in self.embedded(half, PROMPTS).items()}
+            found = half.predict(half.denoiser, x, timestep, embeds)
         found.float().square().mean().backward()
         with torch.no_grad():
-            expected = loaded.predict(loaded.denoiser, x, timestep, loaded.embed(PROMPTS))
+            expected = loaded.predict(loaded.denoiser, x, timestep, self.embedded(loaded, PROMPTS))
         assert float((found.float() - expected).norm().detach()) < 0.05 * float(expected.norm())
         assert any(each.grad is not None and bool(each.grad.abs().max() > 0) for each in half.denoiser.parameters())
-        assert len(half.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size)) == 1
+        assert len(half.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size, **self.given(PROMPTS[:1]))) == 1
 
     # A run
 
@@ -308,8 +328,7 @@ class FamilyChecks:
             f"run={run}", f"model.source={folder}", "model.device=cpu", "model.dtype=float32", f"encode.size={size}", "train.steps=2",
             "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2", "train.optimizer=adamw", "train.precision=fp32",
             "train.learning_rate=1e-3",  # one step of a config's own may be less than the error rounds to
-            f"evaluate.size={size}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "evaluate.prompts.texts=[a red circle]",
-            "gallery=null", f"pair.source={{importer: two_folders, path: {self.save_pairs(tmp_path / 'pairs')}}}", *self.small,
+            f"evaluate.size={size}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "gallery=null", *self.data(tmp_path), *self.small,
         )  # fmt: skip
         result = CliRunner().invoke(app, ["run", self.config, *overrides])
         assert result.exit_code == 0, (result.output, result.exception)

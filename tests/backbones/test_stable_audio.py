@@ -19,7 +19,14 @@ from torch import Tensor
 
 from diffalign.backbones import load_backbone
 from diffalign.backbones.process import Angle
-from pipelines.config import load_config
+from diffalign.data.latents import LatentCache
+from diffalign.data.modalities.audio import Audio
+from diffalign.data.records import Candidate, read_candidates
+from diffalign.gallery import Sample
+from diffalign.gallery.stores import MediaFolder
+from pipelines import encode, pair
+from pipelines.config import Config, load_config
+from pipelines.progress import Progress
 from pipelines.train import section_of
 
 # diffusers makes its autoencoder so
@@ -89,6 +96,47 @@ class TestStableAudio(SoundFamilyChecks):
             loaded.sample(PROMPTS, [1, 2], steps=2, guidance=3.0, scheduler="ddim")
 
     # What is its own
+
+    def test_both_channels_of_files_reach_the_latents(self, loaded: Any, folder: Path, tmp_path: Path) -> None:
+        """Stereo whose channels differ, and a mono file, which is in both channels."""
+        draw, sounds = np.random.default_rng(5), {}
+        for side in ("chosen", "rejected"):
+            (tmp_path / side).mkdir()
+            for number, channels in enumerate((2, 1)):
+                sounds[side, number] = Audio.from_waveform(draw.uniform(-0.5, 0.5, (channels, SAMPLES)), RATE)
+                (tmp_path / side / f"{number}.flac").write_bytes(sounds[side, number].encoded())
+                (tmp_path / side / f"{number}.txt").write_text(PROMPTS[number])
+        config = Config.model_validate({
+            "run": tmp_path / "run", "model": {"backbone": self.family, "source": str(folder), "device": "cpu"},
+            "pair": {"source": {"importer": "two_folders", "path": str(tmp_path)}}, "encode": {"posterior": "mean"},
+        })  # fmt: skip
+        for stage in (pair, encode):
+            stage.run(config, progress=Progress(silent=True))
+        cache, files = LatentCache(config.run / "latents"), {sound.identity(): sound.waveform() for sound in sounds.values()}
+        vae, counts = self.plain(folder).vae, set()
+        for candidate in read_candidates(config.run / "candidates"):
+            wave = files[candidate.media.identity()]
+            both = torch.from_numpy(np.concatenate([wave, wave]) if len(wave) == 1 else wave)[None]
+            with torch.no_grad():
+                wanted = vae.encode(both).latent_dist.mean
+                swapped = vae.encode(both.flip(1)).latent_dist.mean
+            found = cache.latents([candidate.candidate_id])
+            assert torch.allclose(found, wanted, atol=1e-5) and torch.allclose(found, swapped, atol=1e-4) == (len(wave) == 1)
+            counts.add(len(wave))
+        assert counts == {1, 2} and loaded.channels == 2
+
+    def test_samples_keep_both_channels_in_files_and_gallery(self, loaded: Any, tmp_path: Path) -> None:
+        wave = np.random.default_rng(3).uniform(-0.5, 0.5, (2, SAMPLES)).astype(np.float32)
+        [sound] = loaded.media(torch.from_numpy(wave)[None])
+        again = Audio.from_row(Candidate("c", "g", "p", sound).to_row()["media"])
+        assert np.abs(again.waveform() - wave).max() <= 1 / 32768 and again.identity() == sound.identity()
+        record = MediaFolder(tmp_path, 256, 0, None).store(Sample(again, {}, "c", "audio"), "c")
+        np.testing.assert_array_equal(Audio.from_path(tmp_path / record["src"]).waveform(), sound.waveform())
+        assert record["channels"] == 2
+
+    def test_sounds_of_other_channels_are_refused(self, loaded: Any) -> None:
+        with pytest.raises(ValueError, match="takes sounds of 2 channels, or mono; got 3"):
+            loaded.encode(torch.zeros(1, 3, SAMPLES), seeds=None)
 
     def test_a_negative_prompt_is_the_pipeline_s(self, loaded: Any, folder: Path) -> None:
         plain = self.made(self.plain(folder), [1, 2], negative_prompt=["a blue square"] * 2)

@@ -47,7 +47,7 @@ class VideoFamilyChecks(FamilyChecks):
 
     def test_videos_have_their_rate_and_each_latent_its_place_in_time(self, loaded: Any) -> None:
         """The first latent is one frame of nine, each other one four."""
-        [video] = loaded.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size)
+        [video] = loaded.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size, **self.given(PROMPTS[:1]))
         assert video.fps == loaded.rate == self.rate and video.frames().shape == (*self.size, 3)
         assert loaded.time_edges(3) == [0, 1 / 9, 5 / 9, 1] and loaded.time_edges(1) == [0, 1]
 
@@ -70,4 +70,4 @@ class VideoFamilyChecks(FamilyChecks):
         with pytest.raises(
             ValueError, match=f"scheduler 'ddim' does not know the noise levels of .*, which has its own {own}; leave it out"
         ):
-            loaded.sample(PROMPTS, [1, 2], steps=STEPS, guidance=3.0, size=self.size, scheduler="ddim")
+            loaded.sample(PROMPTS, [1, 2], steps=STEPS, guidance=3.0, size=self.size, scheduler="ddim", **self.given(PROMPTS))

@@ -70,6 +70,23 @@ def test_tensor_is_the_beginning_in_mono_at_another_rate() -> None:
         audio.tensor((17_000,), 16_000)
 
 
+def test_tensor_of_two_channels_keeps_them_apart() -> None:
+    """A low tone on the left, a high one on the right, at another rate; mono is in both; more than two are refused."""
+    time = np.arange(8000) / 8000
+    left, right = (0.5 * np.sin(2 * np.pi * pitch * time) for pitch in (200, 700))
+    stereo, mono = Audio.from_waveform(np.stack([left, right]), 8000), Audio.from_waveform(left[None], 8000)
+    np.testing.assert_array_equal(stereo.tensor((100,), None, 2), stereo.waveform()[:, :100])
+    found, later = stereo.tensor((16_000,), 16_000, 2), np.arange(16_000) / 16_000
+    for channel, pitch in zip(found, (200, 700), strict=True):
+        assert np.abs(channel[200:-200] - 0.5 * np.sin(2 * np.pi * pitch * later)[200:-200]).max() < 2e-3
+    np.testing.assert_array_equal(mono.tensor((100,), None, 2), np.stack([mono.waveform()[0, :100]] * 2))
+    np.testing.assert_array_equal(stereo.tensor((100,), None, 1), stereo.tensor((100,), None))
+    wide = Audio.from_waveform(np.stack([left] * 6), 8000)
+    for sound, wanted, own in ((wide, 2, 6), (wide, None, 6), (stereo, 3, 2)):
+        with pytest.raises(ValueError, match=rf"has {own} channels, and {wanted or 1} are wanted; models take one or two: mix it down"):
+            sound.tensor((100,), None, wanted)
+
+
 @pytest.mark.parametrize("rate, samples, wanted", [(44_100, 44_101, 16_000), (8000, 7, 16_000), (22_050, 1, 16_000)])
 def test_shape_of_is_what_resampling_gives(rate: int, samples: int, wanted: int) -> None:
     audio = Audio.from_waveform(np.full((1, samples), 0.1), rate)

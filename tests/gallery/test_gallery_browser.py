@@ -71,6 +71,19 @@ def test_it_opens_from_disk_with_summary_settings_and_tabs(page: Any, demo: str)
     assert page.locator(".item").nth(1).get_attribute("aria-label") == f"dpo: {first.prompt}"
 
 
+def test_what_a_prompt_came_with_is_small_beside_it(page: Any, tmp_path: Path) -> None:
+    both = (Sample(Plain(1), {"a.b": 1.0}), Sample(Plain(2), {"a.b": 2.0}))
+    rows = [Row("edited", 0, both, condition=Plain(200, 400)), Row("made", 1, both)]
+    comparison = Comparison([Column("base"), Column("dpo")], rows)
+    address = write_gallery(tmp_path / "gallery", comparison, [PairRow("p", *both, 0.5, condition=Plain(9, 400))], title="t").as_uri()
+    for tab, prompts in (("", ["edited"]), ("#pairs", ["p"])):
+        visit(page, address + tab)
+        shown = page.locator("section:not([hidden]) .row:has(.condition)")
+        assert shown.locator(".prompt-text").all_inner_texts() == prompts
+        box = shown.locator(".prompt .condition img").bounding_box()
+        assert (box["width"], box["height"]) == (96, 96)
+
+
 def test_sorting_by_the_change_of_a_score_in_a_column(page: Any, demo: str) -> None:
     rows = list(demo_rows(ROWS))
     visit(page, demo)

@@ -117,6 +117,22 @@ def test_segments_and_context_stand_only_where_there_are_some(tmp_path: Path) ->
         write_gallery(tmp_path / "other", None, [replace(bare, segments=(1, 2))], title="t")
 
 
+def test_what_prompts_came_with_stands_beside_them_and_is_no_sample(tmp_path: Path) -> None:
+    given = [replace(row, condition=Plain(5, 8, 16)) if index else row for index, row in enumerate(rows(2))]
+    pair, written = PairRow("p", sample(), sample(), 0.0, condition=Plain(6, 300, 150)), []
+    comparison = Comparison([Column("base"), Column("dpo")], given)
+    folder = write_gallery(tmp_path / "gallery", comparison, [pair], title="t", progress=written.append).parent
+    first, second = read_script(folder / "data/compare.js")[1]  # type: ignore[misc]
+    assert len(first) == 4 and second[4]["condition"]["kind"] == "image"
+    assert size_of(folder / second[4]["condition"]["src"]) == (16, 8)
+    [[*_, more]] = read_script(folder / "data/pairs.js")[1]  # type: ignore[misc]
+    assert size_of(folder / more["condition"]["src"]) == (128, 256) and (more["condition"]["width"], more["condition"]["height"]) == (
+        150,
+        300,
+    )
+    assert written == list(range(1, 7))
+
+
 def test_every_file_that_the_page_names_exists_and_none_is_remote(tmp_path: Path) -> None:
     folder = write_gallery(tmp_path / "gallery", Comparison(COLUMNS, rows(2)), title="t").parent
     page = (folder / "index.html").read_text("utf-8")

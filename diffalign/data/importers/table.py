@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from diffalign.data.conditions import CONDITION, check_is_image
 from diffalign.data.exported import LAYOUTS, MEDIA_COLUMNS, OF_SAMPLES, SAID, facts_of, said_of
 from diffalign.data.importers.judged import Judged, Labelled, Pair, Ranking, Side, import_rows, number_of
+from diffalign.data.importers.media import media_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport
 from diffalign.data.importers.sources import SourceRow, stream_rows
+from diffalign.data.modalities import Media
 from diffalign.data.records import Kind
 
 MEANING = "P(chosen preferred), a number in 0 … 1 (0.5 a tie)"
@@ -25,6 +28,7 @@ def table(
     chosen: str = "chosen",
     rejected: str = "rejected",
     label: str | None = None,
+    condition: str | None = None,
     exported: bool = False,
     split: str = "train",
     revision: str | None = None,
@@ -37,6 +41,7 @@ def table(
                leaves its folder and a URL stop the import (PermissionError)
     label      column of P(chosen preferred) in 0 … 1, or None: chosen always is. 0.5 is a tie, below 0.5 the order is turned round; a
                value other than 0 and 1 is kept as win_probability (votes)
+    condition  column of the image that each prompt came with, as media are, or None: there is none
     exported   the table is one of `diffalign export`: pairs, lists or labelled samples by its columns, everything as it was but the ids,
                one group per row; the settings of columns do not apply
     max_samples  stop after so many rows kept
@@ -44,13 +49,14 @@ def table(
     if exported:
         yield from _exported(source, report, split, revision, max_samples)
         return
-    columns = [prompt, chosen, rejected, *([label] if label else [])]
+    columns = [prompt, chosen, rejected, *([label] if label else []), *([condition] if condition else [])]
     if len(set(columns)) < len(columns):
-        raise ValueError(f"the columns {columns} are not distinct; name one column each for prompt, chosen, rejected and label")
+        raise ValueError(f"the columns {columns} are not distinct; name one column each for prompt, chosen, rejected, label, condition")
 
     def judge(row: SourceRow) -> Pair:
         columns = {"chosen": chosen, "rejected": rejected}
-        first, second = (Side(row.values[name], side, tags={"side": side}, column=name) for side, name in columns.items())
+        facts = {} if condition is None else {CONDITION: _condition(row, condition)}
+        first, second = (Side(row.values[name], side, tags={"side": side}, column=name, facts=facts) for side, name in columns.items())
         return Pair(row.values[prompt], first, second, 1.0 if label is None else number_of(row.values, label, MEANING))
 
     advice = "Name your columns in the settings prompt, chosen, rejected, label."
@@ -61,14 +67,22 @@ def table(
 def _exported(source: str, report: ImportReport, split: str, revision: str | None, max_samples: int | None) -> Iterator[ImportedGroup]:
     media = tuple(name for names in MEDIA_COLUMNS.values() for name in names)
     required = ("prompt", media, *SAID, *OF_SAMPLES.names)
-    rows = stream_rows(source, required=required, optional=("label",), split=split, revision=revision, advice="Or leave `exported` out.")
-    return import_rows("table", rows, lambda row: _as_exported(row.values), report, max_samples)
+    optional = ("label", CONDITION)
+    rows = stream_rows(source, required=required, optional=optional, split=split, revision=revision, advice="Or leave `exported` out.")
+    return import_rows("table", rows, _as_exported, report, max_samples)
 
 
-def _as_exported(values: Mapping[str, Any]) -> Judged:
+def _condition(row: SourceRow, column: str) -> Media:
+    where = f"{row.where} {column}"
+    return check_is_image(media_of(row.values[column], where, row.folder), where)
+
+
+def _as_exported(row: SourceRow) -> Judged:
+    values = row.values
+    condition = {CONDITION: _condition(row, CONDITION)} if values.get(CONDITION) is not None else {}
     kind: Kind = next(kind for kind in LAYOUTS if MEDIA_COLUMNS[kind][0] in values)
     media = values["samples"] if kind == "list" else [values[name] for name in MEDIA_COLUMNS[kind]]
-    sides = [Side(value, str(place), **_facts(values, place)) for place, value in enumerate(media)]
+    sides = [Side(value, str(place), **_facts(values, place, condition)) for place, value in enumerate(media)]
     if kind == "list":
         return Ranking(values["prompt"], sides, range(len(sides)), said=said_of(values))
     if kind == "labelled":
@@ -76,6 +90,6 @@ def _as_exported(values: Mapping[str, Any]) -> Judged:
     return Pair(values["prompt"], sides[0], sides[1], said=said_of(values))
 
 
-def _facts(values: Mapping[str, Any], place: int) -> dict[str, Any]:
-    facts = facts_of(values, place)
+def _facts(values: Mapping[str, Any], place: int, condition: Mapping[str, Media]) -> dict[str, Any]:
+    facts = {**facts_of(values, place), **condition}
     return {"model": facts.pop("model"), "tags": facts.pop("tags"), "facts": facts}

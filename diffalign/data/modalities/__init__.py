@@ -44,8 +44,11 @@ class Media(Protocol):
         """The shape *S, space and time, that `tensor` can have at most for a medium with such COLUMNS: (H, W), (T, H, W) or (samples,)."""
         ...
 
-    def tensor(self, shape: tuple[int, ...], rate: float | None) -> np.ndarray:
-        """float32 (C, *shape) in [−1, 1] as a model encodes it; rate: frames or samples per second, None for its own."""
+    def tensor(self, shape: tuple[int, ...], rate: float | None, channels: int | None = None) -> np.ndarray:
+        """float32 (C, *shape) in [−1, 1] as a model encodes it; rate: frames or samples per second, None for its own.
+
+        channels  C of sounds, where a model takes others than one; a picture has three
+        """
         ...
 
 

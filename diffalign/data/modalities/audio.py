@@ -104,15 +104,26 @@ class Audio:
         own = columns["sample_rate_hz"]
         return (-(-columns["samples"] * round(rate or own) // own),)
 
-    def tensor(self, shape: tuple[int, ...], rate: float | None) -> np.ndarray:
-        """float32 (1, samples) in [−1, 1] of that many samples: the channels' mean at `rate` per second, its beginning."""
-        mono = self.waveform().mean(0, keepdims=True)
+    def tensor(self, shape: tuple[int, ...], rate: float | None, channels: int | None = None) -> np.ndarray:
+        """float32 (channels, samples) in [−1, 1] of that many samples at `rate` per second, its beginning.
+
+        channels  1 or None: the mean of both; 2: both, or mono twice. ValueError for another number, asked for or of the sound.
+        """
+        waveform = self._with_channels(channels or 1)
         if rate is not None and rate != self.sample_rate_hz:
-            mono = resample(mono, self.sample_rate_hz, round(rate))
-        if mono.shape[1] < shape[-1]:
+            waveform = resample(waveform, self.sample_rate_hz, round(rate))
+        if waveform.shape[1] < shape[-1]:
             wanted = f"{shape[-1]} samples at {rate or self.sample_rate_hz:g} Hz"
             raise ValueError(f"{self._named} lasts {self.seconds:.3g} s, too short for {wanted}")
-        return np.ascontiguousarray(mono[:, : shape[-1]])
+        return np.ascontiguousarray(waveform[:, : shape[-1]])
+
+    def _with_channels(self, wanted: int) -> np.ndarray:
+        waveform = self.waveform()
+        if wanted not in (1, 2) or len(waveform) > 2:
+            raise ValueError(
+                f"{self._named} has {len(waveform)} channels, and {wanted} are wanted; models take mono or stereo: mix it down"
+            )
+        return waveform.mean(0, keepdims=True) if wanted == 1 else np.repeat(waveform, 2 // len(waveform), 0)
 
     def encoded(self) -> bytes:
         """The bytes it came as (of its file, unchanged), or FLAC of its samples."""

@@ -111,7 +111,7 @@ class Image:
         """(H, W) of an image with such COLUMNS."""
         return columns["height"], columns["width"]
 
-    def tensor(self, shape: tuple[int, ...], rate: float | None) -> np.ndarray:
+    def tensor(self, shape: tuple[int, ...], rate: float | None, channels: int | None = None) -> np.ndarray:
         """float32 (3, H, W) in [−1, 1] of that (H, W): covered and cut, see `fit`. An image has no rate."""
         height, width = shape
         return fit(self.pixels(), (height, width)).transpose(2, 0, 1).astype(np.float32) / 127.5 - 1

@@ -100,7 +100,7 @@ class Video:
         count = columns["frames"] if rate is None else int((columns["frames"] - 1) * rate / columns["fps"] + 1e-6) + 1
         return count, columns["height"], columns["width"]
 
-    def tensor(self, shape: tuple[int, ...], rate: float | None) -> np.ndarray:
+    def tensor(self, shape: tuple[int, ...], rate: float | None, channels: int | None = None) -> np.ndarray:
         """float32 (3, T, H, W) in [−1, 1] of that (T, H, W): frames at `rate` per second, the nearest in time, then covered and cut."""
         count, height, width = shape
         frames = self.frames()

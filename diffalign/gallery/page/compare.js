@@ -1,4 +1,5 @@
-/* The Compare page: rows of (prompt, seed), the base first. A line of the index is [prompt, tags, scores by column, seed]. */
+/* The Compare page: rows of (prompt, seed), the base first. A line of the index is [prompt, tags, scores by column, seed]
+   and, of some, {condition}. */
 (function () {
   "use strict";
   var element = gallery.element;
@@ -34,6 +35,7 @@
     var table = {
       name: "compare", label: "Samples by prompt and model", columns: header.columns, base: 0, baseName: "base",
       scores: header.scores, roles: header.roles, digits: gallery.digits(header.scores, index), index: index, frame: header,
+      more: 4,
       notes: function (row) { return [element("span", { "class": "seed", text: "seed " + row[3] })]; }
     };
     var orders = gallery.textOrders(index);

@@ -30,7 +30,7 @@
     };
   }
 
-  /* table: name, label, columns, base, baseName, scores, roles, digits, index, frame, notes(row) -> nodes.
+  /* table: name, label, columns, base, baseName, scores, roles, digits, index, frame, notes(row) -> nodes, more (place in a line of what few have).
      options: section, tab, table, top (nodes above), fields (more of the address), controls(change) -> {nodes, set(state)},
      filters (names of fields that "Clear filters" clears), choose(state, matching) -> row numbers in order, unit [one, many].
      A field that is a `look` changes what is shown of the rows, not which rows; one that is `live` draws none anew. */

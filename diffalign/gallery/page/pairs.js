@@ -1,5 +1,5 @@
 /* The Pairs page: what the model is trained on. A line of the index is [prompt, tags, scores by side, gap, flags] and, of
-   some, {segments, context}. */
+   some, {segments, context, condition}. */
 (function () {
   "use strict";
   var element = gallery.element;
@@ -41,6 +41,7 @@
     var table = {
       name: "pairs", label: "Preference pairs", columns: [{ name: "chosen", detail: "" }, { name: "rejected", detail: "" }],
       base: 1, baseName: "", scores: header.scores, roles: header.roles, digits: gallery.digits(header.scores, index), index: index, frame: header,
+      more: 5,
       notes: function (row) {
         return [element("span", { "class": "gap", text: "gap " + numbers.signed(row[3], gapDigits) })].concat(row[4].map(function (flag) {
           return element("span", { "class": "flag", text: "\u2691 " + flag });

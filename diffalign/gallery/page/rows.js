@@ -64,9 +64,17 @@
     };
   }
 
+  /* What the prompt came with. */
+  function condition(table, row) {
+    var more = row[table.more];
+    if (!more || !more.condition) return null;
+    return element("div", { "class": "condition", title: "Given with the prompt" }, [gallery.draw(more.condition, "given with the prompt", "small")]);
+  }
+
   function rowNode(table, row, buttons, player, shown) {
     return element("div", { "class": "row", role: "row" }, [
       element("div", { "class": "prompt", role: "rowheader" }, [
+        condition(table, row),
         element("p", { "class": "prompt-text", title: row[0], dir: "auto", text: row[0] }),
         element("p", { "class": "notes" }, table.notes(row).concat(gallery.tags(row))),
         player ? player.note : null

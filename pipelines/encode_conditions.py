@@ -1,0 +1,109 @@
+"""encode, of the conditions that prompts came with: each once for each size of the media it stands beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pipelines.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffalign.backbones import Backbone, Conditioned
+    from diffalign.data.records import Preference
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the cache.
+
+    size       of the media beside it
+    candidate  one that has the condition; None: of the dropped one
+    """
+
+    key: str
+    size: tuple[int, ...]
+    candidate: str | None
+    is_flipped: bool = False
+
+
+def condition_keys(
+    folder: Path, preferences: Sequence[Preference], sizes: Mapping[str, tuple[int, ...]], rate: float | None
+) -> dict[str, str]:
+    """Candidate → key of its condition, in the order of the files; {} where there are none. `sizes` are those of `encode.sizes_of`.
+
+    Beside media in time a condition is encoded at the longest length of the set, as samples of a group may differ in it.
+    rate  of the backbone's media; None: they are not in time
+    ValueError where the samples of a preference have different ones.
+    """
+    from diffalign.data.conditions import CONDITION, condition_id, condition_key, condition_of_row
+    from diffalign.data.records import candidate_columns
+    from diffalign.data.shards import read_rows
+
+    if CONDITION not in candidate_columns(folder):
+        return {}
+    longest = max(size[0] for size in sizes.values()) if sizes else 0
+    keys: dict[str, str] = {}
+    for row in read_rows(folder, ["candidate_id", CONDITION]):
+        candidate = row["candidate_id"]
+        condition = condition_of_row(row[CONDITION], f"candidate {candidate}")
+        if candidate in sizes and condition is not None:
+            size = sizes[candidate] if rate is None else (longest, *sizes[candidate][1:])
+            keys[candidate] = condition_key(condition_id(condition), size)
+    mixed = [preference for preference in preferences if len({keys.get(sample) for sample in preference.samples}) > 1]
+    if mixed:
+        raise ValueError(
+            f"{len(mixed)} of {len(preferences)} preferences join samples of different conditions, the first: group "
+            f"{mixed[0].group_id!r}; samples are compared under one: give each condition a group of its own"
+        )
+    return keys
+
+
+def plan_conditions(keys: Mapping[str, str], per_shard: int, *, flip: bool, drops: bool) -> list[list[Entry]]:
+    """The rows of each shard, of one size each, every key once.
+
+    flip   mirrored ones too
+    drops  for each size, what stands for a dropped condition too
+    """
+    from diffalign.data.conditions import FLIPPED, dropped_key
+
+    by_size: dict[tuple[int, ...], dict[str, Entry]] = {}
+    for candidate, key in keys.items():
+        size = tuple(map(int, key.partition("@")[2].split("x")))
+        entries = by_size.setdefault(size, {dropped_key(key): Entry(dropped_key(key), size, None)} if drops else {})
+        entries.setdefault(key, Entry(key, size, candidate))
+        if flip:
+            entries.setdefault(key + FLIPPED, Entry(key + FLIPPED, size, candidate, is_flipped=True))
+    rows = [list(entries.values()) for entries in by_size.values()]
+    return [each[start : start + per_shard] for each in rows for start in range(0, len(each), per_shard)]
+
+
+def encode_conditions(cache: Path, folder: Path, plan: Sequence[Sequence[Entry]], missing: Sequence[int], backbone: Backbone,
+                      dtype: torch.dtype, batch_size: int, progress: Progress) -> None:  # fmt: skip
+    """Writes the shards of conditions that are not there yet."""
+    import torch
+
+    from diffalign.data.candidate_files import CandidateFiles
+    from diffalign.data.latents import write_conditions_shard
+    from diffalign.data.modalities.image import Image
+
+    family, files = cast("Conditioned", backbone), CandidateFiles(folder)
+
+    def condition(entry: Entry) -> Image | None:
+        own = None if entry.candidate is None else cast("Image", files[entry.candidate].condition)
+        return Image.from_pixels(own.pixels()[:, ::-1]) if own is not None and entry.is_flipped else own
+
+    total = sum(map(len, plan))
+    with progress.bar("encode conditions", total, done=total - sum(len(plan[index]) for index in missing)) as advance:
+        for index in missing:
+            parts = []
+            for start in range(0, len(plan[index]), batch_size):
+                batch = plan[index][start : start + batch_size]
+                embeds = family.embed_condition([condition(entry) for entry in batch], batch[0].size)
+                parts.append({name: value.to("cpu", dtype) for name, value in embeds.items()})
+                advance(len(batch))
+            whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            write_conditions_shard(cache, index, [entry.key for entry in plan[index]], whole)
