@@ -22,8 +22,8 @@ from pipelines.train import section_of
 
 CONFIGS = sorted(bundled_configs().rglob("*.yaml"))
 METHODS = [path for path in CONFIGS if path.parent.name == "methods"]
-# What has no bundled source: segment labels.
-WITHOUT_DATA = {"densedpo"}
+OF_CLIPS = {"densedpo"}  # segments are of time: their world is the motion world, their comparison configs/motion
+OF_PICTURES = [path for path in METHODS if path.stem not in OF_CLIPS]
 HEADER = ("Paper", "Command", "Hardware", "Time", "Expected")
 
 
@@ -167,8 +167,8 @@ def test_every_family_without_a_miniature_has_a_config_whose_adapter_is_the_fami
         assert lora is None or lora.targets == BACKBONES[name].lora_targets
 
 
-def test_every_objective_that_can_be_fed_has_the_method_of_its_name() -> None:
-    assert set(OBJECTIVES) - {path.stem for path in METHODS} == WITHOUT_DATA
+def test_every_objective_has_the_method_of_its_name() -> None:
+    assert set(OBJECTIVES) <= {path.stem for path in METHODS}
 
 
 @pytest.mark.parametrize("path", METHODS, ids=name_of)
@@ -184,7 +184,7 @@ def test_a_method_says_all_arguments_of_the_objective_it_is_named_after_or_a_pre
     assert values["run"] == f"runs/methods/{path.stem}", "methods may run beside one another"
 
 
-@pytest.mark.parametrize("path", METHODS, ids=name_of)
+@pytest.mark.parametrize("path", OF_PICTURES, ids=name_of)
 def test_a_method_is_one_of_the_comparison(path: Path) -> None:
     """The samples, the scores, the latents and the evaluation are those of configs/compare.yaml, and so is the budget."""
     config, shared = load_config(path), load_config("compare")
@@ -203,17 +203,20 @@ def test_the_pairs_of_a_method_are_the_rows_of_its_objective(path: Path) -> None
     if needs.rows == "lists":  # of one length, for they are batched, and the same for every method
         assert config.pair == load_config("methods/rankdpo").pair and config.pair.length == 4
     made = {f"{name}.{each}" for name, settings in config.score.rewards.items() for each in declared_dimensions(name, settings)}
-    assert config.train.scores and set(config.train.scores) <= made
+    assert {*config.train.scores, *config.pair.spans} <= made
+    assert config.pair.spans if needs.rows == "segments" else config.train.scores
 
 
 @pytest.mark.parametrize("path", METHODS, ids=name_of)
 def test_a_method_trains_a_real_backbone_from_the_same_file(path: Path) -> None:
     """Over another base it keeps its own part, and takes the model, the data and the budget from there."""
-    config, here, real = load_config(path, ["base=configs/sd15_diffusion_dpo.yaml"]), load_config(path), load_config("sd15_diffusion_dpo")
+    base = "dense_video_wan" if path.stem in OF_CLIPS else "sd15_diffusion_dpo"
+    config, here, real = load_config(path, [f"base=configs/{base}.yaml"]), load_config(path), load_config(base)
     for key in ("model", "encode", "evaluate"):
         assert getattr(config, key) == getattr(real, key), key
     assert config.pair.source == real.pair.source
     for key in ("objective", "noising", "stabilisers"):
         assert getattr(config.train, key) == getattr(here.train, key), key
+    assert config.generate == real.generate
     for key in ("steps", "batch_size", "learning_rate", "schedule", "optimizer", "timesteps", "prompt_dropout"):
         assert getattr(config.train, key) == getattr(real.train, key), key

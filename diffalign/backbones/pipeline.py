@@ -273,7 +273,7 @@ def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, *
 def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loading: Loading) -> Any:
     """A pipeline with the denoiser and the adapters of `loading`, on its device."""
     part, quantised = family.DENOISER, quantisation(loading.quantise, loading.dtype)
-    if getattr(pipeline, part) is None:
+    if getattr(pipeline, part, pipeline) is None:  # what has no such part at all is another pipeline, and the family says so
         raise ValueError(f"{source} has no {part} to train; give another model, or remove what asks for it from model.settings")
     if loading.denoiser is not None:
         options = {} if quantised is None else {"quantization_config": quantised}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -40,3 +41,10 @@ def encoder_config(width: int, layers: int, heads: int, vocabulary: int) -> dict
         "eos_token_id": 1,
         "decoder_start_token_id": 0,
     }
+
+
+def name_tokenizer(folder: Path) -> None:
+    """transformers 5 saves the tokenizer under a name that transformers 4 does not know; both know this one."""
+    for file in (folder / "model_index.json", folder / "tokenizer" / "tokenizer_config.json"):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace("TokenizersBackend", "PreTrainedTokenizerFast"), encoding="utf-8")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
 from diffalign.backbones.mel import Mel
-from diffalign.backbones.miniature.t5 import build_tokenizer, encoder_config
+from diffalign.backbones.miniature.t5 import build_tokenizer, encoder_config, name_tokenizer
 from diffalign.backbones.tango import Tango, TangoPipeline
 
 SAMPLE_RATE_HZ = 16_000
@@ -101,4 +101,5 @@ def embed(text_encoder: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
 
 
 def finish(folder: Path, tokenizer: Path) -> None:
-    """There is nothing to mend."""
+    """The tokenizer by the name that every transformers knows."""
+    name_tokenizer(folder)

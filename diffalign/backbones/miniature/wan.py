@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
-from diffalign.backbones.miniature.t5 import build_tokenizer, encoder_config
+from diffalign.backbones.miniature.t5 import build_tokenizer, encoder_config, name_tokenizer
 from diffalign.backbones.wan import Wan
 
 
@@ -118,4 +118,5 @@ def embed(text_encoder: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
 
 
 def finish(folder: Path, tokenizer: Path) -> None:
-    """There is nothing to mend."""
+    """The tokenizer by the name that every transformers knows."""
+    name_tokenizer(folder)
