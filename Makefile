@@ -1,4 +1,4 @@
-# The two commands: `make quickstart [WORLD=motion|tones]` and `make test`. Each creates the environment .venv first, once, and again when pyproject.toml changes.
+# The two commands: `make quickstart [WORLD=motion]` and `make test`. Each creates the environment .venv first, once, and again when pyproject.toml changes.
 # Another Python: make PYTHON=python3.12. An environment elsewhere: make VENV=/path. Options for pytest or the run: make test ARGS="-k pairing".
 
 PYTHON ?= python3
@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 .PHONY: help install quickstart test test-long test-gpu bench lint clean
 
 help:
-	@echo 'make quickstart   generate, score, pair, encode, train, evaluate and show, on a CPU, in minutes; WORLD=motion: videos, tones: sounds'
+	@echo 'make quickstart   generate, score, pair, encode, train, evaluate and show, on a CPU, in minutes; WORLD=motion: on videos'
 	@echo 'make test         the test suite (about 12 minutes on 2 cores)'
 	@echo 'make test-long    kill series and large counts'
 	@echo 'make test-gpu     tests that need CUDA'

@@ -37,7 +37,7 @@ def condition_keys(
 
     Beside media in time a condition is encoded at the longest length of the set, as samples of a group may differ in it.
     rate  of the backbone's media; None: they are not in time
-    ValueError where the samples of a preference have different ones.
+    ValueError where the samples of a preference have different ones, or one at several sizes.
     """
     from diffalign.data.conditions import CONDITION, condition_id, condition_key, condition_of_row
     from diffalign.data.records import candidate_columns
@@ -53,13 +53,22 @@ def condition_keys(
         if candidate in sizes and condition is not None:
             size = sizes[candidate] if rate is None else (longest, *sizes[candidate][1:])
             keys[candidate] = condition_key(condition_id(condition), size)
-    mixed = [preference for preference in preferences if len({keys.get(sample) for sample in preference.samples}) > 1]
-    if mixed:
-        raise ValueError(
-            f"{len(mixed)} of {len(preferences)} preferences join samples of different conditions, the first: group "
-            f"{mixed[0].group_id!r}; samples are compared under one: give each condition a group of its own"
-        )
+    _check_shared(preferences, keys)
     return keys
+
+
+def _check_shared(preferences: Sequence[Preference], keys: Mapping[str, str]) -> None:
+    mixed = [preference for preference in preferences if len({keys.get(sample) for sample in preference.samples}) > 1]
+    if not mixed:
+        return
+    parts = [keys.get(sample, "").partition("@") for sample in mixed[0].samples]
+    if len({identity for identity, _, _ in parts}) == 1:
+        sizes = ", ".join(sorted({size for _, _, size in parts}))
+        what, fix = f"several sizes ({sizes})", "samples share a condition at one size: set encode.size"
+    else:
+        what, fix = "different conditions", "samples are compared under one: give each condition a group of its own"
+    count = f"{len(mixed)} of {len(preferences)}"
+    raise ValueError(f"{count} preferences join samples of {what}, the first: group {mixed[0].group_id!r}; {fix}")
 
 
 def plan_conditions(keys: Mapping[str, str], per_shard: int, *, flip: bool, drops: bool) -> list[list[Entry]]:
@@ -88,13 +97,16 @@ def encode_conditions(cache: Path, folder: Path, plan: Sequence[Sequence[Entry]]
 
     from diffalign.data.candidate_files import CandidateFiles
     from diffalign.data.latents import write_conditions_shard
-    from diffalign.data.modalities.image import Image
+    from diffalign.data.modalities.image import Image, fit
 
     family, files = cast("Conditioned", backbone), CandidateFiles(folder)
 
     def condition(entry: Entry) -> Image | None:
         own = None if entry.candidate is None else cast("Image", files[entry.candidate].condition)
-        return Image.from_pixels(own.pixels()[:, ::-1]) if own is not None and entry.is_flipped else own
+        if own is None or not entry.is_flipped:
+            return own
+        height, width = entry.size[-2:]
+        return Image.from_pixels(fit(own.pixels(), (height, width))[:, ::-1])  # as samples are: cut, then mirrored
 
     total = sum(map(len, plan))
     with progress.bar("encode conditions", total, done=total - sum(len(plan[index]) for index in missing)) as advance:

@@ -169,6 +169,7 @@ def import_set(config: Config, *, redo: bool = False, progress: Progress) -> lis
 
     redo   read the set again where it, or its settings, changed. An unchanged set is not read again: that can take hours.
     """
+    from diffalign.data.conditions import has_conditions
     from diffalign.data.importers import build_import
     from diffalign.data.records import write_candidates, write_preferences
 
@@ -183,12 +184,17 @@ def import_set(config: Config, *, redo: bool = False, progress: Progress) -> lis
     with open_stage(config, "generate", settings=settings, redo=redo and is_changed(config, "generate", settings)) as stage:
         if not stage.is_complete:
             counts = {"groups": 0, "candidates": 0, "judgements": 0}
+            conditioned: bool | None = None
             set_read = build_import(source.importer, source.path, **source.settings)
             with progress.bar(f"import {source.importer}", None) as advance:
                 for index, block in enumerate(_blocks(set_read.groups, source.groups_per_shard)):
                     # A set is read in one stream: after an interrupt it is read again, and only what is missing is written.
                     candidates = [candidate for group in block for candidate in group.candidates]
                     preferences = [preference for group in block for preference in group.preferences]
+                    before, conditioned = conditioned, has_conditions([candidate.condition for candidate in candidates], source.path)
+                    if before not in (None, conditioned):
+                        told = "conditions, and the next have none" if before else "no conditions, and the next have some"
+                        raise ValueError(f"{source.path}: the first {counts['groups']} groups have {told}; give one to each, or to none")
                     if not stage.shard(index).is_file():
                         write_candidates(stage.shard(index), candidates)
                     if not judgements_path(stage.path, index).is_file():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FILES = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PARTI = {"Prompt", "Category", "Challenge"}  # columns of PartiPrompts' tsv, beside Note
 CONDITION = "condition"  # the column's usual name
+OTHER = "where the column says something else, set prompts.condition=null"
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,11 @@ def _condition(value: Any, where: Where, number: int) -> Media:
     if isinstance(value, bytes):
         return check_is_image(Image.from_bytes(value, name=row), row)
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{row} is {type(value).__name__}; give the path of an image, or its bytes")
-    return check_is_image(Image.from_path(inside(where.folder, value, row)), row)
+        raise ValueError(f"{row} is {type(value).__name__}; give the path of an image, or its bytes; {OTHER}")
+    path = inside(where.folder, value, row)
+    if not path.is_file():
+        raise FileNotFoundError(f"{row} is {value!r}, and there is no file {str(path)!r}; mend the path; {OTHER}")
+    return check_is_image(Image.from_path(path), row)
 
 
 def _parse(text: str, where: str, shape: str) -> Any:

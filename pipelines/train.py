@@ -55,7 +55,7 @@ class Train(Settings):
         default=0,
         ge=0,
         exclude_if=lambda steps: not steps,
-        description="of the steps, the first ones, on the error of the preferred samples alone, as Tango 2 begins; the reference stays",
+        description="of the steps, the first ones, on the error of the preferred samples alone, as Tango 2 does; a frozen reference stays",
     )
     lora: Lora | None = Field(default=None, description="train an adapter, the base under it being the initial reference; None: all of it")
     reference_dtype: Literal["float32", "bfloat16", "float16"] = Field(

@@ -84,6 +84,11 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         cache = ReferenceCache(section.reference_cache.expanduser(), f"{config.model.fingerprint()} {base} {held} {section.precision}")
     own_samples = None
     if section.own_samples is not None:
+        if section.flip and groups.cache.conditioned:
+            raise ValueError(
+                f"train.flip is {section.flip:g}, and own samples are made beside what came with their prompts as it is, not mirrored; "
+                f"set train.flip=0"
+            )
         own_samples = Buffer(
             section.own_samples, backbone, groups, prompt_dropout=section.prompt_dropout, timesteps=section.timesteps, seed=seed
         )  # fmt: skip

@@ -32,6 +32,8 @@ class WanImageToVideo(Wan):
     drops_condition = False
 
     def __init__(self, pipeline: Any, source: str):
+        if pipeline.transformer_2 is not None:
+            raise ValueError(f"{source} has two experts (Wan 2.2), and this family has one; give a model of Wan 2.1")
         super().__init__(pipeline, source)
         vae, transformer = pipeline.vae.config, pipeline.transformer.config
         wanted = 2 * vae.z_dim + vae.scale_factor_temporal

@@ -240,6 +240,11 @@ class LatentCache:
         places = self._embeds.find(prompts)
         return {name: self._embeds.gather(places, [name] * len(places)) for name in self._embeds.names(places[0][0])}
 
+    @property
+    def conditioned(self) -> bool:
+        """Whether prompts came with conditions."""
+        return bool(self._condition_of)
+
     def conditions(self, ids: Sequence[str], flipped: Sequence[bool], dropped: Sequence[bool]) -> dict[str, Tensor]:
         """Each embedding key's rows (n, ...) of the candidates' conditions in order; {} in a cache without.
 

@@ -6,7 +6,7 @@ generator; its remedy is one generator for both. Its probe reads features of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -42,6 +42,19 @@ class SourceShortcut:
         return self.at_least > 0.5
 
 
+@dataclass(frozen=True)
+class _Wins:
+    """Pairs of different sources, each array (P,): who won over whom, of which group, and the pair's share of that group."""
+
+    winner: np.ndarray
+    loser: np.ndarray
+    group: np.ndarray
+    share: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> _Wins:
+        return _Wins(self.winner[chosen], self.loser[chosen], self.group[chosen], self.share[chosen])
+
+
 def source_shortcut(preferences: Iterable[Preference], sources: Mapping[str, str]) -> SourceShortcut | None:
     """What sources say of the winners of pairs and lists; None where no pair is across sources. Rows judged one by one have no pairs.
 
@@ -58,10 +71,17 @@ def source_shortcut(preferences: Iterable[Preference], sources: Mapping[str, str
     if not groups:
         return None
     names = sorted({name for pairs in groups.values() for pair in pairs for name in pair})
-    wins = np.stack([_wins(groups[group_id], names) for group_id in sorted(groups)])
-    share = float(np.mean([right for fold in range(min(FOLDS, len(wins))) for right in _held_out(wins, fold)]))
-    ranking = tuple(names[place] for place in best_ranking(wins.sum(axis=0)))
-    return SourceShortcut(sum(map(len, groups.values())), within, share, lower_bound(share, len(wins)), ranking)
+    place = {name: index for index, name in enumerate(names)}
+    rows = [
+        (place[winner], place[loser], number, 1 / len(pairs))
+        for number, (_, pairs) in enumerate(sorted(groups.items()))
+        for winner, loser in pairs
+    ]
+    wins = _Wins(*map(np.array, zip(*rows)))
+    right = sum(_held_out(wins, fold, len(names)) for fold in range(min(FOLDS, len(groups))))
+    share = min(1.0, right / len(groups))
+    ranking = tuple(names[index] for index in best_ranking(wins.winner, wins.loser, wins.share, len(names)))
+    return SourceShortcut(len(rows), within, share, lower_bound(share, len(groups)), ranking)
 
 
 def _decided(preference: Preference) -> Iterator[tuple[str, str]]:
@@ -74,29 +94,23 @@ def _decided(preference: Preference) -> Iterator[tuple[str, str]]:
             yield preference.samples[first], preference.samples[second]
 
 
-def _wins(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> np.ndarray:
-    """(S, S): the share of a group's pairs that source i wins against j."""
-    wins = np.zeros((len(names), len(names)))
-    for winner, loser in pairs:
-        wins[names.index(winner), names.index(loser)] += 1 / len(pairs)
-    return wins
+def _held_out(wins: _Wins, fold: int, count: int) -> float:
+    """Over the groups of a fold, the sum of their shares whose winners the best ranking of the other groups names; ½ for new sources."""
+    is_out = wins.group % FOLDS == fold
+    fitted, out = wins[~is_out], wins[is_out]
+    places = np.argsort(best_ranking(fitted.winner, fitted.loser, fitted.share, count))
+    is_known = np.isin(np.arange(count), np.concatenate([fitted.winner, fitted.loser]))
+    right = np.where(is_known[out.winner] & is_known[out.loser], places[out.winner] < places[out.loser], 0.5)
+    return float((right * out.share).sum())
 
 
-def _held_out(wins: np.ndarray, fold: int) -> list[float]:
-    """Of each group of a fold, the share of winners that the best ranking of the other groups names; ½ for sources that those lack."""
-    is_out = np.arange(len(wins)) % FOLDS == fold
-    fitted = wins[~is_out].sum(axis=0)
-    places = np.argsort(best_ranking(fitted))
-    seen = (fitted.sum(axis=0) + fitted.sum(axis=1)) > 0
-    right = np.where(seen[:, None] & seen[None, :], places[:, None] < places[None, :], 0.5)
-    return [float((each * right).sum()) for each in wins[is_out]]
-
-
-def best_ranking(wins: np.ndarray) -> list[int]:
-    """The order of sources, best first, that names the most winners, wins[i, j] those of i over j; by net wins where there are many."""
-    count = len(wins)
+def best_ranking(winner: np.ndarray, loser: np.ndarray, share: np.ndarray, count: int) -> list[int]:
+    """The order of `count` sources, best first, that names the most winners, each pair by its share; by net wins where there are many."""
     if count > EXACT:
-        return np.argsort(wins.sum(axis=0) - wins.sum(axis=1), kind="stable").tolist()
+        net = np.bincount(winner, share, count) - np.bincount(loser, share, count)
+        return np.argsort(-net, kind="stable").tolist()
+    wins = np.zeros((count, count))
+    np.add.at(wins, (winner, loser), share)
     best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}  # of a set of sources (bits): the winners named, and the order
     for members in range(1, 1 << count):
         ends = [last for last in range(count) if members >> last & 1]

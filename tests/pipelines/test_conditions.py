@@ -200,7 +200,7 @@ def test_a_prompt_s_column_is_a_path_beside_the_file_or_bytes(tmp_path: Path, pr
     ("lines", "error", "message"),
     [
         ('{"prompt": "a", "condition": "0.png"}\n{"prompt": "b"}\n', ValueError, "1 of 2 have no condition, the first: number 2"),
-        ('{"prompt": "a", "condition": "nothing.png"}\n', FileNotFoundError, "nothing.png"),
+        ('{"prompt": "a", "condition": "nothing.png"}\n', FileNotFoundError, "row 1, condition is 'nothing.png', .*condition=null"),
         ('{"prompt": "a", "condition": "../0.png"}\n', PermissionError, r"row 1, condition: '../0.png' lies outside"),
         ('{"prompt": "a", "condition": "prompts.jsonl"}\n', ValueError, "cannot be read"),
         ('{"prompt": "a", "condition": 3}\n', ValueError, "row 1, condition is int; give the path of an image, or its bytes"),
@@ -248,6 +248,10 @@ def test_samples_of_one_preference_have_one_condition(tmp_path: Path, model: Pat
     mixed = Preference("g", "p", (candidates[0].candidate_id, candidates[2].candidate_id))
     with pytest.raises(ValueError, match="1 of 1 preferences join samples of different conditions, the first: group 'g'"):
         condition_keys(folder, [mixed], sizes, None)
+    sizes[candidates[1].candidate_id] = (32, 16)
+    apart = Preference("g", "p", (candidates[0].candidate_id, candidates[1].candidate_id))
+    with pytest.raises(ValueError, match=r"1 of 1 preferences join samples of several sizes \(16x24, 32x16\), .*: set encode.size"):
+        condition_keys(folder, [apart], sizes, None)
     with pytest.raises(ValueError, match=r"1 of 6 have no condition, the first: number 1; give one to each, or to none"):
         write_candidates(tmp_path / "shard-00000.parquet", [type(candidates[0])("x", "g", "p", candidates[0].media), *candidates[1:]])
 
@@ -264,6 +268,37 @@ def test_samples_of_several_sizes_share_a_condition_at_the_size_they_are_encoded
     cache, no = LatentCache(config.run / "latents"), [False] * 6
     found = cache.conditions([candidate.candidate_id for candidate in candidates], no, no)["condition_latents"]
     assert torch.equal(found[::2], found[1::2]) and len(list(read_rows(config.run / "latents/conditions"))) == 3
+
+
+def test_a_mirrored_condition_is_cut_as_its_samples_are(tmp_path: Path, model: Path, prompts: Path) -> None:
+    """Of an odd rest the cut takes one more column on the right: mirrored before it, it would lie a column beside the latents."""
+    for index in range(2):
+        (tmp_path / f"{index}.png").write_bytes(picture(index, (27, 16)))
+    config = make_config(tmp_path / "run", model, prompts)
+    until_encoded(config)
+    ids = [candidate.candidate_id for candidate in read_candidates(config.run / "candidates")][:1]
+    cut = fit(Image.from_path(tmp_path / "0.png").pixels(), SIZE)
+    backbone: Any = load_model(config.model)
+    wanted = backbone.embed_condition([Image.from_pixels(cut[:, ::-1])], SIZE)["condition_latents"]
+    found = LatentCache(config.run / "latents").conditions(ids, [True], [False])["condition_latents"]
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+    mirrored = {"objective": "dro", "steps": 2, "batch_size": 2, "lora": {"rank": 2}, "noising": "trajectory", "flip": 0.5}
+    with pytest.raises(ValueError, match=r"train.flip is 0.5, and own samples are made beside .* not mirrored; set train.flip=0"):
+        train.run(make_config(tmp_path / "run", model, prompts, train=mirrored), progress=QUIET)
+
+
+def test_groups_of_a_set_have_conditions_all_or_none(tmp_path: Path, model: Path, prompts: Path) -> None:
+    """Also where those with and those without fill shards of their own."""
+    said = {"candidates": [{"path": "0.png"}, {"path": "1.png"}], "preferences": [{"type": "pair", "order": [0, 1]}]}
+    rows = [{"prompt": "a", "condition": "0.png", **said}, {"prompt": "b", **said}]
+    for name, order, told in (("first", rows, "conditions, and the next have none"), ("last", rows[::-1], "no conditions, and the next")):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in order), encoding="utf-8")
+        source = {"source": {"importer": "records", "path": str(path), "groups_per_shard": 1}}
+        config = make_config(tmp_path / name, model, prompts, generate=None, score=None, pair=source)
+        with pytest.raises(ValueError, match=f"the first 1 groups have {told}"):
+            pair.run(config, progress=QUIET)
 
 
 def test_a_benchmark_has_no_conditions(model: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from diffalign.data.conditions import check_is_image
 from diffalign.data.modalities import Media, media_class
 from diffalign.data.modalities.signature import modality_of_file
 from diffalign.data.modalities.stored import stored_path
@@ -33,6 +34,11 @@ def media_of(value: Any, where: str, folder: Path | None = None) -> Media:
         )
     item.check()
     return item
+
+
+def condition_of(value: Any, where: str, folder: Path | None) -> Media:
+    """The image that a prompt came with, as `media_of` reads media; ValueError for a video or a sound."""
+    return check_is_image(media_of(value, where, folder), where)
 
 
 def inside(folder: Path | None, name: str, where: str) -> Path:

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from diffalign.data.conditions import check_is_image
 from diffalign.data.importers.judged import Place, Side, win_shares
-from diffalign.data.importers.media import media_of
+from diffalign.data.importers.media import condition_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport, import_each
 from diffalign.data.importers.sources import SourceRow, stream_rows
 from diffalign.data.record_lines import TYPES, ranks_of
@@ -39,10 +38,8 @@ def records(
         if not said or not isinstance(prompt, str) or not prompt.strip():
             return None
         at = Place("records", str(row.values.get("id") or number), row.where, row.folder)
-        condition = None
-        if row.values.get("condition") not in (None, ""):
-            where = f"{row.where} condition"
-            condition = check_is_image(media_of(row.values["condition"], where, row.folder), where)
+        own = row.values.get("condition")
+        condition = None if own in (None, "") else condition_of(own, f"{row.where} condition", row.folder)
         candidates = tuple(replace(_candidate(each, index, at, row.values), condition=condition) for index, each in enumerate(given))
         return ImportedGroup(at.group_id, prompt, candidates, tuple(_preference(each, candidates) for each in said))
 

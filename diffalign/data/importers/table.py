@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diffalign.data.conditions import CONDITION, check_is_image
+from diffalign.data.conditions import CONDITION
 from diffalign.data.exported import LAYOUTS, MEDIA_COLUMNS, OF_SAMPLES, SAID, facts_of, said_of
 from diffalign.data.importers.judged import Judged, Labelled, Pair, Ranking, Side, import_rows, number_of
-from diffalign.data.importers.media import media_of
+from diffalign.data.importers.media import condition_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport
 from diffalign.data.importers.sources import SourceRow, stream_rows
 from diffalign.data.modalities import Media
@@ -59,7 +59,7 @@ def table(
         first, second = (Side(row.values[name], side, tags={"side": side}, column=name, facts=facts) for side, name in columns.items())
         return Pair(row.values[prompt], first, second, 1.0 if label is None else number_of(row.values, label, MEANING))
 
-    advice = "Name your columns in the settings prompt, chosen, rejected, label."
+    advice = "Name your columns in the settings prompt, chosen, rejected, label, condition."
     rows = stream_rows(source, required=columns, split=split, revision=revision, advice=advice)
     yield from import_rows("table", rows, judge, report, max_samples)
 
@@ -73,8 +73,7 @@ def _exported(source: str, report: ImportReport, split: str, revision: str | Non
 
 
 def _condition(row: SourceRow, column: str) -> Media:
-    where = f"{row.where} {column}"
-    return check_is_image(media_of(row.values[column], where, row.folder), where)
+    return condition_of(row.values[column], f"{row.where} {column}", row.folder)
 
 
 def _as_exported(row: SourceRow) -> Judged:
