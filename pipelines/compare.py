@@ -80,9 +80,11 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
     check_agreement(roads, own_data=settings.own_data)
     order = rounds(roads)
     first = roads[0].config
-    heldout, validation = roads[0].evaluate.prompts, validation_prompts(settings, roads[0])
+    heldout = roads[0].evaluate.prompts
     prompts = load_prompts(heldout, first.seed)
-    check_disjoint(load_prompts(validation, first.seed), prompts)
+    validation = validation_prompts(settings, roads[0]) if len(settings.points) > 1 else None
+    if validation is not None:
+        check_disjoint(load_prompts(validation, first.seed), prompts)
     trained_on = tuple(dict.fromkeys(name for road in roads for name in evaluate.trained_on_of(road.config, road.evaluate)))
     with full_disk_is_clear(settings.run), lock_run(settings.run):
         if first.generate is not None:
@@ -111,7 +113,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
             points = {road.name: points_for(road.train.objective, settings.points) for road in ready}
             grids: dict[str, list[Job]] = {}
             means: dict[str, float] = {}
-            if len(settings.points) > 1:
+            if validation is not None:
                 grids = {road.name: [job_of(road, point, road.seed) for point in points[road.name]] for road in ready}
                 new = [job for grid in grids.values() for job in grid]
                 tried += new
