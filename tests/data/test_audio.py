@@ -83,7 +83,7 @@ def test_tensor_of_two_channels_keeps_them_apart() -> None:
     np.testing.assert_array_equal(stereo.tensor((100,), None, 1), stereo.tensor((100,), None))
     wide = Audio.from_waveform(np.stack([left] * 6), 8000)
     for sound, wanted, own in ((wide, 2, 6), (wide, None, 6), (stereo, 3, 2)):
-        with pytest.raises(ValueError, match=rf"has {own} channels, and {wanted or 1} are wanted; models take one or two: mix it down"):
+        with pytest.raises(ValueError, match=rf"has {own} channels, and {wanted or 1} are wanted; models take mono or stereo: mix it down"):
             sound.tensor((100,), None, wanted)
 
 
