@@ -227,12 +227,18 @@ def compare(
         from pipelines.compare import read_words
         from pipelines.compare import run as run_compare
         from pipelines.compare_page import command_of, commit_of, comparison_table, write_page
+        from pipelines.compare_result import join
+        from pipelines.json_file import read_json
 
         _quiet_libraries()
         roads, settings = read_words(words)
-        result = run_compare(roads, settings, progress=_progress())
+        earlier = None if settings.earlier is None else read_json(settings.earlier, "name the compare.json beside another page")
+        made = [{"command": command_of(words), "commit": commit_of()}]
+        result = run_compare(roads, settings, progress=_progress()) | {"made": made}
+        if earlier is not None:
+            result = join(result, earlier)
         page = settings.out or settings.run / "README.md"
-        write_page(result, page, command=command_of(words), commit=commit_of())
+        write_page(result, page)
         _print_table(comparison_table(result))
         print(f"page: {page.resolve()}")
 

@@ -8,7 +8,7 @@ RUN/
   validation/          every point of every grid, with one seed, on validation prompts: chooses the point of each method; a grid of
                        one point has nothing to choose, and is not trained for it
   heldout/             the chosen points, with further seeds, on the prompts of the configs' section evaluate
-  compare.json, README.md, methods.png, curve.png   the result
+  compare.json, README.md, methods.png, curve.png   the result, or where `out` says
 
 Whatever is complete is not made again: one more method, or a comparison that was killed, costs what is missing.
 """
@@ -37,7 +37,7 @@ from pipelines.progress import Progress
 from pipelines.prompts import Prompts, load_prompts
 from pipelines.report import read_report
 from pipelines.run_folder import full_disk, full_disk_is_clear, lock_run
-from pipelines.stage import stage_path, write_atomically
+from pipelines.stage import stage_path
 from pipelines.train import weights_path
 
 EACH = "each"  # the first part of the key of a word that makes variants
@@ -62,7 +62,8 @@ class Compare(Section):
     target: float = Field(default=0.05, gt=0)  # of the first headline score: overall, where the reward has one
     workers: int = Field(default=1, ge=1)  # trainings at a time
     retry: bool = False  # train again what failed
-    out: Path | None = None  # the page, its pictures beside it; default: RUN/README.md
+    earlier: Path | None = None  # the compare.json of another comparison, whose other methods join the table
+    out: Path | None = None  # the page, its pictures and compare.json beside it; default: RUN/README.md
 
     @property
     def points(self) -> tuple[tuple[float, float], ...]:
@@ -70,7 +71,7 @@ class Compare(Section):
 
 
 def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict[str, Any]:
-    """Makes what is missing of a comparison; its result, as RUN/compare.json holds it (pipelines/compare_result.py).
+    """Makes what is missing of a comparison; its result, as compare.json holds it (pipelines/compare_result.py).
 
     ValueError: configs that disagree, validation prompts among the held-out ones, not one method whose data can be made or whose
     training succeeds.
@@ -141,7 +142,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
         folder = judged("heldout", heldout, models)
         overall, select = headline_of(settings.select, trained_on, read_report(folder))
         scored = Evaluation(folder, prompts, roads[0].evaluate.samples_per_prompt, trained_on, first.seed)
-        result = judge(
+        return judge(
             contests,
             scored,
             scores=tuple(dict.fromkeys((overall, select))),
@@ -150,8 +151,6 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
             target=settings.target,
             own_data=settings.own_data,
         )
-        write_atomically(settings.run / "compare.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-        return result
 
 
 def read_words(words: Sequence[str]) -> tuple[list[Road], Compare]:

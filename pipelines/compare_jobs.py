@@ -124,7 +124,8 @@ def points_for(objective: dict[str, Any], grid: Iterable[tuple[float, float]]) -
 def make_job(run: Path, road: Road, prepared: Path, point: Point, seed: int) -> Job:
     """The training of a config at a point of the grid, on the preferences and latents in the run folder `prepared`.
 
-    Its folder is RUN/jobs/NAME, and the name ends with a digest of all that determines the weights: other settings are another job.
+    Its folder is RUN/jobs/NAME. The name ends with a digest of all that determines the weights, and so methods that come to the same on
+    this world, as a preset whose one peculiarity the model has no use for, are one job.
     """
     objective = dict(road.train.objective)
     if point.beta != 1:
@@ -137,7 +138,7 @@ def make_job(run: Path, road: Road, prepared: Path, point: Point, seed: int) -> 
     }
     train = road.train.model_copy(update=changes)
     facts = [train.model_dump(mode="json", exclude=FREE), road.config.model.fingerprint(), prepared.name]
-    name = f"{road.name}-beta{point.beta:g}-lr{point.learning_rate:g}-seed{seed}-{digest_of(facts)}"
+    name = f"{objective['name']}-beta{point.beta:g}-lr{point.learning_rate:g}-seed{seed}-{digest_of(facts)}"
     job = Job(road.name, point, seed, road.config.model_copy(update={"run": run / "jobs" / name, "train": train}), train)
     link_stages(prepared, job.config.run, ("generate", "score", "pair", "encode"))
     return job
@@ -164,6 +165,7 @@ def train_jobs(jobs: Sequence[Job], *, workers: int, retry: bool, progress: Prog
     A job that fails leaves failure.txt, the others go on; it is tried again with `retry` alone. ValueError where another process trains
     one of them; those of a comparison that was killed end by themselves (compare_child).
     """
+    jobs = list({job.name: job for job in jobs}.values())
     due = deque(job for job in jobs if not job.is_done and (retry or job.failure is None or job.failure.startswith(STOPPED)))
     for job in due:
         with lock_run(job.config.run, patience_seconds=PATIENCE_SECONDS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -92,14 +93,14 @@ def rows(result: Result) -> list[list[str]]:
     ]
 
 
-def write_page(result: Result, page: Path, *, command: str, commit: str) -> None:
-    """Writes the page, and the pictures beside it."""
+def write_page(result: Result, page: Path) -> None:
+    """Writes the page, and beside it the pictures and compare.json."""
     from pipelines.compare_picture import draw_curves, draw_methods
 
     page.parent.mkdir(parents=True, exist_ok=True)
     methods = ranked(result)
     curves = any("steps" in method for _, method in methods)
-    lines = ["# The methods side by side", "", *_introduction(result, methods, command, commit)]
+    lines = ["# The methods side by side", "", *_introduction(result, methods)]
     draw_methods(result, methods, page.parent / PICTURE)
     lines += ["", "## Result", "", *_legend(result, methods), "", *_results(result, methods), "", f"![changes, drift and looks]({PICTURE})"]
     lines += ["", "## Settings, cost and drift", "", *_costs(result, methods, curves)]
@@ -113,9 +114,11 @@ def write_page(result: Result, page: Path, *, command: str, commit: str) -> None
             ["method", *(f"`{name}`" for name in dimensions)],
             [[f"`{name}`", *(_plain(method["scores"].get(each)) for each in dimensions)] for name, method in methods],
         )
-    failures = {job: sentence for method in result["methods"].values() for job, sentence in method["failures"].items()}
+    failures = [(name, job, " ".join(why.split())) for name, each in result["methods"].items() for job, why in each["failures"].items()]
     if failures:
-        lines += ["", "## What failed", "", *(f"- `{job}`: {' '.join(sentence.split())}" for job, sentence in failures.items())]
+        lines += ["", "## What failed", ""]
+        lines += [f"- `{name}`{'' if job == name else f', `{job}`'}: {why}" for name, job, why in failures]
+    write_atomically(page.with_name("compare.json"), (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     write_atomically(page, ("\n".join(lines) + "\n").encode())
 
 
@@ -123,11 +126,11 @@ def _has_grids(result: Result) -> bool:
     return any(len(method["grid"]) > 1 for method in result["methods"].values())
 
 
-def _introduction(result: Result, methods: Sequence[tuple[str, Result]], command: str, commit: str) -> list[str]:
+def _introduction(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:
     least, most = (choose(len(method["seeds"]) for _, method in methods) for choose in (min, max))
     seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds"
     base = ", ".join(f"`{score}` {methods[0][1]['scores'][score]['base']:.3f}" for score in result["scores"])
-    grid = "β and learning rate are each config's own."
+    grid = "β and learning rate were not chosen from a grid."
     if _has_grids(result):
         grid = (
             f"Each method had the same grid of factors of its own β and learning rate; `{result['select']}` on validation prompts, which "
@@ -135,10 +138,10 @@ def _introduction(result: Result, methods: Sequence[tuple[str, Result]], command
         )
     return [
         "```bash",
-        command,
+        *(line for made in result["made"] for line in (f"# at commit {made['commit']}", made["command"])),
         "```",
         "",
-        f"At commit {commit}: {len(methods)} methods, {seeds} each, on {result['prompts']} held-out "
+        f"{len(methods)} methods, {seeds} each, on {result['prompts']} held-out "
         f"prompts that say {result['clusters']} things. {'B' if result['own_data'] else 'Candidates, b'}ase, budget, prompts and the seeds "
         f"of sampling are the same for all{', how candidates are made is not' if result['own_data'] else ''}. " + grid,
         "",

@@ -1,5 +1,6 @@
 """What a comparison found, as numbers. compare.json:
 
+    made → command, commit: of this comparison, and of the earlier ones whose methods joined it
     prompts, clusters, scores (the headline), select, against, target, own_data
     methods → NAME → objective, beta, learning_rate (chosen, in force), grid (beta, learning_rate, mean or failure of each point)
                    → scores → "reward.dimension" → Change against the base, over all seeds (pipelines/report.py)
@@ -118,6 +119,34 @@ def rivals_of(contests: Sequence[Contest], against: str) -> dict[str, Contest | 
     """Method → what it is compared with: `against` in the same variant, or else as it is called; None where neither takes part."""
     by_name = {contest.method: contest for contest in contests}
     return {name: by_name.get(against + contest.variant) or by_name.get(against) for name, contest in by_name.items()}
+
+
+def join(result: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """A result with the methods of an earlier comparison that it has not itself; both are compare.json.
+
+    ValueError where their changes are not against the same: other prompts or headline, another base, another training of `against`.
+    """
+    if not {"made", "methods", "scores"} <= earlier.keys():
+        raise ValueError("what earlier= names is no compare.json of this version; name the one beside a page that compare has written")
+    mine, theirs = _ground(result), _ground(earlier)
+    for key, value in mine.items():
+        if theirs.get(key) != value:
+            raise ValueError(
+                f"the earlier comparison has {key} {theirs.get(key)!r} and this one {value!r}, so one table cannot hold both: "
+                "compare all of its methods again, or leave out earlier="
+            )
+    return {**result, "methods": earlier["methods"] | result["methods"], "made": [*earlier["made"], *result["made"]]}
+
+
+def _ground(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What all changes of a result rest on; scores with three decimals, beyond which machines differ."""
+    scores = result["scores"]
+    found = {key: result.get(key) for key in ("prompts", "clusters", "scores", "select", "against", "target", "own_data")}
+    bases = {name: method["scores"] for name, method in result["methods"].items() if "scores" in method}
+    found["base"] = {score: round(each[score]["base"], 3) for each in list(bases.values())[:1] for score in scores}
+    if result["against"] in bases:
+        found[f"change of {result['against']}"] = {score: round(bases[result["against"]][score]["change"], 3) for score in scores}
+    return found
 
 
 def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, scores: Sequence[str], target: float) -> dict[str, Any]:

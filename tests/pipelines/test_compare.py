@@ -152,9 +152,9 @@ def test_a_method_that_fails_leaves_the_others(made: Made) -> None:
     assert set(methods) == {*METHODS, "of_clips"} and "scores" not in methods["broken"] and "learning_rate" not in methods["broken"]
     assert len(methods["broken"]["failures"]) == 2 and "not finite" in next(iter(methods["broken"]["failures"].values()))
     assert all(point["mean"] is None and point["failure"] for point in methods["broken"]["grid"])
-    assert not any(name.startswith("broken") for name in report_of(made, "heldout"))
+    assert not methods["broken"]["failures"].keys() & report_of(made, "heldout").keys()
     page = (made.run / "README.md").read_text()
-    assert page.count("- `broken-") == 2
+    assert page.count("- `broken`, `diffusion_dpo-") == 2
     assert [row[0] for row in rows(made.result)] == sorted(FEW, key=lambda name: -methods[name]["scores"]["contrast.score"]["change"])
     assert all((made.run / name).is_file() and f"]({name})" in page for name in ("methods.png", "curve.png"))
 
@@ -243,7 +243,8 @@ def test_the_curve_ends_at_the_first_seeds_own_change(made: Made) -> None:
 
 @pytest.mark.integration
 def test_one_method_more_makes_its_own_only(made: Made, tmp_path: Path, model: Path) -> None:
-    [file] = write_configs(tmp_path, model, ["mapo"])
+    train = {"steps": 3, "batch_size": 4, "tracker": None, "objective": {"name": "sft"}, "learning_rate": 1e-3}
+    [file] = write_configs(tmp_path, model, ["mapo"], train=train)
     words = [word for word in made.words if not word.endswith(".yaml") and word != "curve=true"]
     before = times(made.run)
     Path(file).rename(tmp_path / "more.yaml")
@@ -251,10 +252,32 @@ def test_one_method_more_makes_its_own_only(made: Made, tmp_path: Path, model: P
     after = times(made.run)
     changed = {path.relative_to(made.run).as_posix() for path in after if after[path] != before.get(path)}
     assert not before.keys() - after.keys()
-    assert all("/more-" in path or path.endswith("evaluation/report.json") for path in changed)
-    assert any(path.startswith("heldout/evaluation/more-") for path in changed)
-    both = [json.loads((made.run / "compare.json").read_text())["methods"]["more"], made.result["methods"]["mapo"]]
-    assert both[0]["scores"] == both[1]["scores"]
+    assert all("/sft-" in path or path.endswith("evaluation/report.json") for path in changed)
+    assert any(path.startswith("heldout/evaluation/sft-") for path in changed)
+
+
+@pytest.mark.integration
+def test_methods_that_come_to_the_same_are_trained_once(made: Made, tmp_path: Path, model: Path) -> None:
+    [file] = write_configs(tmp_path, model, ["mapo"])
+    words = [word for word in made.words if not word.endswith(".yaml") and word != "curve=true"]
+    before = times(made.run)
+    Path(file).rename(tmp_path / "same.yaml")
+    call(str(tmp_path / "same.yaml"), *words)
+    assert times(made.run).keys() == before.keys()
+    same = json.loads((made.run / "compare.json").read_text())["methods"]["same"]
+    assert same["scores"] == made.result["methods"]["mapo"]["scores"]
+
+
+@pytest.mark.integration
+def test_methods_of_an_earlier_comparison_are_not_made_again(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "earlier.json").write_text(json.dumps(made.result))
+    settings = [word for word in made.words if not word.endswith(".yaml")]
+    call(made.words[0], *settings, f"earlier={tmp_path / 'earlier.json'}", f"out={tmp_path / 'page/README.md'}")
+    joined = json.loads((tmp_path / "page/compare.json").read_text())
+    assert joined["methods"] == made.result["methods"] and len(joined["made"]) == 2
+    assert (tmp_path / "page/README.md").read_text().count("# at commit ") == 2
+    refused = call(made.words[0], *settings, f"earlier={made.run / 'nowhere.json'}", status=1)
+    assert "nowhere.json" in refused.output
 
 
 @pytest.fixture
@@ -348,7 +371,7 @@ def test_with_data_of_its_own_a_method_trains_on_its_own_samples(tmp_path: Path,
     steps = [{row["steps"] for row in read_rows(job / "candidates", ["steps"])} for job in trained]
     assert steps == [{2}, {3}]
     page = (tmp_path / "run/README.md").read_text()
-    assert "the same for all, how candidates are made is not. β and learning rate are each config's own." in " ".join(page.split())
+    assert "the same for all, how candidates are made is not. β and learning rate were not chosen from a grid." in " ".join(page.split())
     assert len(list((tmp_path / "run/jobs").iterdir())) == 2 and not (tmp_path / "run/validation").exists()  # nothing to choose
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from pipelines.compare_page import family, rows, verdict, write_page
 from pipelines.compare_picture import COLUMNS, draw_curves
+from pipelines.compare_result import join
 
 OVERALL, SCORE = "shapes.overall", "shapes.score"
 
@@ -33,7 +37,7 @@ def method(objective: str, overall: float, against: float | None, **others: Any)
 
 RESULT = {
     "prompts": 200, "clusters": 109, "scores": [OVERALL, SCORE], "select": SCORE, "against": "diffusion_dpo", "target": 0.05,
-    "own_data": False,
+    "own_data": False, "made": [{"command": "diffalign compare a.yaml", "commit": "abc"}],
     "methods": {
         "worse": method("capo", -0.06, -0.09, beta=None),
         "diffusion_dpo": method("diffusion_dpo", 0.03, None),
@@ -55,7 +59,7 @@ def test_the_best_is_first_and_what_is_clear_is_marked() -> None:
 
 
 def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
-    write_page(RESULT, tmp_path / "README.md", command="diffalign compare a.yaml", commit="abc")
+    write_page(RESULT, tmp_path / "README.md")
     page = (tmp_path / "README.md").read_text()
     for line in (
         "| 1 | 🔵 **`smpo`** | ▲ **+0.100** <sub>+0.080 … +0.120</sub> | +0.050 <sub>+0.030 … +0.070</sub> "
@@ -69,9 +73,11 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
         "| `simpo` | **−0.300** | +0.010 |",
         "- `kto`: all pairs were filtered out",
         "🔵 pairs · 🟠 pairs, no reference · 🟢 lists  ",
+        "# at commit abc\ndiffalign compare a.yaml",
     ):
         assert f"\n{line}\n" in page, line
     assert "4 methods, 2 seeds each, on 200 held-out prompts that say 109 things" in page and "(`shapes.overall` 0.500," in page
+    assert json.loads((tmp_path / "compare.json").read_text()) == RESULT
     for picture in ("methods.png", "curve.png"):
         assert f"]({picture})" in page and np.asarray(Image.open(tmp_path / picture)).std() > 5
 
@@ -87,7 +93,32 @@ def test_the_last_line_of_curves_ends_where_they_do(tmp_path: Path) -> None:
 
 def test_without_curves_or_a_rival_the_page_does_not_speak_of_them(tmp_path: Path) -> None:
     alone = RESULT | {"against": None, "methods": {"diffusion_dpo": RESULT["methods"]["diffusion_dpo"]}}
-    write_page(alone, tmp_path / "README.md", command="diffalign compare a.yaml", commit="abc")
+    write_page(alone, tmp_path / "README.md")
     page = (tmp_path / "README.md").read_text()
     assert not (tmp_path / "curve.png").exists() and "curve.png" not in page and "steps to" not in page and "▲" not in page
     assert "|  | method | `shapes.overall` | `shapes.score` | wins |" in page
+
+
+def test_methods_of_an_earlier_comparison_join_the_table() -> None:
+    methods = RESULT["methods"]
+    old = RESULT | {"methods": {name: methods[name] for name in ("diffusion_dpo", "smpo", "kto")}}
+    new = RESULT | {"methods": {name: methods[name] for name in ("diffusion_dpo", "worse")}, "made": [{"command": "later", "commit": "def"}]}
+    joined = join(new, old)
+    assert joined["methods"] == {name: methods[name] for name in ("diffusion_dpo", "smpo", "kto", "worse")}
+    assert [made["commit"] for made in joined["made"]] == ["abc", "def"]
+    again = join(new | {"methods": new["methods"] | {"smpo": methods["simpo"]}}, old)
+    assert again["methods"]["smpo"] == methods["simpo"]  # what was compared again is the newer
+
+
+def test_what_rests_on_another_ground_does_not_join() -> None:
+    moved, other_base = deepcopy(RESULT), deepcopy(RESULT)
+    moved["methods"]["diffusion_dpo"]["scores"][OVERALL]["change"] += 0.01
+    other_base["methods"]["worse"]["scores"][OVERALL]["base"] += 0.01
+    for earlier, message in (
+        (RESULT | {"prompts": 400}, "has prompts 400 and this one 200"),
+        (moved, "has change of diffusion_dpo"),
+        (other_base, "has base "),
+        ({"prompts": 200}, "no compare.json of this version"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            join(RESULT, earlier)
