@@ -102,7 +102,7 @@ def test_without_curves_or_a_rival_the_page_does_not_speak_of_them(tmp_path: Pat
 def test_methods_of_an_earlier_comparison_join_the_table() -> None:
     methods = RESULT["methods"]
     old = RESULT | {"methods": {name: methods[name] for name in ("diffusion_dpo", "smpo", "kto")}}
-    new = RESULT | {"methods": {name: methods[name] for name in ("diffusion_dpo", "worse")}, "made": [{"command": "later", "commit": "def"}]}
+    new = RESULT | {"methods": {name: methods[name] for name in ("diffusion_dpo", "worse")}, "made": [{"command": "b", "commit": "def"}]}
     joined = join(new, old)
     assert joined["methods"] == {name: methods[name] for name in ("diffusion_dpo", "smpo", "kto", "worse")}
     assert [made["commit"] for made in joined["made"]] == ["abc", "def"]
