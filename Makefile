@@ -1,4 +1,5 @@
-# The two commands: `make quickstart [WORLD=motion]` and `make test`. Each creates the environment .venv first, once, and again when pyproject.toml changes.
+# The two commands: `make quickstart [WORLD=motion]` and `make test`.
+# Each creates the environment .venv first, once, and again when pyproject.toml changes.
 # Another Python: make PYTHON=python3.12. An environment elsewhere: make VENV=/path. Options for pytest or the run: make test ARGS="-k pairing".
 
 PYTHON ?= python3

@@ -59,11 +59,7 @@ class FluxKontext(Flux):
                size: tuple[int, ...] | None = None, scheduler: str | None = None,
                conditions: Sequence[Media] = ()) -> list[Image]:  # fmt: skip
         """At the size asked for: the pipeline would bring what is edited to one of its own sizes, and the result to a million pixels."""
-        if scheduler is not None:
-            own = type(self.pipeline.scheduler).__name__
-            raise ValueError(
-                f"scheduler {scheduler!r} is for noise schedules, and {self.source} is a flow with its own {own}; leave it out"
-            )
+        self.keep_scheduler(scheduler)
         height, width = size or self.size
         images = self.pipeline(
             image=pictures(conditions, len(prompts), (height, width)), prompt=list(prompts), height=height, width=width,

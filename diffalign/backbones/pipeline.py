@@ -124,6 +124,12 @@ class LoadedPipeline:
             )
         return {"guidance_scale": guidance, "max_sequence_length": self.token_limit}
 
+    def keep_scheduler(self, other: str | None) -> None:
+        """ValueError where another scheduler is wanted than the model's own."""
+        if other is not None:
+            own = type(self.pipeline.scheduler).__name__
+            raise ValueError(f"scheduler {other!r} does not know the noise levels of {self.source}, which has its own {own}; leave it out")
+
     def identity(self) -> str:
         return denoiser_identity(self.denoiser)
 
@@ -168,11 +174,8 @@ class ImagePipeline(LoadedPipeline):
     @torch.no_grad()
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
                size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Image]:  # fmt: skip
-        if scheduler is not None and isinstance(self.process, Flow):
-            own = type(self.pipeline.scheduler).__name__
-            raise ValueError(
-                f"scheduler {scheduler!r} is for noise schedules, and {self.source} is a flow with its own {own}; leave it out"
-            )
+        if isinstance(self.process, Flow):
+            self.keep_scheduler(scheduler)
         height, width = size or self.size
         with scheduler_named(self.pipeline, scheduler):
             images = self.pipeline(
@@ -218,11 +221,7 @@ class VideoPipeline(LoadedPipeline):
     @torch.no_grad()
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
                size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Video]:  # fmt: skip
-        if scheduler is not None:
-            own = type(self.pipeline.scheduler).__name__
-            raise ValueError(
-                f"scheduler {scheduler!r} does not know the noise levels of {self.source}, which has its own {own}; leave it out"
-            )
+        self.keep_scheduler(scheduler)
         frames, height, width = size or self.size
         made: Any = self.pipeline(
             prompt=list(prompts), num_frames=frames, height=height, width=width, num_inference_steps=steps,
@@ -245,6 +244,7 @@ class AudioPipeline(LoadedPipeline):
 
     @property
     def size(self) -> tuple[int, ...]:
+        """(samples,) that the model was trained at: each family knows its own."""
         raise NotImplementedError
 
     def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:

@@ -79,32 +79,47 @@ class Diffusion:
         return (cumulative / (1 - cumulative)).to(timestep.device)
 
     def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        alpha, sigma = _levels_like(self, timestep, latents)
+        alpha, sigma = _levels_like(self.levels(timestep), latents)
         return alpha * latents + sigma * epsilon
 
     def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
         if self.prediction_type == "epsilon":
             return epsilon
-        alpha, sigma = _levels_like(self, timestep, latents)
+        alpha, sigma = _levels_like(self.levels(timestep), latents)
         return alpha * epsilon - sigma * latents
 
     def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
         if self.prediction_type == "epsilon":
             return prediction
-        alpha, sigma = _levels_like(self, timestep, noised)
+        alpha, sigma = _levels_like(self.levels(timestep), noised)
         return alpha * prediction + sigma * noised
 
 
-class Flow:
+class _Continuous:
+    """What processes with timesteps from 0 to 1000 share; `levels` is a part of each."""
+
+    timestep_count = 1000
+    clean_timestep = 0.0
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def signal_to_noise(self, timestep: Tensor) -> Tensor:
+        alpha, sigma = self.levels(timestep)
+        return (alpha / sigma).square()
+
+    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = _levels_like(self.levels(timestep), latents)
+        return alpha * latents + sigma * epsilon
+
+
+class Flow(_Continuous):
     """Rectified flow (Liu et al. 2022, arXiv:2209.03003): x_t = (1 − σ)·x_0 + σ·ε, velocity ε − x_0, timestep 1000·σ.
 
     shift    s of σ = s·u/(1 + (s − 1)·u): Esser et al. 2024, arXiv:2403.03206, eq. 23
     density  of u
     part     of the uniform numbers that u is made of, those that are drawn: its least and its most
     """
-
-    timestep_count = 1000
-    clean_timestep = 0.0
 
     def __init__(self, shift: float, density: Density = uniform, part: tuple[float, float] = (0.0, 1.0)):
         self.shift, self.density, self.part = shift, density, part
@@ -119,30 +134,19 @@ class Flow:
         sigma = timestep.double() / self.timestep_count
         return 1 - sigma, sigma
 
-    def signal_to_noise(self, timestep: Tensor) -> Tensor:
-        alpha, sigma = self.levels(timestep)
-        return (alpha / sigma).square()
-
-    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        alpha, sigma = _levels_like(self, timestep, latents)
-        return alpha * latents + sigma * epsilon
-
     def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
         return epsilon - latents
 
     def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
-        alpha, _ = _levels_like(self, timestep, noised)
+        alpha, _ = _levels_like(self.levels(timestep), noised)
         return noised + alpha * prediction
 
 
-class Angle:
+class Angle(_Continuous):
     """Continuous time on a circle: x_t = cos φ·x_0 + sin φ·ε, φ = π/2·timestep/1000, timesteps uniform; v = cos φ·ε − sin φ·x_0.
 
     Salimans and Ho 2022, arXiv:2202.00512, section 4 and appendix D.
     """
-
-    timestep_count = 1000
-    clean_timestep = 0.0
 
     def timestep(self, uniform: Tensor) -> Tensor:
         """Never quite 0, where there is no noise to tell."""
@@ -152,20 +156,12 @@ class Angle:
         angle = timestep.double() / self.timestep_count * (math.pi / 2)
         return angle.cos(), angle.sin()
 
-    def signal_to_noise(self, timestep: Tensor) -> Tensor:
-        alpha, sigma = self.levels(timestep)
-        return (alpha / sigma).square()
-
-    def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        alpha, sigma = _levels_like(self, timestep, latents)
-        return alpha * latents + sigma * epsilon
-
     def target(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:
-        alpha, sigma = _levels_like(self, timestep, latents)
+        alpha, sigma = _levels_like(self.levels(timestep), latents)
         return alpha * epsilon - sigma * latents
 
     def epsilon(self, prediction: Tensor, noised: Tensor, timestep: Tensor) -> Tensor:
-        alpha, sigma = _levels_like(self, timestep, noised)
+        alpha, sigma = _levels_like(self.levels(timestep), noised)
         return alpha * prediction + sigma * noised
 
 
@@ -175,6 +171,6 @@ def shift_of(scheduler: Any) -> float:
     return 1.0 if config.get("use_dynamic_shifting") else float(config.get("flow_shift", config.get("shift", 1.0)))
 
 
-def _levels_like(process: Process, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)).to(like) for level in process.levels(timestep))
+def _levels_like(levels: tuple[Tensor, Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+    alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)).to(like) for level in levels)
     return alpha, sigma

@@ -80,11 +80,7 @@ class WanImageToVideo(Wan):
                size: tuple[int, ...] | None = None, scheduler: str | None = None,
                conditions: Sequence[Media] = ()) -> list[Video]:  # fmt: skip
         """The pipeline takes one picture for all prompts of a call: one call for each."""
-        if scheduler is not None:
-            own = type(self.pipeline.scheduler).__name__
-            raise ValueError(
-                f"scheduler {scheduler!r} does not know the noise levels of {self.source}, which has its own {own}; leave it out"
-            )
+        self.keep_scheduler(scheduler)
         frames, height, width = size or self.size
         images, draws = pictures(conditions, len(prompts), (height, width)), generators(prompts, seeds)
         alike: dict[int, list[int]] = {}

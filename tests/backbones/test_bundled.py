@@ -15,30 +15,39 @@ from reward_models.worlds import load_world
 
 ASSETS = Path(diffalign.__file__).parent / "assets"
 SCRIPT = """
-import sys, numpy, torch
-from diffusers import StableDiffusionPipeline
-pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1])
+import sys, numpy, torch, diffusers
+pipe = getattr(diffusers, sys.argv[1]).from_pretrained(sys.argv[2])
 pipe.set_progress_bar_config(disable=True)
-prompts = sys.argv[3:]
+prompts = sys.argv[4:]
 seeds = [torch.Generator().manual_seed(index) for index in range(len(prompts))]
-pictures = pipe(prompts, num_inference_steps=20, guidance_scale=3.0, generator=seeds, output_type="np").images
-numpy.save(sys.argv[2], (pictures * 255).round().astype("uint8"))
+options = {"guidance_scale": 3.0, "negative_prompt": [""] * len(prompts), "generator": seeds, "output_type": "np"}
+if sys.argv[1] == "WanPipeline":
+    options |= {"height": 32, "width": 32, "num_frames": 17, "num_inference_steps": 10}
+    options |= {"max_sequence_length": pipe.tokenizer.model_max_length}
+    made = pipe(prompts, **options).frames
+else:
+    made = pipe(prompts, num_inference_steps=20, **options).images
+numpy.save(sys.argv[3], (numpy.stack(list(made)) * 255).round().astype("uint8"))
 assert "diffalign" not in sys.modules
 """
+
+
+def made_by_diffusers(pipeline: str, world: str, count: int, folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """What the verifier says of `count` held-out captions' samples, and of the same samples under other captions."""
+    verifier = load_world(world)
+    captions = [prompt.text for prompt in verifier.prompts("heldout", count, 0)]
+    command = [sys.executable, "-I", "-c", SCRIPT, pipeline, str(ASSETS / world), str(folder / "made.npy"), *captions]
+    made = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert made.returncode == 0, made.stderr[-2000:]
+    samples = np.load(folder / "made.npy")
+    held = [verifier.verify(caption, sample) for caption, sample in zip(captions, samples, strict=True)]
+    return held, [verifier.verify(caption, sample) for caption, sample in zip(captions, np.roll(samples, 1, axis=0), strict=True)]
 
 
 @pytest.mark.integration
 def test_plain_diffusers_makes_recognisable_pictures(tmp_path: Path) -> None:
     """Of 96 held-out captions about half hold entirely, and most of what they ask for is there; another caption's pictures fail."""
-    world = load_world("shapes")
-    captions = [prompt.text for prompt in world.prompts("heldout", 96, 0)]
-    file = tmp_path / "pictures.npy"
-    command = [sys.executable, "-I", "-c", SCRIPT, str(ASSETS / "shapes"), str(file), *captions]
-    made = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert made.returncode == 0, made.stderr[-2000:]
-    pictures = np.load(file)
-    held = [world.verify(caption, picture) for caption, picture in zip(captions, pictures, strict=True)]
-    other = [world.verify(caption, picture) for caption, picture in zip(captions, np.roll(pictures, 1, axis=0), strict=True)]
+    held, other = made_by_diffusers("StableDiffusionPipeline", "shapes", 96, tmp_path)
     assert 0.35 < np.mean([parts["overall"] for parts in held]) < 0.85
     assert np.mean([parts["score"] for parts in held]) > 0.7
     assert np.mean([parts["overall"] for parts in other]) < 0.1
@@ -50,33 +59,10 @@ def test_every_transformers_knows_the_names_of_the_text_encoder_s_weights() -> N
     assert names and all(name.startswith("text_model.") for name in names)
 
 
-CLIPS = """
-import sys, numpy, torch
-from diffusers import WanPipeline
-pipe = WanPipeline.from_pretrained(sys.argv[1])
-pipe.set_progress_bar_config(disable=True)
-prompts = sys.argv[3:]
-seeds = [torch.Generator().manual_seed(index) for index in range(len(prompts))]
-options = {"height": 32, "width": 32, "num_frames": 17, "num_inference_steps": 10}
-options |= {"guidance_scale": 3.0, "max_sequence_length": pipe.tokenizer.model_max_length, "output_type": "np"}
-clips = numpy.stack([frames for frames in pipe(prompts, negative_prompt=[""] * len(prompts), generator=seeds, **options).frames])
-numpy.save(sys.argv[2], (clips * 255).round().astype("uint8"))
-assert "diffalign" not in sys.modules
-"""
-
-
 @pytest.mark.integration
 def test_plain_diffusers_makes_recognisable_clips(tmp_path: Path) -> None:
     """Imperfect on purpose: what moves is well drawn, about a quarter of the captions hold entirely; another caption's clips fail."""
-    world = load_world("motion")
-    captions = [prompt.text for prompt in world.prompts("heldout", 64, 0)]
-    file = tmp_path / "clips.npy"
-    command = [sys.executable, "-I", "-c", CLIPS, str(ASSETS / "motion"), str(file), *captions]
-    made = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert made.returncode == 0, made.stderr[-2000:]
-    clips = np.load(file)
-    held = [world.verify(caption, clip) for caption, clip in zip(captions, clips, strict=True)]
-    other = [world.verify(caption, clip) for caption, clip in zip(captions, np.roll(clips, 1, axis=0), strict=True)]
+    held, other = made_by_diffusers("WanPipeline", "motion", 64, tmp_path)
     assert 0.1 < np.mean([parts["overall"] for parts in held]) < 0.5
     assert np.mean([parts["fidelity"] for parts in held]) > 0.85 and 0.4 < np.mean([parts["direction"] for parts in held]) < 0.7
     assert np.mean([parts["overall"] for parts in other]) < 0.05

@@ -48,7 +48,7 @@ class TestFluxKontext(ConditionedChecks):
 
     def test_its_own_scheduler_alone_samples_and_nothing_is_subtracted(self, loaded: Any) -> None:
         options: dict[str, Any] = {"steps": 1, "guidance": 2.5, "size": self.size, **self.given(PROMPTS)}
-        with pytest.raises(ValueError, match=r"scheduler 'ddim' is for noise schedules, and .* is a flow with its own"):
+        with pytest.raises(ValueError, match=r"scheduler 'ddim' does not know the noise levels of .*, which has its own"):
             loaded.sample(PROMPTS, [1, 2], scheduler="ddim", **options)
         with pytest.raises(ValueError, match="negative prompt 'blurry' would do nothing"):
             loaded.sample(PROMPTS, [1, 2], negative_prompt="blurry", **options)

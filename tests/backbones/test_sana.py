@@ -61,7 +61,7 @@ def test_a_flow_with_another_kind_of_scheduler_keeps_it(tmp_path: Path) -> None:
     """Sana's is a DPM-Solver whose config has a noise schedule's keys too."""
     loaded = load_backbone("sana", str(save_sana(tmp_path, shift=2.0)))
     assert loaded.process.timestep(torch.tensor([0.5])).tolist() == pytest.approx([2000 / 3])
-    with pytest.raises(ValueError, match=r"scheduler 'ddim' is for noise schedules.*its own DPMSolverMultistepScheduler; leave it out"):
+    with pytest.raises(ValueError, match=r"scheduler 'ddim' .*has its own DPMSolverMultistepScheduler; leave it out"):
         loaded.sample(PROMPTS, [1, 2], steps=2, guidance=3.0, size=(32, 32), scheduler="ddim")
 
 

@@ -77,5 +77,5 @@ def test_t5_may_be_left_out(tmp_path: Path) -> None:
 
 def test_a_flow_samples_with_its_own_scheduler(tmp_path: Path) -> None:
     loaded = load_backbone("sd3", str(save_sd3(tmp_path)))
-    with pytest.raises(ValueError, match=r"scheduler 'ddim' is for noise schedules, and .* is a flow with its own FlowMatchEuler"):
+    with pytest.raises(ValueError, match=r"scheduler 'ddim' does not know the noise levels of .*, which has its own FlowMatchEuler"):
         loaded.sample(PROMPTS, [1, 2], steps=2, guidance=3.0, size=(16, 16), scheduler="ddim")
