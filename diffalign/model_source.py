@@ -5,6 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
+LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' name
+PEFT_FILE = "adapter_model.safetensors"  # peft's, beside adapter_config.json, of families whose LoRA diffusers does not load
+
+
+def holds_lora(folder: Path) -> bool:
+    """Whether training with LoRA wrote a folder."""
+    return any((folder / name).is_file() for name in (LORA_FILE, PEFT_FILE))
 
 
 def source_path(source: str) -> Path | None:

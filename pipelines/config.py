@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from diffalign.did_you_mean import did_you_mean
-from diffalign.model_source import source_path
+from diffalign.model_source import holds_lora, source_path
 from diffalign.section import Section
 from pipelines import ROAD, STAGES
 from pipelines.config_file import apply_override, dump_yaml, read_config, read_override
@@ -50,7 +50,7 @@ class Model(Section):
 
     def after(self, trained: Path) -> Model:
         """The model that a training ended with, as the start of another: trained is the folder `final` that it wrote."""
-        if (trained / "pytorch_lora_weights.safetensors").is_file():
+        if holds_lora(trained):
             return self.model_copy(update={"adapter": (*self.adapters, str(trained))})
         return self.model_copy(update={"adapter": None, "denoiser": str(trained)})
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from diffalign.model_source import LORA_FILE, PEFT_FILE, holds_lora
 from pipelines.config import Config, Model, Section, files_fingerprint, settings_of
 from pipelines.frechet import fidelity, told
 from pipelines.generate import SampleRequest, candidate_seed, sample_requests
@@ -176,7 +177,7 @@ def load_aligned(config: Config, checkpoints: Sequence[Path], base_identity: str
                 f"{first} was trained from {reference.get('source')!r} (weights {reference['base']}), "
                 f"the config's model is {config.model.source!r} (weights {base_identity}); set model.source to the former"
             )
-    if all((checkpoint / "pytorch_lora_weights.safetensors").is_file() for checkpoint in checkpoints):
+    if all(map(holds_lora, checkpoints)):
         return load_model(config.model, adapter=(*config.model.adapters, *map(str, checkpoints)))
     if len(checkpoints) > 1:
         raise ValueError(f"{', '.join(map(str, checkpoints))} are several checkpoints and not all LoRAs: give the last one alone")
@@ -186,7 +187,7 @@ def load_aligned(config: Config, checkpoints: Sequence[Path], base_identity: str
     for part in (own, f"{own}_2"):  # or the second of two
         if (first / part).is_dir():
             return load_model(config.model, adapter=None, denoiser=str(first / part))
-    kinds = f"pytorch_lora_weights.safetensors, {own}/ or model_index.json"
+    kinds = f"{LORA_FILE}, {PEFT_FILE}, {own}/ or model_index.json"
     raise FileNotFoundError(f"{first} holds none of {kinds}; is training complete?")
 
 

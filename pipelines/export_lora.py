@@ -17,7 +17,7 @@ def run(config: Config, to: Path, *, progress: Progress) -> Path:
     from safetensors.torch import load_file, save
 
     from diffalign.backbones.kohya import kohya_lora
-    from diffalign.backbones.weights import LORA_FILE
+    from diffalign.model_source import LORA_FILE
 
     to = to.expanduser()
     if to.suffix != ".safetensors":

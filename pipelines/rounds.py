@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from diffalign.model_source import holds_lora
 from pipelines import ROAD
 from pipelines.config import Config
 from pipelines.evaluate import trained_on_of
@@ -57,5 +58,4 @@ def round_config(config: Config, number: int, ends: list[Path]) -> Config:
 
 def models_of(ends: list[Path]) -> dict[str, str | tuple[str, ...]]:
     """What evaluate.models says of each round: its denoiser, or its LoRA with those that it was trained onto."""
-    is_lora = (ends[0] / "pytorch_lora_weights.safetensors").is_file()
-    return {f"round-{number}": tuple(map(str, ends[:number])) if is_lora else str(end) for number, end in enumerate(ends, 1)}
+    return {f"round-{number}": tuple(map(str, ends[:number])) if holds_lora(ends[0]) else str(end) for number, end in enumerate(ends, 1)}

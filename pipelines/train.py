@@ -239,8 +239,6 @@ def section_of(config: Config) -> Train:
     if section.lora is None or section.lora.targets is not None:
         return section
     targets = family_of(config.model.backbone).lora_targets
-    if not targets:
-        raise ValueError(f"diffusers loads no LoRA of backbone {config.model.backbone!r}; remove train.lora: all of it is trained then")
     return section.model_copy(update={"lora": section.lora.model_copy(update={"targets": targets})})
 
 

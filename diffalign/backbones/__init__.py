@@ -30,7 +30,7 @@ class Family:
     modality: str
     denoiser: str  # its part of the pipeline, and the folder that full fine-tuning writes
     models: str
-    lora_targets: tuple[str, ...] = ATTENTION  # endings of the names of the layers that a LoRA adapts; none: it takes no LoRA
+    lora_targets: tuple[str, ...] = ATTENTION  # endings of the names of the layers that a LoRA adapts
     takes_condition: bool = False  # an image with each prompt, which it cannot go without: what is edited, or a video's first frame
 
 
@@ -74,12 +74,7 @@ BACKBONES = {
         "FLUX.2 [klein]: transformer with joint attention over patches, Qwen3; rectified flow",
         (*JOINT_ATTENTION, "to_qkv_mlp_proj"),
     ),
-    "pixart": Family(
-        "image",
-        "transformer",
-        "PixArt-α and PixArt-Σ: transformer with cross-attention, T5; ε prediction; trained whole, for diffusers loads no LoRA of it",
-        (),
-    ),
+    "pixart": Family("image", "transformer", "PixArt-α and PixArt-Σ: transformer with cross-attention, T5; ε prediction"),
     "sana": Family(
         "image", "transformer", "Sana: transformer with linear attention, Gemma, an autoencoder of 32 pixels to a latent; rectified flow"
     ),
@@ -120,16 +115,12 @@ BACKBONES = {
     "audioldm2": Family(
         "audio",
         "unet",
-        "AudioLDM 2: latent UNet over mel spectrograms, CLAP and T5 continued by GPT-2; ε prediction; trained whole, for diffusers "
-        "loads no LoRA of it",
-        (),
+        "AudioLDM 2: latent UNet over mel spectrograms, CLAP and T5 continued by GPT-2; ε prediction",
     ),
     "stable_audio": Family(
         "audio",
         "transformer",
-        "Stable Audio Open: transformer over latents of stereo waveforms, T5, seconds as conditioning; v prediction; trained whole, for "
-        "diffusers loads no LoRA of it",
-        (),
+        "Stable Audio Open: transformer over latents of stereo waveforms, T5, seconds as conditioning; v prediction",
     ),
 }
 

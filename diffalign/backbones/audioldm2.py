@@ -20,7 +20,6 @@ from diffalign.backbones.pipeline import AudioPipeline, load_pipeline
 from diffalign.backbones.process import Diffusion
 from diffalign.backbones.schedulers import scheduler_named
 from diffalign.backbones.seeded import generators, latents_of
-from diffalign.backbones.weights import refuse_adapters
 from diffalign.data.modalities.audio import Audio
 
 TOKEN_LIMIT = 512  # of T5; CLAP, of which the model sees one vector, reads as many
@@ -144,6 +143,5 @@ def with_head(model: GPT2Model) -> GPT2LMHeadModel:
 
 
 def load(source: str, loading: Loading) -> Audioldm2:
-    """See `load_backbone`. ValueError for an adapter: diffusers loads no LoRA of this family."""
-    refuse_adapters(loading.adapter, "AudioLDM 2")
+    """See `load_backbone`."""
     return Audioldm2(load_pipeline(Audioldm2, source, loading), source)

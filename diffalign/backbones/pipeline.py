@@ -25,6 +25,8 @@ from diffalign.backbones.weights import (
     lora_layers,
     read_denoiser,
     read_pipeline,
+    save_by_peft,
+    takes_lora,
     to_uint8,
 )
 from diffalign.data.modalities.audio import Audio
@@ -109,7 +111,9 @@ class LoadedPipeline:
         self.pipeline.save_pretrained(folder)
 
     def save_trained(self, folder: Path) -> None:
-        if has_lora(self.denoiser):
+        if has_lora(self.denoiser) and not takes_lora(self.PIPELINE):
+            save_by_peft(self.denoiser, folder)
+        elif has_lora(self.denoiser):
             layers: dict[str, Any] = {f"{self.DENOISER.removesuffix('_2')}_lora_layers": lora_layers(self.denoiser)}
             self.PIPELINE.save_lora_weights(folder, **layers, safe_serialization=True)
         else:

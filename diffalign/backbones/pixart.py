@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from diffalign.backbones import Loading
 from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Diffusion
-from diffalign.backbones.weights import refuse_adapters
 
 TOKEN_LIMITS = {PixArtAlphaPipeline: 120, PixArtSigmaPipeline: 300}
 
@@ -72,6 +71,5 @@ class Pixart(ImagePipeline):
 
 
 def load(source: str, loading: Loading) -> Pixart:
-    """See `load_backbone`. ValueError for an adapter: diffusers loads no LoRA of this family."""
-    refuse_adapters(loading.adapter, "PixArt")
+    """See `load_backbone`."""
     return Pixart(load_pipeline(Pixart, source, loading), source)

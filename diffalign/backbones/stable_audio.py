@@ -20,7 +20,6 @@ from diffalign.backbones import Loading
 from diffalign.backbones.pipeline import AudioPipeline, load_pipeline
 from diffalign.backbones.process import Angle
 from diffalign.backbones.seeded import generators
-from diffalign.backbones.weights import refuse_adapters
 from diffalign.data.modalities.audio import Audio
 
 
@@ -106,8 +105,7 @@ class StableAudio(AudioPipeline):
 
 
 def load(source: str, loading: Loading) -> StableAudio:
-    """See `load_backbone`. ValueError for an adapter, for diffusers loads no LoRA of this family, and where torchsde is not installed."""
-    refuse_adapters(loading.adapter, "Stable Audio")
+    """See `load_backbone`. ValueError where torchsde is not installed."""
     if not is_torchsde_available():
         raise ValueError("the scheduler of Stable Audio draws its noise with torchsde: pip install 'diffalign[stable_audio]'")
     return StableAudio(load_pipeline(StableAudio, source, loading), source)

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diffalign.backbones import dtype_argument
-from diffalign.model_source import source_path
+from diffalign.model_source import LORA_FILE, PEFT_FILE, source_path
 
-LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' name
 SECOND = {"transformer_2": {"load_into_transformer_2": True}}  # a part that diffusers loads a LoRA into when asked alone: Wan 2.2's
+ADAPTER_FIX = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
 Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 
@@ -70,6 +70,9 @@ def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: 
 
 def fuse_adapter(pipeline: Any, part: str, adapter: str, source: str) -> None:
     """Adds a LoRA to the weights of the denoiser, `part` of the pipeline, for good. ValueError where it does not fit."""
+    if not takes_lora(type(pipeline)):
+        _fuse_by_peft(getattr(pipeline, part), adapter, source)
+        return
     _load_adapter(pipeline, part, adapter, source)
     pipeline.fuse_lora(**({"components": [part]} if part in SECOND else {}))
     pipeline.unload_lora_weights()
@@ -77,6 +80,11 @@ def fuse_adapter(pipeline: Any, part: str, adapter: str, source: str) -> None:
 
 def keep_adapters(pipeline: Any, part: str, adapters: Sequence[str], source: str) -> None:
     """Adds LoRAs beside the weights of the denoiser, all of them active. ValueError where one does not fit."""
+    if adapters and not takes_lora(type(pipeline)):
+        raise ValueError(
+            f"{source} is of a family whose LoRA diffusers does not load, and beside quantised weights none is kept; "
+            "remove model.quantise, so that model.adapter becomes a part of the weights"
+        )
     names = [f"kept_{place}" for place in range(len(adapters))]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)  # peft's, at the second: it is meant
@@ -87,16 +95,34 @@ def keep_adapters(pipeline: Any, part: str, adapters: Sequence[str], source: str
 
 
 def _load_adapter(pipeline: Any, part: str, adapter: str, source: str, **options: Any) -> None:
-    fix = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
     place = str(source_path(adapter) or adapter)
     # Without a network only new releases of diffusers look which file a folder has.
     named = {"weight_name": LORA_FILE} if (Path(place) / LORA_FILE).is_file() else {}
     try:
         pipeline.load_lora_weights(place, **named, **SECOND.get(part, {}), **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"adapter {adapter!r} cannot be loaded onto {source!r}: {' '.join(str(error).split())[:300]}; {fix}") from error
+        raise _unfit(adapter, source, error) from error
     if not getattr(getattr(pipeline, part), "peft_config", None):  # diffusers only logs where no key fits
-        raise ValueError(f"adapter {adapter!r} has no weights for the denoiser of {source!r}; {fix}")
+        raise ValueError(f"adapter {adapter!r} has no weights for the denoiser of {source!r}; {ADAPTER_FIX}")
+
+
+def _fuse_by_peft(denoiser: Any, adapter: str, source: str) -> None:
+    """As `fuse_adapter`, of a folder in peft's layout."""
+    from peft import PeftModel
+
+    place = source_path(adapter) or adapter
+    if Path(place).is_dir() and not (Path(place) / PEFT_FILE).is_file():
+        raise ValueError(f"adapter {adapter!r} holds no {PEFT_FILE}; {ADAPTER_FIX}")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")  # peft goes on without them
+            PeftModel.from_pretrained(denoiser, str(place)).merge_and_unload()
+    except (OSError, ValueError, RuntimeError, SafetensorError, UserWarning) as error:
+        raise _unfit(adapter, source, error) from error
+
+
+def _unfit(adapter: str, source: str, error: Exception) -> ValueError:
+    return ValueError(f"adapter {adapter!r} cannot be loaded onto {source!r}: {' '.join(str(error).split())[:300]}; {ADAPTER_FIX}")
 
 
 def adapters_of(adapter: str | Path | Sequence[str | Path] | None) -> list[str]:
@@ -104,10 +130,9 @@ def adapters_of(adapter: str | Path | Sequence[str | Path] | None) -> list[str]:
     return [str(adapter)] if isinstance(adapter, str | Path) else [str(each) for each in adapter or ()]
 
 
-def refuse_adapters(adapter: str | Path | Sequence[str | Path] | None, models: str) -> None:
-    """ValueError where there is an adapter, for the families of which diffusers loads no LoRA."""
-    if adapters := adapters_of(adapter):
-        raise ValueError(f"adapter {adapters[0]!r}: diffusers loads no LoRA of {models}; train it whole, and give model.denoiser")
+def takes_lora(pipeline: type) -> bool:
+    """Whether diffusers loads a LoRA of this kind of pipeline; of others peft does."""
+    return hasattr(pipeline, "load_lora_weights")
 
 
 def has_lora(denoiser: nn.Module) -> bool:
@@ -128,6 +153,17 @@ def lora_layers(denoiser: Any) -> dict[str, Tensor]:
     converted = convert_state_dict_to_diffusers(scaled)
     # Of joint attention's layers it converts a part, and readers take a file for all of one kind or all of the other.
     return scaled if any(".lora_A." in name for name in converted) else converted
+
+
+def save_by_peft(denoiser: Any, folder: Path) -> None:
+    """The LoRA of a denoiser in peft's layout: `PeftModel.from_pretrained(pipeline.transformer, folder)` loads it."""
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    [config] = denoiser.peft_config.values()
+    config.save_pretrained(folder)
+    layers = get_peft_model_state_dict(denoiser)
+    save_file({f"base_model.model.{name}": value.contiguous() for name, value in layers.items()}, folder / PEFT_FILE)
 
 
 def denoiser_identity(denoiser: nn.Module) -> str:

@@ -28,7 +28,7 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
     targets  of the family, where `lora` names none
     ValueError where no module's name ends in a target, and where the denoiser has an adapter beside its weights already.
     """
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     if any("lora_" in name for name, _ in denoiser.named_parameters()):
         raise ValueError(
@@ -48,7 +48,10 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
             r=lora.rank, lora_alpha=lora.alpha if lora.alpha is not None else lora.rank, lora_dropout=lora.dropout,
             target_modules=list(targets), use_dora=lora.dora, init_lora_weights="gaussian",
         )  # fmt: skip
-        denoiser.add_adapter(config)  # type: ignore[operator]  # of diffusers' PeftAdapterMixin
+        if hasattr(denoiser, "add_adapter"):
+            denoiser.add_adapter(config)  # type: ignore[operator]  # of diffusers' PeftAdapterMixin
+        else:
+            inject_adapter_in_model(config, denoiser)
     for parameter in denoiser.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

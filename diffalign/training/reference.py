@@ -56,6 +56,14 @@ def has_adapter(denoiser: nn.Module) -> bool:
     return any("lora_" in name for name, _ in denoiser.named_parameters())
 
 
+def _switch_adapters(denoiser: nn.Module, *, on: bool) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in denoiser.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.enable_adapters(on)
+
+
 class AdapterOff:
     """The base under a LoRA adapter: the policy with its adapter switched off, so no second copy is held."""
 
@@ -67,11 +75,11 @@ class AdapterOff:
     @contextmanager
     def use(self) -> Iterator[nn.Module]:
         with _without_gradient(self.denoiser):
-            self.denoiser.disable_adapters()  # type: ignore[operator]  # of diffusers' PeftAdapterMixin; nn.Module is all the type says
+            _switch_adapters(self.denoiser, on=False)
             try:
                 yield self.denoiser
             finally:
-                self.denoiser.enable_adapters()  # type: ignore[operator]  # as above
+                _switch_adapters(self.denoiser, on=True)
 
 
 class FrozenCopy:

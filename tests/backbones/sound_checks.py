@@ -15,6 +15,7 @@ SAMPLES = 768  # of every tiny pipeline's window
 
 class SoundFamilyChecks(FamilyChecks):
     size: ClassVar[tuple[int, ...]] = (SAMPLES,)
+    fused_rounding: ClassVar[int] = 16
 
     def save_pairs(self, folder: Path) -> Path:
         for side, start in (("chosen", 0), ("rejected", 10)):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from family_checks import PROMPTS, STEPS, normal
+from peft_checks import PeftChecks
 from sound_checks import SAMPLES, SoundFamilyChecks
 from tiny_pipelines import T5_TOKENS, save_audioldm2
 from torch import Tensor
@@ -24,11 +25,11 @@ LONG = "a blue square left of a green star"
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated:FutureWarning")
 
 
-class TestAudioldm2(SoundFamilyChecks):
+class TestAudioldm2(PeftChecks, SoundFamilyChecks):
     family, config = "audioldm2", "audioldm2_diffusion_dpo"
     latents: ClassVar[tuple[int, ...]] = (4, 48, 4)
     own: ClassVar[dict[str, Any]] = {"max_new_tokens": STATES}
-    takes_lora, takes_checkpointing, rounding = False, False, 1
+    takes_checkpointing, rounding = False, 1
 
     @staticmethod
     def save(folder: Path) -> Path:
@@ -114,9 +115,7 @@ class TestAudioldm2(SoundFamilyChecks):
         with pytest.raises(ValueError, match=r"this UNet wrongly with it; set train\.gradient_checkpointing=false"):
             loaded.denoiser.enable_gradient_checkpointing()
 
-    def test_an_adapter_and_a_reader_of_transcriptions_are_refused(self, folder: Path) -> None:
-        with pytest.raises(ValueError, match=r"adapter 'x': diffusers loads no LoRA of AudioLDM 2; train it whole"):
-            load_backbone("audioldm2", str(folder), adapter="x")
+    def test_a_reader_of_transcriptions_is_refused(self, folder: Path) -> None:
         pipeline = self.plain(folder)
         pipeline.text_encoder_2.config.model_type = "vits"
         with pytest.raises(ValueError, match=r"x reads a transcription aloud .* give a model of sounds"):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffalign.backbones import BACKBONES, load_backbone
 from diffalign.backbones.kohya import kohya_lora
-from diffalign.backbones.weights import LORA_FILE
+from diffalign.model_source import LORA_FILE
 from diffalign.training.lora import Lora, add_lora
 
 WIDE = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")  # all that kohya's LoRA adapts

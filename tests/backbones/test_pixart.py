@@ -8,24 +8,22 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from family_checks import PROMPTS, FamilyChecks, normal
+from peft_checks import PeftChecks
 from tiny_pipelines import T5_TOKENS, save_pixart, save_sdxl
 from torch import Tensor
 
 from diffalign.backbones import load_backbone
 from diffalign.backbones.pixart import TOKEN_LIMITS
-from pipelines.config import load_config
-from pipelines.train import section_of
 
 # diffusers hands tensors to numpy
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 
-class TestPixart(FamilyChecks):
+class TestPixart(PeftChecks, FamilyChecks):
     """Of Σ."""
 
     family, config = "pixart", "pixart_diffusion_dpo"
     own: ClassVar[dict[str, Any]] = {"max_sequence_length": T5_TOKENS, "use_resolution_binning": False, "clean_caption": False}
-    takes_lora = False
 
     @staticmethod
     def save(folder: Path) -> Path:
@@ -53,12 +51,6 @@ class TestPixart(FamilyChecks):
                 loaded.predict(loaded.denoiser, x, timestep, embeds | {"prompt_embeds": text}) for text in (embeds["prompt_embeds"], other)
             ]
         assert torch.allclose(*found, atol=1e-6)
-
-    def test_an_adapter_is_refused(self, folder: Path) -> None:
-        with pytest.raises(ValueError, match=r"adapter 'x': diffusers loads no LoRA of PixArt; train it whole"):
-            load_backbone("pixart", str(folder), adapter="x")
-        with pytest.raises(ValueError, match=r"diffusers loads no LoRA of backbone 'pixart'; remove train\.lora"):
-            section_of(load_config("pixart_diffusion_dpo", ["train.lora.rank=4"]))
 
 
 @pytest.mark.parametrize("sample_size", [8, 128])

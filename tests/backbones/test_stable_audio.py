@@ -12,6 +12,7 @@ import pytest
 import torch
 from brownian import stand_in
 from family_checks import PROMPTS, STEPS, normal
+from peft_checks import PeftChecks
 from sound_checks import SAMPLES, SoundFamilyChecks
 from tiny_media import RATE
 from tiny_pipelines import T5_TOKENS, save_stable_audio
@@ -25,9 +26,8 @@ from diffalign.data.records import Candidate, read_candidates
 from diffalign.gallery import Sample
 from diffalign.gallery.stores import MediaFolder
 from pipelines import encode, pair
-from pipelines.config import Config, load_config
+from pipelines.config import Config
 from pipelines.progress import Progress
-from pipelines.train import section_of
 
 # diffusers makes its autoencoder so
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated:FutureWarning")
@@ -40,10 +40,9 @@ def brownian() -> Iterator[None]:
         yield
 
 
-class TestStableAudio(SoundFamilyChecks):
+class TestStableAudio(PeftChecks, SoundFamilyChecks):
     family, config = "stable_audio", "stable_audio_diffusion_dpo"
     latents: ClassVar[tuple[int, ...]] = (4, 48)
-    takes_lora = False
 
     @staticmethod
     def save(folder: Path) -> Path:
@@ -180,11 +179,7 @@ class TestStableAudio(SoundFamilyChecks):
         assert [loaded.whole((samples,)) for samples in (768, 335, 15, 9000)] == [(768,), (320,), (0,), (768,)]
         assert loaded.time_edges(4) == [0, 0.25, 0.5, 0.75, 1]
 
-    def test_an_adapter_and_another_scheduler_are_refused(self, folder: Path, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"adapter 'x': diffusers loads no LoRA of Stable Audio; train it whole"):
-            load_backbone("stable_audio", str(folder), adapter="x")
-        with pytest.raises(ValueError, match=r"diffusers loads no LoRA of backbone 'stable_audio'; remove train\.lora"):
-            section_of(load_config("stable_audio_diffusion_dpo", ["train.lora.rank=4"]))
+    def test_another_scheduler_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"prediction_type and sigma_data \('epsilon', 1.0\); this family has Cosine"):
             load_backbone("stable_audio", str(save_stable_audio(tmp_path, prediction_type="epsilon")))
 
