@@ -326,7 +326,8 @@ class FamilyChecks:
             f"run={run}", f"model.source={folder}", "model.device=cpu", "model.dtype=float32", f"encode.size={size}", "train.steps=2",
             "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2", "train.optimizer=adamw", "train.precision=fp32",
             "train.learning_rate=1e-3",  # one step of a config's own may be less than the error rounds to
-            f"evaluate.size={size}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "gallery=null", *self.data(tmp_path), *self.small, *more,
+            f"evaluate.size={size}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "gallery=null",
+            *self.data(tmp_path), *self.small, *more,
         )  # fmt: skip
         result = CliRunner().invoke(app, ["run", self.config, *overrides])
         assert result.exit_code == 0, (result.output, result.exception)
