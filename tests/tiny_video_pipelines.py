@@ -72,22 +72,22 @@ def save_wan_image_to_video(folder: Path, *, has_clip: bool = True) -> Path:
     return save(WanImageToVideoPipeline(transformer=transformer, **parts), folder)
 
 
-def save_cogvideox(folder: Path, **transformer: Any) -> Path:
-    """Four pixels and four frames to a latent; angles as places, unless told otherwise."""
+def save_cogvideox(folder: Path, kind: Any = CogVideoXPipeline, channels: int = 4, invert: bool = False, **transformer: Any) -> Path:
+    """Four pixels and four frames to a latent; angles as places, unless told otherwise; `channels` of the input."""
     torch.manual_seed(0)
     vae = AutoencoderKLCogVideoX(
         down_block_types=("CogVideoXDownBlock3D",) * 3, up_block_types=("CogVideoXUpBlock3D",) * 3, block_out_channels=(8,) * 3,
-        latent_channels=4, layers_per_block=1, norm_num_groups=4, scaling_factor=0.7,
+        latent_channels=4, layers_per_block=1, norm_num_groups=4, scaling_factor=0.7, invert_scale_latents=invert,
     )  # fmt: skip
     options: dict[str, Any] = {"use_rotary_positional_embeddings": True} | transformer
     denoiser = CogVideoXTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8, text_embed_dim=WIDTH, num_layers=1,
-        sample_width=8, sample_height=4, sample_frames=9, patch_size=2, max_text_seq_length=T5_TOKENS, **options,
+        num_attention_heads=2, attention_head_dim=16, in_channels=channels, out_channels=4, time_embed_dim=8, text_embed_dim=WIDTH,
+        num_layers=1, sample_width=8, sample_height=4, sample_frames=9, patch_size=2, max_text_seq_length=T5_TOKENS, **options,
     )  # fmt: skip
     scheduler = CogVideoXDDIMScheduler(
         snr_shift_scale=3.0, rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False
     )
-    return save(CogVideoXPipeline(vae=vae, transformer=denoiser, scheduler=scheduler, **t5()), folder)
+    return save(kind(vae=vae, transformer=denoiser, scheduler=scheduler, **t5()), folder)
 
 
 def save_hunyuan_video(folder: Path, *, guidance_embeds: bool = True) -> Path:

@@ -103,6 +103,12 @@ BACKBONES = {
     "cogvideox": Family(
         "video", "transformer", "CogVideoX and CogVideoX 1.5: transformer with joint attention over patches, T5, causal VAE; v prediction"
     ),
+    "cogvideox_image_to_video": Family(
+        "video",
+        "transformer",
+        "CogVideoX and CogVideoX 1.5 from a first frame, whose latents are more channels of the input: else as cogvideox; v prediction",
+        takes_condition=True,
+    ),
     "hunyuan_video": Family(
         "video",
         "transformer",
@@ -260,7 +266,7 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
     """Loads a model of the family `name`.
 
     source    `bundled:NAME`, a local diffusers folder, one .safetensors file, a hub id, or `random:NAME` (random weights, for benchmarks)
-    adapter   a LoRA folder in the diffusers layout, fused into the weights; of several each is fused onto the last
+    adapter   a LoRA folder in diffusers' layout, or in peft's, fused into the weights; of several each is fused onto the last
     denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
     quantise  int8 or nf4: the denoiser's weights, to train a LoRA on; adapters then stay beside them, for they cannot be fused exactly
     tiled_vae encodes and decodes media larger than the autoencoder's own size in overlapping tiles, which takes less memory

@@ -6,6 +6,7 @@ Yang et al. 2024, arXiv:2408.06072.
 from __future__ import annotations
 
 from math import lcm
+from typing import Any
 
 import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
@@ -34,7 +35,7 @@ class Cogvideox(VideoPipeline):
         "use_rotary_positional_embeddings",
     )
 
-    def __init__(self, pipeline: CogVideoXPipeline, source: str):
+    def __init__(self, pipeline: Any, source: str):
         super().__init__(pipeline, source)
         self.process = Diffusion(pipeline.scheduler, source, CogVideoXDDIMScheduler)
         config, spatial = pipeline.transformer.config, pipeline.vae_scale_factor_spatial
@@ -53,11 +54,15 @@ class Cogvideox(VideoPipeline):
         return {"prompt_embeds": embeds}
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
-        predicted = denoiser(
-            hidden_states=noised.transpose(1, 2), encoder_hidden_states=embeds["prompt_embeds"], timestep=timestep,
-            image_rotary_emb=self._rotary(noised), return_dict=False,
-        )[0]  # fmt: skip
-        return predicted.transpose(1, 2)
+        return denoiser(timestep=timestep, return_dict=False, **self.inputs(noised, embeds))[0].transpose(1, 2)
+
+    def inputs(self, noised: Tensor, embeds: dict[str, Tensor]) -> dict[str, Any]:
+        """What the denoiser takes beside the timestep."""
+        return {
+            "hidden_states": noised.transpose(1, 2),
+            "encoder_hidden_states": embeds["prompt_embeds"],
+            "image_rotary_emb": self._rotary(noised),
+        }
 
     def _rotary(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines of the patches' places; None where the model adds its places to the patches instead."""

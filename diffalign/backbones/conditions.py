@@ -14,6 +14,14 @@ from diffalign.data.modalities import Media
 from diffalign.data.modalities.image import fit
 
 
+def all_given(conditions: Sequence[Media | None], always: str) -> list[Media]:
+    """The conditions; ValueError where one is None, which begins with `always`."""
+    given = [condition for condition in conditions if condition is not None]
+    if len(given) != len(conditions):
+        raise ValueError(f"{always}; give a condition for each prompt")
+    return given
+
+
 def pictures(conditions: Sequence[Media], count: int, size: tuple[int, int]) -> list[PIL.Image.Image]:
     """As a pipeline takes them, of (height, width); ValueError where there are not `count`."""
     if len(conditions) != count:

@@ -13,7 +13,7 @@ from diffusers import FluxKontextPipeline
 from torch import Tensor, nn
 
 from diffalign.backbones import Loading
-from diffalign.backbones.conditions import pictures, pixels
+from diffalign.backbones.conditions import all_given, pictures, pixels
 from diffalign.backbones.flux import Flux, places
 from diffalign.backbones.patches import PATCH, packed, unpacked
 from diffalign.backbones.pipeline import load_pipeline
@@ -33,9 +33,7 @@ class FluxKontext(Flux):
     def embed_condition(self, conditions: Sequence[Media | None], size: tuple[int, ...]) -> dict[str, Tensor]:
         """{"condition_latents": (N, C, H, W)}, the mean of the posterior, scaled. ValueError for None."""
         height, width = size
-        given = [condition for condition in conditions if condition is not None]
-        if len(given) != len(conditions):
-            raise ValueError(f"{self.source} always has what it edits; give a condition for each prompt, or choose backbone flux")
+        given = all_given(conditions, f"{self.source} always has what it edits (backbone flux has none)")
         return {"condition_latents": self.encode(pixels(given, (height, width)), seeds=None)}
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:

@@ -222,14 +222,19 @@ class VideoPipeline(LoadedPipeline):
         """The arguments by which the family's pipeline is guided, beside its own; ValueError where it cannot be so."""
         return {"guidance_scale": guidance, "negative_prompt": negative_prompts, "max_sequence_length": self.token_limit}
 
-    @torch.no_grad()
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
                size: tuple[int, ...] | None = None, scheduler: str | None = None) -> list[Video]:  # fmt: skip
+        return self.made(prompts, seeds, steps, guidance, negative_prompt, size or self.size, scheduler)
+
+    @torch.no_grad()
+    def made(self, prompts: list[str], seeds: list[int], steps: int, guidance: float, negative_prompt: str, size: tuple[int, ...],
+             scheduler: str | None, **given: Any) -> list[Video]:  # fmt: skip
+        """As `sample`; `given` is what the family's pipeline takes beside."""
         self.keep_scheduler(scheduler)
-        frames, height, width = size or self.size
+        frames, height, width = size
         made: Any = self.pipeline(
             prompt=list(prompts), num_frames=frames, height=height, width=width, num_inference_steps=steps,
-            generator=generators(prompts, seeds), output_type="np", **self.guided(guidance, [negative_prompt] * len(prompts)),
+            generator=generators(prompts, seeds), output_type="np", **self.guided(guidance, [negative_prompt] * len(prompts)), **given,
         )  # fmt: skip
         return [Video.from_frames(np.rint(video * 255).astype(np.uint8), self.rate) for video in made.frames]
 

@@ -14,7 +14,7 @@ from diffusers import WanImageToVideoPipeline
 from torch import Tensor, nn
 
 from diffalign.backbones import Loading
-from diffalign.backbones.conditions import pictures, pixels
+from diffalign.backbones.conditions import all_given, pictures, pixels
 from diffalign.backbones.pipeline import load_pipeline
 from diffalign.backbones.seeded import generators
 from diffalign.backbones.wan import TOKEN_LIMIT, Wan
@@ -54,9 +54,7 @@ class WanImageToVideo(Wan):
         The autoencoder is causal, so their beginning is that of a shorter video. ValueError for None.
         """
         frames, height, width = size
-        given = [condition for condition in conditions if condition is not None]
-        if len(given) != len(conditions):
-            raise ValueError(f"{self.source} always has its first frame; give a condition for each prompt")
+        given = all_given(conditions, f"{self.source} always has its first frame")
         vae = self.pipeline.vae
         video = torch.zeros(len(given), 3, frames, height, width, device=vae.device, dtype=vae.dtype)
         video[:, :, 0] = pixels(given, (height, width)).to(video)
