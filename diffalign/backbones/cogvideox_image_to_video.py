@@ -42,7 +42,8 @@ class CogvideoxImageToVideo(Cogvideox):
     @torch.no_grad()
     def embed_condition(self, conditions: Sequence[Media | None], size: tuple[int, ...]) -> dict[str, Tensor]:
         """{"condition_latents": (N, C, 1, H, W)}, the mean of the posterior. ValueError for None."""
-        frame = pixels(all_given(conditions, f"{self.source} always has its first frame"), size[1:]).unsqueeze(2)
+        _, height, width = size
+        frame = pixels(all_given(conditions, f"{self.source} always has its first frame"), (height, width)).unsqueeze(2)
         vae = self.pipeline.vae
         latents = vae.encode(frame.to(vae.device, vae.dtype)).latent_dist.mode()
         # Version 1.5 was trained without the scale of its latents here, and says so.
@@ -59,9 +60,9 @@ class CogvideoxImageToVideo(Cogvideox):
     def sample(self, prompts: list[str], seeds: list[int], *, steps: int, guidance: float, negative_prompt: str = "",
                size: tuple[int, ...] | None = None, scheduler: str | None = None,
                conditions: Sequence[Media] = ()) -> list[Video]:  # fmt: skip
-        size = size or self.size
-        images = pictures(conditions, len(prompts), (size[1], size[2]))
-        return self.made(prompts, seeds, steps, guidance, negative_prompt, size, scheduler, image=images)
+        frames, height, width = size or self.size
+        images = pictures(conditions, len(prompts), (height, width))
+        return self.made(prompts, seeds, steps, guidance, negative_prompt, (frames, height, width), scheduler, image=images)
 
 
 def load(source: str, loading: Loading) -> CogvideoxImageToVideo:
