@@ -9,7 +9,7 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,9 @@ class Prompts(Section):
 
     world: str | None = None
     split: str = "train"  # of a world, or of a set on a hub
+    shares: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+        default=None, exclude_if=lambda shares: shares is None, description="of a world's tasks, as {single: 1, pair: 2}; default: its own"
+    )
     seed: int | None = Field(default=None, ge=0)  # of the draw from a world; default: the run's seed
     file: Path | None = None  # see pipelines/prompt_files.py; or a folder of .json, one for each style
     hub: str | None = Field(default=None, exclude_if=lambda name: name is None)  # owner/name
@@ -48,6 +51,10 @@ class Prompts(Section):
             raise ValueError(f"unknown world {self.world!r}; choose one of: {', '.join(WORLDS)}")
         if self.world is not None and self.count is None:
             raise ValueError("prompts from a world need a count, for example count: 256")
+        if self.shares is not None and self.world is None:
+            raise ValueError(
+                f"shares {self.shares} are of a world's tasks, and the prompts are of no world; remove them, or give world: shapes"
+            )
         if self.file is not None and self.file.suffix.lower() not in (*FILES, ""):
             raise ValueError(f"cannot read prompts from {str(self.file)!r}; known endings: {', '.join(FILES)}, or none: a folder of .json")
         if self.hub is not None and not HUB_ID.fullmatch(self.hub):
@@ -94,7 +101,8 @@ def load_prompts(prompts: Prompts, seed: int) -> list[Prompt]:
 
     scenes: Mapping[str, str] = {}
     if prompts.world is not None:
-        drawn = load_world(prompts.world).prompts(prompts.split, prompts.count, seed if prompts.seed is None else prompts.seed)
+        draw = seed if prompts.seed is None else prompts.seed
+        drawn = load_world(prompts.world).prompts(prompts.split, prompts.count, draw, prompts.shares)
         scenes = {prompt.text: prompt.scene for prompt in drawn}
         rows = [Written(prompt.text, {"task": prompt.task, "split": prompts.split}) for prompt in drawn]
         origin = f"the world {prompts.world!r}"

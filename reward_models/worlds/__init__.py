@@ -9,8 +9,9 @@ WORLDS = ("shapes", "motion", "tones")  # name = package reward_models/worlds/NA
 def load_world(name: str) -> ModuleType:
     """The package of the world called `name`, imported on demand.
 
-    Every world offers `prompts(split, count, seed)` with text, task and scene, `render(caption, seed)` as an array and `medium(caption,
-    seed)` as a medium, `verify(caption, array)`, `perturb(caption)`, and a reward model class. ValueError for a name not in `WORLDS`.
+    Every world offers `prompts(split, count, seed, shares)` with text, task and scene (shares of the tasks, or None), `render(caption,
+    seed)` as an array and `medium(caption, seed)` as a medium, `verify(caption, array)`, `perturb(caption)`, and a reward model class.
+    ValueError for a name not in `WORLDS`.
     """
     if name not in WORLDS:
         raise ValueError(f"unknown world {name!r}; choose one of: {', '.join(WORLDS)}")

@@ -204,6 +204,15 @@ def test_prompts_of_a_world_follow_the_seed() -> None:
     assert {"task", "split"} == set(load_prompts(Prompts(world="shapes", count=1), 0)[0].tags)
 
 
+def test_prompts_of_a_world_have_the_shares_of_its_tasks_that_are_asked_for() -> None:
+    tasks = [prompt.tags["task"] for prompt in load_prompts(Prompts(world="motion", count=8, shares={"single": 1, "pair": 3}), 0)]
+    assert {task: tasks.count(task) for task in tasks} == {"single": 2, "pair": 6}
+    with pytest.raises(ValueError, match="unknown task 'pairs' in shares; choose among: single, speed"):
+        load_prompts(Prompts(world="motion", count=8, shares={"pairs": 1}), 0)
+    with pytest.raises(ValueError, match="are of a world's tasks, and the prompts are of no world"):
+        Prompts(texts=("a red circle",), shares={"single": 1})
+
+
 def test_prompts_that_mean_the_same_are_one_cluster() -> None:
     drawn = load_prompts(Prompts(world="shapes", split="heldout", count=300), 0)
     assert len({prompt.cluster for prompt in drawn}) < len({prompt.text for prompt in drawn})
