@@ -182,11 +182,11 @@ def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) 
         [f"`{name}`", *_settings(method), *_seconds(method), f"{method['groups']:.0f}",
          *(_signed(method.get(key)) for key in ("win_adv", "lose_adv")),
          *(_share(method["guards"].get(guard, {}).get("relative")) for guard in guards),
-         *(["–" if method.get("steps_to_target") is None else str(method["steps_to_target"])] if curves else [])]
+         *(_reached(method) if curves else [])]
         for name, method in methods
     ]  # fmt: skip
     first, target = result["scores"][0], f"{result['target']:+g}"
-    steps = [f"steps to {target}"] if curves else []
+    steps = [f"{unit} to {target}" for unit in ("steps", "seconds")] if curves else []
     reached = f"; the first checkpoint of the first seed whose `{first}` is {target} above the base's" if curves else ""
     return [
         "The chosen β and learning rate; seconds of the median step and of the whole training, and the rows trained on; how far the "
@@ -195,6 +195,12 @@ def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) 
         "",
         *_markdown(["method", "β", "lr", "s / step", "seconds", "rows", "win_adv", "lose_adv", *guards, *steps], table),
     ]
+
+
+def _reached(method: Result) -> list[str]:
+    """Steps and seconds to the target."""
+    steps = method.get("steps_to_target")
+    return ["–", "–"] if steps is None else [str(steps), f"{steps * method['seconds_per_step']:.0f}"]
 
 
 def _dimensions(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:

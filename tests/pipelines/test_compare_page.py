@@ -66,9 +66,9 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
         "| +0.070 <sub>+0.050 … +0.090</sub> | 55 % <sub>48 … 60</sub> |",
         "| 4 | 🟢 `worse` <sub>capo</sub> | ▼ −0.060 <sub>−0.080 … −0.040</sub> | −0.030 <sub>−0.050 … −0.010</sub> "
         "| −0.090 <sub>−0.110 … −0.070</sub> | 47 % <sub>48 … 60</sub> |",
-        "| method | β | lr | s / step | seconds | rows | win_adv | lose_adv | saturation | sharpness | steps to +0.05 |",
-        "| `smpo` | 500 | 5e-05 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 |",
-        "| `worse` | – | 5e-05 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – |",
+        "| method | β | lr | s / step | seconds | rows | win_adv | lose_adv | saturation | sharpness | steps to +0.05 | seconds to +0.05 |",
+        "| `smpo` | 500 | 5e-05 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
+        "| `worse` | – | 5e-05 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – | – |",
         "| method | `jpeg_size.score` | `shapes.count` |",
         "| `simpo` | **−0.300** | +0.010 |",
         "- `kto`: all pairs were filtered out",
