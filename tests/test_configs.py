@@ -110,6 +110,21 @@ def test_sd15_is_the_setting_of_the_release() -> None:
     assert pair.rule == "imported" and pair.ties == "drop" and not pair.same_source
 
 
+@pytest.mark.parametrize(("family", "beta", "steps"), [("sd15", 2000, 5), ("sdxl", 5000, 10)])
+def test_smpo_and_inpo_are_the_settings_of_their_releases(family: str, beta: float, steps: int) -> None:
+    """Lu et al. 2025, arXiv:2506.02698 and arXiv:2503.18454; the scores' range is PickScore's as our reward gives it, exp(logit_scale)·cos."""
+    smpo, inpo, base = (load_config(f"{family}_{name}") for name in ("smpo", "inpo", "diffusion_dpo"))
+    assert smpo.train.objective == {"name": "smpo", "beta": beta, "gamma": 10.0, "low": 11.5435, "high": 28.2016}
+    assert smpo.train.objective == {"name": "smpo", **defaults("smpo"), "beta": beta} and smpo.train.scores == ("pick_score.score",)
+    assert smpo.train.noising == {"name": "renoise_inversion", "steps": steps, "network": "policy", "grid": "exact"}
+    assert (smpo.train.batch_size, smpo.train.steps, smpo.train.warmup_steps, smpo.train.learning_rate) == (1024, 200, 100, 1.02e-5)
+    assert inpo.train.objective == {"name": "diffusion_dpo", "beta": beta}
+    assert inpo.train.noising == {"name": "ddim_inversion", "steps": 10, "eta": 0.1, "network": "policy", "grid": "exact"}
+    assert (inpo.train.batch_size, inpo.train.steps, inpo.train.warmup_steps) == (1024, 400, 200)
+    assert inpo.train.learning_rate == pytest.approx(1e-8 * 1024)
+    assert smpo.model == inpo.model == base.model and smpo.pair == inpo.pair == base.pair
+
+
 def test_sdxl_is_the_setting_of_the_paper_s_release() -> None:
     """The same source: β 5000, 1e-8 × 2048, 200 warm-up steps of 2000, Adafactor, pictures of 1024²."""
     config, small = load_config("sdxl_diffusion_dpo"), load_config("sd15_diffusion_dpo")

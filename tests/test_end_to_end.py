@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from run_snapshot import snapshot
+from tiny_pipelines import save_sdxl
 from tiny_preference_sets import save_pickapic, save_suffix_folder, save_table, save_two_folders
 from tiny_stable_diffusion import save_single_file, save_tiny_stable_diffusion
 from typer.testing import CliRunner
@@ -138,6 +139,17 @@ def test_pickapic_lora(version_1: Path, pickapic: Path, tmp_path: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(version_1, safety_checker=None)
     pipeline.load_lora_weights(run / "train/final", weight_name="pytorch_lora_weights.safetensors")
     assert_plain_diffusers_agrees(run, pipeline)
+
+
+@pytest.mark.parametrize("config", ["sd15_smpo", "sd15_inpo", "sdxl_smpo", "sdxl_inpo"])
+def test_inverted_noise_on_pickapic(config: str, version_1: Path, pickapic: Path, tmp_path: Path) -> None:
+    """SmPO with scores of a reward without weights in PickScore's place."""
+    run = tmp_path / "run"
+    source = version_1 if config.startswith("sd15") else save_sdxl(tmp_path / "sdxl")
+    own = ("score.rewards={sharpness: {}}", "train.scores=[sharpness.score]", "train.objective.low=0", "train.objective.high=1000")
+    call("run", config, f"run={run}", f"model.source={source}", f"pair.source.path={pickapic}", *TINY, "evaluate=null", "gallery=null",
+         *(own if config.endswith("smpo") else ()))  # fmt: skip
+    assert_trained(run)
 
 
 def test_one_file_of_weights_trains_as_its_folder(version_1: Path, pickapic: Path, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from torch.nn.functional import softplus
 from diffalign.tensors import Loss, Outputs, implicit_margin, pair
 
 
-def smpo(outputs: Outputs, *, beta: float = 5000.0, gamma: float = 10.0, low: float = 0.115435, high: float = 0.282016) -> Loss:
+def smpo(outputs: Outputs, *, beta: float = 5000.0, gamma: float = 10.0, low: float = 11.5435, high: float = 28.2016) -> Loss:
     """−log σ(γ(2p − 1)·m): Lu et al. 2025, arXiv:2506.02698. Value (B,).
 
-    p is the softmax of the pair's scores after (s − low)/(high − low), whose defaults are PickScore's range in the release; without scores
-    it is the pair's win probability. p = ½ teaches nothing, p < ½ turns the label around.
+    p is the softmax of the pair's scores after (s − low)/(high − low), whose defaults are PickScore's range in the release, a hundred
+    times its cosines, as `pick_score` gives them; without scores it is the pair's win probability. p = ½ teaches nothing, p < ½ turns the label around.
     """
     certainty = gamma * (2 * _probability(outputs, low, high) - 1)
     margin = certainty * implicit_margin(outputs, beta)
