@@ -112,7 +112,7 @@ def test_sd15_is_the_setting_of_the_release() -> None:
 
 @pytest.mark.parametrize(("family", "beta", "steps"), [("sd15", 2000, 5), ("sdxl", 5000, 10)])
 def test_smpo_and_inpo_are_the_settings_of_their_releases(family: str, beta: float, steps: int) -> None:
-    """Lu et al. 2025, arXiv:2506.02698 and arXiv:2503.18454; the scores' range is PickScore's as our reward gives it, exp(logit_scale)·cos."""
+    """Lu et al. 2025, arXiv:2506.02698 and arXiv:2503.18454; scores range as our PickScore does: exp(logit_scale)·cos."""
     smpo, inpo, base = (load_config(f"{family}_{name}") for name in ("smpo", "inpo", "diffusion_dpo"))
     assert smpo.train.objective == {"name": "smpo", "beta": beta, "gamma": 10.0, "low": 11.5435, "high": 28.2016}
     assert smpo.train.objective == {"name": "smpo", **defaults("smpo"), "beta": beta} and smpo.train.scores == ("pick_score.score",)

@@ -13,7 +13,8 @@ def smpo(outputs: Outputs, *, beta: float = 5000.0, gamma: float = 10.0, low: fl
     """−log σ(γ(2p − 1)·m): Lu et al. 2025, arXiv:2506.02698. Value (B,).
 
     p is the softmax of the pair's scores after (s − low)/(high − low), whose defaults are PickScore's range in the release, a hundred
-    times its cosines, as `pick_score` gives them; without scores it is the pair's win probability. p = ½ teaches nothing, p < ½ turns the label around.
+    times its cosines, as `pick_score` gives them; without scores it is the pair's win probability. p = ½ teaches nothing, p < ½ turns
+    the label around.
     """
     certainty = gamma * (2 * _probability(outputs, low, high) - 1)
     margin = certainty * implicit_margin(outputs, beta)

@@ -30,7 +30,7 @@ def naive(group: Group, *, beta: float, gamma: float, low: float, high: float) -
 
 
 # m = 1.5 and 2p − 1 = tanh((n_w − n_l)/2) = tanh(¼), γ = 10: ln(1 + e^(−15·tanh ¼)), whatever the second score says; m = −1.5 and
-# γ(2p − 1) = 1: ln(1 + e^1.5); m = 1.5 with the default range of PickScore and the scores against it: ln(1 + e^(15·tanh(12.5/(2·16.6581)))).
+# γ(2p − 1) = 1: ln(1 + e^1.5); m = 1.5 with the default range of PickScore and scores against it: ln(1 + e^(15·tanh(12.5/(2·16.6581)))).
 HAND = (
     Hand((0.3, 0.6), 0.0250636191668169227, (0.5, 0.5), {"beta": 10.0, **ARGUMENTS}, {"scores": [[0.75, 0.0], [0.25, 1.0]]}),
     Hand((0.6, 0.3), 1.70141327798275241, (0.5, 0.5), {"beta": 10.0, "gamma": 2.0}, {"win_probability": 0.75}),
