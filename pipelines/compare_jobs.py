@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from diffalign.training.settings import FREE
 from pipelines import STAGES
 from pipelines.config import Config
 from pipelines.json_file import read_json
@@ -137,7 +136,7 @@ def make_job(run: Path, road: Road, prepared: Path, point: Point, seed: int) -> 
         "reference_cache": road.train.reference_cache or run / "reference",
     }
     train = road.train.model_copy(update=changes)
-    facts = [train.model_dump(mode="json", exclude=FREE), road.config.model.fingerprint(), prepared.name]
+    facts = [train.facts(), road.config.model.fingerprint(), prepared.name]
     name = f"{objective['name']}-beta{point.beta:g}-lr{point.learning_rate:g}-seed{seed}-{digest_of(facts)}"
     job = Job(road.name, point, seed, road.config.model_copy(update={"run": run / "jobs" / name, "train": train}), train)
     link_stages(prepared, job.config.run, ("generate", "score", "pair", "encode"))

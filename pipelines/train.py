@@ -121,6 +121,14 @@ class Train(Settings):
             raise ValueError(f"sft_steps {self.sft_steps} of {self.steps} steps leave none for {name!r}; give fewer, or objective: sft")
         return self
 
+    def facts(self) -> dict[str, Any]:
+        """What determines the weights, as JSON: also how a batch is split, where groups of one forward meet."""
+        from diffalign.objectives import OBJECTIVES
+
+        meets = OBJECTIVES[self.objective["name"]].whole_batch or self.stabilisers.get("winner_safeguard", {}).get("scope") == "batch"
+        split = {"micro_batch_size"} if meets and self.micro_batch_size is not None else set()
+        return self.model_dump(mode="json", exclude=FREE - split)
+
     def _check_reference(self, has_reference: bool) -> None:
         name = self.reference.name
         if not has_reference:
@@ -178,7 +186,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     section = section_of(config)
     is_main = PartialState(cpu=device_of(config.model) == "cpu").is_main_process  # before the model: it says which GPU is this process's
     progress = progress if is_main else Progress(silent=True)
-    settings = {"train": section.model_dump(mode="json", exclude=FREE), "model": config.model.fingerprint()}
+    settings = {"train": section.facts(), "model": config.model.fingerprint()}
     if section.teacher is not None:
         settings["teacher"] = files_fingerprint(teacher_folder(section.teacher))
     with open_stage(config, "train", settings=settings, inputs=("pair", "encode"), outputs=RESULT, redo=redo, is_main=is_main) as stage:

@@ -28,6 +28,7 @@ class Needs:
     lengths  samples of a set may differ in length, along the first axis after the channels
     triples  besides pairs it takes lists of three: a gold sample before winner and loser
     own_samples  whether index 1 of a group is the policy's own sample; the rows give index 0 alone
+    whole_batch  whether a group's value depends on the others of its forward, and so on how a batch is split
     """
 
     rows: Rows
@@ -39,6 +40,7 @@ class Needs:
     lengths: bool = False
     triples: bool = False
     own_samples: bool = False
+    whole_batch: bool = False
 
     @property
     def is_pairwise(self) -> bool:
@@ -85,7 +87,7 @@ OBJECTIVES: dict[str, Needs] = {
     "kto": Needs("labelled", "error", 0.5, ("labels", "mismatched"), "absolute"),  # Ethayarajh et al. 2024, arXiv:2402.01306
     "apo_zero": Needs("pairs", "error", 1.0, scale="absolute"),  # D'Oosterlinck et al. 2024, arXiv:2408.06266
     "apo_down": Needs("pairs", "error", 1.0, scale="absolute", winners_fall=True),  # D'Oosterlinck et al. 2024, arXiv:2408.06266
-    "aot": Needs("pairs", "error", LN2),  # Melnyk et al. 2024, arXiv:2406.05882
+    "aot": Needs("pairs", "error", LN2, whole_batch=True),  # Melnyk et al. 2024, arXiv:2406.05882
     "discopop": Needs("pairs", "error", 0.5 * LN2 + 0.5),  # Lu et al. 2024, arXiv:2406.08414
     "fsft": Needs("positives", "error", 0.0, scale="absolute"),  # after Wang et al. 2025, arXiv:2507.00018
     "flex_dpo": Needs("pairs", "error", LN2, scale="absolute"),  # Yan et al. 2024, arXiv:2406.07327

@@ -415,3 +415,14 @@ def test_two_processes_share_a_run(road: Callable[..., Config], tiny_pipeline: P
     assert len(logs[0]) == len(logs[1]) == 6
     for a, b in zip(*logs):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-3) and a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-2)
+
+
+def test_where_groups_of_a_forward_meet_their_number_is_a_setting() -> None:
+    """AOT sorts a forward's rewards, the safeguard of a batch has one factor for all: another split is another training."""
+    for objective, stabilisers, counts in (
+        ("aot", {}, True),
+        ("diffusion_dpo", {"winner_safeguard": {"scope": "batch"}}, True),
+        ("diffusion_dpo", {"winner_safeguard": {}}, False),
+    ):
+        facts = [Train(objective=objective, stabilisers=stabilisers, micro_batch_size=micro).facts() for micro in (None, 2, 4)]
+        assert (facts[1] != facts[2]) == counts and "micro_batch_size" not in facts[0]
