@@ -31,17 +31,18 @@ def name_of(path: Path) -> str:
     return path.relative_to(bundled_configs()).with_suffix("").as_posix()
 
 
-def header_of(path: Path) -> list[str]:
+def header_of(path: Path, *, strip: bool = True) -> list[str]:
     lines = path.read_text(encoding="utf-8").splitlines()
     end = next(index for index, line in enumerate(lines) if not line.startswith("#"))
-    return [line.removeprefix("#").strip() for line in lines[:end]]
+    said = [line.removeprefix("#") for line in lines[:end]]
+    return [line.strip() for line in said] if strip else said
 
 
 def commands_of(path: Path) -> list[list[str]]:
-    """The diffalign commands in a header, as words: also behind accelerate, and one for each side of &&."""
+    """The diffalign commands in a header, as words: also behind accelerate, one for each side of &&, with the lines that go on with settings."""
     found = []
-    for line in header_of(path):
-        for part in re.sub(r"^Command:", "", line).split("&&"):
+    for line in re.sub(r"\n +(?=[\w.]+=\S)", " ", "\n".join(header_of(path, strip=False))).split("\n"):
+        for part in re.sub(r"^ ?Command:", "", line).split("&&"):
             match = re.match(r"\s*(?:accelerate launch .*-m pipelines\.cli|diffalign) ((?:run|bench|" + "|".join(STAGES) + r") .*)", part)
             if match:
                 found.append(shlex.split(match[1]))
@@ -220,6 +221,11 @@ def test_the_pairs_of_a_method_are_the_rows_of_its_objective(path: Path) -> None
     made = {f"{name}.{each}" for name, settings in config.score.rewards.items() for each in declared_dimensions(name, settings)}
     assert {*config.train.scores, *config.pair.spans} <= made
     assert config.pair.spans if needs.rows == "segments" else config.train.scores
+
+
+@pytest.mark.parametrize("path", METHODS, ids=name_of)
+def test_the_header_of_a_method_has_a_command_for_a_real_model(path: Path) -> None:
+    assert any(stage == "run" and any(word.startswith("base=configs/") for word in words) for stage, _, *words in commands_of(path))
 
 
 @pytest.mark.parametrize("path", METHODS, ids=name_of)
