@@ -39,7 +39,7 @@ def header_of(path: Path, *, strip: bool = True) -> list[str]:
 
 
 def commands_of(path: Path) -> list[list[str]]:
-    """The diffalign commands in a header, as words: also behind accelerate, one for each side of &&, with the lines that go on with settings."""
+    """The diffalign commands in a header, as words: also behind accelerate, one a side of &&, with the lines that go on with settings."""
     found = []
     for line in re.sub(r"\n +(?=[\w.]+=\S)", " ", "\n".join(header_of(path, strip=False))).split("\n"):
         for part in re.sub(r"^ ?Command:", "", line).split("&&"):
