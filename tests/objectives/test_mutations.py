@@ -216,7 +216,15 @@ class Mutation(ast.NodeTransformer):
         return node
 
 
-KINDS = ("sign", "minus", "swap", "negated", "no reference", "batch mean")
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """`outputs.drift`: the policy's error alone."""
+        self.generic_visit(node)
+        if node.attr == "drift" and self._is_here("drift of nothing"):
+            node.attr = "error"
+        return node
+
+
+KINDS = ("sign", "minus", "swap", "negated", "no reference", "batch mean", "drift of nothing")
 
 
 def mutants(name: str) -> list[tuple[str, Objective]]:
