@@ -200,9 +200,11 @@ class Mutation(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Rewards and margins: negated, without the reference, or averaged over the batch before the link."""
+        """The loss negated; rewards and margins: negated, without the reference, or averaged over the batch before the link."""
         self.generic_visit(node)
         name = getattr(node.func, "id", "")
+        if name == "Loss" and self._is_here("loss negated"):
+            node.args[0] = ast.UnaryOp(ast.USub(), node.args[0])
         if name not in ("implicit_margin", "implicit_reward"):
             return node
         source = ast.unparse(node)
@@ -215,7 +217,6 @@ class Mutation(ast.NodeTransformer):
                 return ast.parse(text, mode="eval").body
         return node
 
-
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         """`outputs.drift`: the policy's error alone."""
         self.generic_visit(node)
@@ -224,7 +225,7 @@ class Mutation(ast.NodeTransformer):
         return node
 
 
-KINDS = ("sign", "minus", "swap", "negated", "no reference", "batch mean", "drift of nothing")
+KINDS = ("sign", "minus", "swap", "negated", "no reference", "batch mean", "drift of nothing", "loss negated")
 
 
 def mutants(name: str) -> list[tuple[str, Objective]]:
