@@ -104,6 +104,7 @@ SHARED_FILES = {
         "weights",
     },
     "pipelines": {
+        "implicit",
         "bench",
         "bench_objectives",
         "cli",
@@ -326,7 +327,7 @@ def tables() -> dict[str, list[str]]:
         "diffalign/backbones": list(BACKBONES),
         "diffalign/data/modalities": list(MODALITIES),
         "diffalign/data/importers": [name for name in IMPORTERS if name not in PAIR_SETS],
-        "reward_models": [name for name, entry in REWARD_MODELS.items() if not entry.module.startswith("reward_models.worlds")],
+        "reward_models": [name for name, entry in REWARD_MODELS.items() if entry.module == f"reward_models.{name}"],
         "pipelines": list(STAGES),
     }
 

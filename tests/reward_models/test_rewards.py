@@ -63,6 +63,7 @@ def needed(
         "vlm_segments": {"endpoint": {"url": judge_url, "model": "brighter"}},
         "vlm_judge": {"endpoint": {"url": rater_url, "model": "rating"}},
         "unified_reward": {"endpoint": {"url": rater_url, "model": "rating"}},
+        "implicit": {"checkpoint": "bundled:motion", "model": {"backbone": "wan", "source": "bundled:motion"}, "draws": 1},
         "ensemble": {"of": ["movement", "flicker"], "weights": {"movement.score": 2, "flicker.score": -1}},
         "vqa_score": {"checkpoint": str(tiny_llava), "answers": ["word1", "word2"], "device": "cpu"},
         "clap_score": {"checkpoint": str(tiny_clap), "device": "cpu"},
