@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from diffalign.did_you_mean import did_you_mean
 from pipelines.config import Section
+from pipelines.memory import release_memory
 from pipelines.pair import import_set
 from pipelines.progress import Progress
 from pipelines.stage import StageFolder, open_stage, require_stage
@@ -82,17 +81,10 @@ def declared_dimensions(name: str, settings: Mapping[str, Any]) -> tuple[str, ..
 
 
 def open_reward(name: str, settings: Mapping[str, Any]) -> Reward:
-    """The reward of an entry of `rewards`, loaded at its first use and once in a process."""
-    return _load(
-        settings.get("reward", name), json.dumps({key: value for key, value in settings.items() if key != "reward"}, sort_keys=True)
-    )
-
-
-@cache
-def _load(reward: str, settings: str) -> Reward:
+    """The reward of an entry of `rewards`, loaded anew: whoever opens it holds it alone."""
     from reward_models import load_reward
 
-    return load_reward(reward, **json.loads(settings))
+    return load_reward(settings.get("reward", name), **{key: value for key, value in settings.items() if key != "reward"})
 
 
 def score_media(
@@ -156,6 +148,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     folder = require_stage(config, "score", "generate")
     for name, settings in score.rewards.items():
         _score_with(config, folder, name, settings, score.batch_size, redo=redo, progress=progress)
+        release_memory()  # one reward at a time, and none beside the training that follows
 
 
 def _score_with(

@@ -22,6 +22,7 @@ from diffalign.data.modalities.image import Image
 from diffalign.data.records import Candidate, read_candidates, read_scores
 from pipelines.config import Config
 from pipelines.generate import run as generate
+from pipelines.memory import release_memory
 from pipelines.progress import Progress
 from pipelines.score import Score, check_reward, open_reward, run, score_media
 
@@ -41,6 +42,7 @@ class Fake:
     def __init__(self, **changes: Any) -> None:
         self.answer: Any = None
         self.calls: list[list[str]] = []
+        self.itself: Fake | None = None
         for name, value in changes.items():
             setattr(self, name, value)
 
@@ -255,8 +257,30 @@ def test_rewards_may_be_a_list_of_names() -> None:
         check_reward("sharp", {})
 
 
-def test_a_reward_is_loaded_once_in_a_process() -> None:
-    assert open_reward("sharpness", {}) is open_reward("mine", {"reward": "sharpness"})
+def test_each_reward_is_gone_before_the_next_is_loaded_and_after_the_last(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[weakref.ref[Fake]] = []
+
+    def load(name: str) -> Fake:
+        assert [each() for each in loaded] == [None] * len(loaded)
+        reward = Fake()
+        reward.itself = reward  # a cycle, as modules and their hooks have
+        loaded.append(weakref.ref(reward))
+        return reward
+
+    monkeypatch.setattr("reward_models.load_reward", load)
+    run(config, progress=QUIET)
+    assert [each() for each in loaded] == [None, None]
+
+
+def test_memory_of_a_gpu_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        release_memory()
+        assert emptied == [True] * there
 
 
 def test_a_killed_run_resumes(config: Config, tmp_path: Path) -> None:
