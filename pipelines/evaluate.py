@@ -23,6 +23,7 @@ from pipelines.config import Config, Model, Section, files_fingerprint, settings
 from pipelines.frechet import fidelity, told
 from pipelines.generate import SampleRequest, candidate_seed, sample_requests
 from pipelines.json_file import read_json
+from pipelines.memory import release_memory
 from pipelines.model import MediaSize, check_size, load_model, shown_size
 from pipelines.progress import Progress
 from pipelines.prompts import Prompt, Prompts, check_conditions, load_prompts, refuse_long_prompts
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from diffalign.backbones import Backbone
+    from reward_models import Reward
 
 BASE, ALIGNED = "base", "aligned"
 
@@ -96,8 +98,12 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         size = None
         for name, checkpoints in {BASE: (), **models}.items():
             size = _sample(config, section, stage, prompts, name, checkpoints, size, progress)
+            release_memory()
+        opened: dict[str, Reward] = {}
         for name in (BASE, *models):
-            _score(section, stage, name, rewards, progress)
+            _score(section, stage, name, rewards, opened, progress)
+        opened.clear()
+        release_memory()
         report = report_of(config, section, stage.path, prompts, list(models), trained_on, size)
         if section.fidelity is not None:
             names, texts = [BASE, *models], [prompt.text for prompt in prompts]
@@ -292,8 +298,9 @@ def _trained_sizes(config: Config) -> set[tuple[int, ...]]:
     return {tuple(map(int, size)) for size in summary_of(config, "encode").get("sizes", [])}
 
 
-def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[str, Mapping[str, Any]], progress: Progress) -> None:
-    """Writes the scores of a model's samples that are missing."""
+def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[str, Mapping[str, Any]], opened: dict[str, Reward],
+           progress: Progress) -> None:  # fmt: skip
+    """Writes the scores of a model's samples that are missing, by rewards of `opened`, to which it adds those that it loads."""
     from diffalign.data.records import Candidate
     from diffalign.data.shards import read_file, shard_paths
 
@@ -305,7 +312,9 @@ def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[st
             due = [(reward, target) for reward, source, target in missing if source == path]
             rows = [Candidate.from_row(row) for row in read_file(path)] if due else []
             for reward_name, target in due:
-                reward = open_reward(reward_name, rewards[reward_name])
+                if reward_name not in opened:
+                    opened[reward_name] = open_reward(reward_name, rewards[reward_name])
+                reward = opened[reward_name]
                 keep_revision(stage, reward_name, reward.revision)
                 write_scores(target, reward, rows, batch_size=section.batch_size)
                 advance(1)

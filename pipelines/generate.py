@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from pipelines.config import Section, settings_of
+from pipelines.memory import release_memory
 from pipelines.model import MediaSize, check_size, load_model, model_name
 from pipelines.progress import Progress
 from pipelines.prompts import Prompt, Prompts, check_conditions, load_prompts, refuse_long_prompts
@@ -216,7 +217,8 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
                     name = model_name(config.model, source)
                     candidates = sample_requests(backbone, requests, batch_size=generate.batch_size, model=name, real=real, advance=advance)
                     write_candidates(stage.shard(index), candidates)
-                del backbone  # the next model must not find this one in memory
+                del backbone
+                release_memory()  # the next model must not find this one in memory
         stage.finish({"prompts": len(prompts), "candidates": total, "models": [model_name(config.model, source) for source in sources]})
     progress.say(f"generate: {total} candidates for {len(prompts)} prompts in {stage.path}")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from diffalign.did_you_mean import did_you_mean
 from pipelines.config import Section
+from pipelines.memory import release_memory
 from pipelines.pair import import_set
 from pipelines.progress import Progress
 from pipelines.stage import StageFolder, open_stage, require_stage
@@ -82,17 +81,10 @@ def declared_dimensions(name: str, settings: Mapping[str, Any]) -> tuple[str, ..
 
 
 def open_reward(name: str, settings: Mapping[str, Any]) -> Reward:
-    """The reward of an entry of `rewards`, loaded at its first use and once in a process."""
-    return _load(
-        settings.get("reward", name), json.dumps({key: value for key, value in settings.items() if key != "reward"}, sort_keys=True)
-    )
-
-
-@cache
-def _load(reward: str, settings: str) -> Reward:
+    """The reward of an entry of `rewards`, loaded anew: whoever opens it holds it alone."""
     from reward_models import load_reward
 
-    return load_reward(reward, **json.loads(settings))
+    return load_reward(settings.get("reward", name), **{key: value for key, value in settings.items() if key != "reward"})
 
 
 def score_media(
@@ -148,7 +140,7 @@ def _check(reward: Reward, found: Any, prompts: list[str]) -> None:
 
 
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
-    """Scores what each reward has not scored. One shard of scores per shard of candidates."""
+    """Scores what each reward has not scored. One shard of scores per shard of candidates; per block of prompts for a groupwise reward."""
     score = config.score
     if score is None:
         raise ValueError("the config has no section score; add one, for example score: {rewards: {sharpness: {}}}")
@@ -156,13 +148,13 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     folder = require_stage(config, "score", "generate")
     for name, settings in score.rewards.items():
         _score_with(config, folder, name, settings, score.batch_size, redo=redo, progress=progress)
+        release_memory()  # one reward at a time, and none beside the training that follows
 
 
 def _score_with(
     config: Config, candidates: Path, name: str, settings: Mapping[str, Any], batch_size: int, *, redo: bool, progress: Progress
 ) -> None:
-    from diffalign.data.records import Candidate
-    from diffalign.data.shards import read_file, shard_paths
+    from diffalign.data.shards import shard_paths
 
     recorded = {"reward": settings.get("reward", name), **settings}
     with open_stage(config, f"score/{name}", settings=recorded, inputs=("generate",), redo=redo) as stage:
@@ -172,17 +164,15 @@ def _score_with(
             return
         reward = open_reward(name, settings)
         keep_revision(stage, name, reward.revision)
-        units = [[path] for path in shards]
-        if reward.groupwise and _some_group_spans(shards):
-            units = [shards]  # a groupwise reward sees all candidates of a prompt at once
+        units = _units_of_whole_groups(shards) if reward.groupwise else [[path] for path in shards]
         counts = [sum(_rows(path) for path in unit) for unit in units]
         missing = stage.missing(len(units))
         total = sum(counts)
         with progress.bar(f"score {name}", total, done=total - sum(counts[index] for index in missing)) as advance:
             for index in missing:
-                rows: list[Candidate] = [Candidate.from_row(row) for path in units[index] for row in read_file(path)]
                 with _usage_is_kept(stage, reward):
-                    write_scores(stage.shard(index), reward, rows, batch_size=batch_size, advance=advance)
+                    # No name for the rows: the media of this unit would stay in memory while those of the next are read.
+                    write_scores(stage.shard(index), reward, _read(units[index]), batch_size=batch_size, advance=advance)
         usage = stage.record.get("usage", {})
         stage.finish(_summary(stage.path, reward, total) | ({"usage": usage} if usage else {}))
     if usage:
@@ -258,11 +248,28 @@ def _summary(path: Path, reward: Reward, total: int) -> dict[str, Any]:
     return {"candidates": total, "revision": reward.revision, "means": {dimension: value / total for dimension, value in sums.items()}}
 
 
-def _some_group_spans(shards: list[Path]) -> bool:
+def _units_of_whole_groups(shards: list[Path]) -> list[list[Path]]:
+    """The least sets of shards that no group spans, in order of their first: of several models, each block of prompts over all models."""
     from diffalign.data.shards import read_file
 
-    seen: dict[str, Path] = {}
-    return any(seen.setdefault(row["group_id"], path) != path for path in shards for row in read_file(path, ["group_id"]))
+    places = {path: place for place, path in enumerate(shards)}
+    units: dict[Path, list[Path]] = {}
+    holder: dict[str, Path] = {}
+    for path in shards:
+        units[path] = [path]
+        for row in read_file(path, ["group_id"]):
+            first = holder.setdefault(row["group_id"], path)
+            if units[first] is not units[path]:
+                joined = sorted([*units[first], *units[path]], key=places.__getitem__)
+                units.update(dict.fromkeys(joined, joined))
+    return [unit for path, unit in units.items() if unit[0] == path]
+
+
+def _read(paths: list[Path]) -> list[Candidate]:
+    from diffalign.data.records import Candidate
+    from diffalign.data.shards import read_file
+
+    return [Candidate.from_row(row) for path in paths for row in read_file(path)]
 
 
 def _rows(path: Path) -> int:

@@ -26,6 +26,7 @@ class FakeBackbone:
         self.source = source
         self.seconds = seconds
         self.calls: list[tuple[int, int, float]] = []  # batch, steps, guidance
+        self.itself: FakeBackbone | None = None
 
     def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
         return size
@@ -47,7 +48,7 @@ class FakeBackbone:
 
 
 class Loader:
-    """Stands in for load_model, and remembers what it loaded and how many models were held at once."""
+    """Stands in for load_model, and remembers what it loaded."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds

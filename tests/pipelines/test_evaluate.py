@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,25 @@ def test_the_revisions_are_on_disk_before_the_first_scores(tmp_path: Path, model
     finish_training(config)
     run(config, progress=QUIET)
     assert len(seen) == 18 and all(seen)
+
+
+def test_each_reward_is_loaded_once_for_all_models_and_gone_at_the_end(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import reward_models
+
+    load, loaded = reward_models.load_reward, []
+
+    def remembered(name: str, **settings: Any) -> Any:
+        reward: Any = load(name, **settings)
+        reward.itself = reward  # a cycle, as modules and their hooks have
+        loaded.append((name, weakref.ref(reward)))
+        return reward
+
+    monkeypatch.setattr(reward_models, "load_reward", remembered)
+    config = evaluated(tmp_path, model)
+    assert len(list((config.run / "evaluation").glob("*/scores/*/*"))) == 18
+    assert sorted(name for name, _ in loaded) == ["contrast", "saturation", "sharpness"] and not any(found() for _, found in loaded)
 
 
 def test_a_change_of_trained_on_rewrites_the_report_alone(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fake_backbone import SLOW_RUN, FakeBackbone, Loader, fake_config, loader  #
 from kills import kill_after
 
 from diffalign.data.records import read_candidates
-from pipelines.config import Config
+from pipelines.config import Config, Model
 from pipelines.generate import SampleRequest, candidate_seed, run, sample_requests
 from pipelines.progress import Progress
 from pipelines.prompts import Prompts, load_prompts
@@ -90,6 +91,21 @@ def test_models_are_loaded_one_after_another(tmp_path: Path, loader: Loader) -> 
     for row in sorted(read_candidates(tmp_path / "candidates"), key=lambda row: row.candidate_id):
         by_group.setdefault(row.group_id, []).append(row.model)
     assert list(by_group.values()) == [["fake/model", "fake/other", "fake/third", "fake/model"]] * 6
+
+
+def test_a_model_is_gone_before_the_next_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[weakref.ref[FakeBackbone]] = []
+
+    def load(model: Model, *, source: str) -> FakeBackbone:
+        assert [each() for each in loaded] == [None] * len(loaded)
+        backbone = FakeBackbone(source)
+        backbone.itself = backbone  # a cycle, as modules and their hooks have
+        loaded.append(weakref.ref(backbone))
+        return backbone
+
+    monkeypatch.setattr("pipelines.generate.load_model", load)
+    run(fake_config(tmp_path, generate={"models": ["fake/model", "fake/other", "fake/third"]}), progress=QUIET)
+    assert [each() for each in loaded] == [None] * 3
 
 
 def test_only_the_model_of_a_missing_shard_is_loaded(tmp_path: Path, loader: Loader) -> None:  # noqa: F811

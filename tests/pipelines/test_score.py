@@ -3,21 +3,26 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_backbone import Loader, fake_config, loader  # noqa: F401 (a fixture)
 from fake_endpoint import Server, rating
 from test_generate import kill_once
 
 import pipelines.score
+from diffalign.data import shards
 from diffalign.data.modalities.image import Image
-from diffalign.data.records import read_candidates, read_scores
+from diffalign.data.records import Candidate, read_candidates, read_scores
 from pipelines.config import Config
 from pipelines.generate import run as generate
+from pipelines.memory import release_memory
 from pipelines.progress import Progress
 from pipelines.score import Score, check_reward, open_reward, run, score_media
 
@@ -37,6 +42,7 @@ class Fake:
     def __init__(self, **changes: Any) -> None:
         self.answer: Any = None
         self.calls: list[list[str]] = []
+        self.itself: Fake | None = None
         for name, value in changes.items():
             setattr(self, name, value)
 
@@ -165,14 +171,84 @@ def test_a_groupwise_reward_sees_whole_groups() -> None:
     assert reward.calls == [["a"], ["b", "b"], ["a"]] and found["first"] == [0.0, 1.0, 2.0, 3.0]
 
 
-def test_a_groupwise_reward_sees_groups_that_span_shards(tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+@pytest.fixture
+def two_models(tmp_path: Path, loader: Loader) -> Config:  # noqa: F811
+    """Three blocks of two prompts, a shard of each for each model: every group spans two shards."""
     config = fake_config(tmp_path, generate={"models": ["fake/model", "fake/other"]}, score={"rewards": {"mine": {"reward": "contrast"}}})
     generate(config, progress=QUIET)
+    return config
+
+
+def test_a_groupwise_reward_sees_groups_that_span_shards(two_models: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     reward = Fake(groupwise=True)
     monkeypatch.setattr(pipelines.score, "open_reward", lambda name, settings: reward)
-    run(config, progress=QUIET)
+    run(two_models, progress=QUIET)
     assert [len(call) for call in reward.calls] == [4] * 6
-    assert len(read_scores(tmp_path / "scores")["mine.first"]) == 24
+    assert len(read_scores(two_models.run / "scores")["mine.first"]) == 24
+
+
+def test_groups_of_several_models_are_scored_block_by_block_through_a_kill(two_models: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the second of three blocks: what the first answered is on disk, and is not asked again."""
+    reward = Fake(groupwise=True)
+    answer, asked = reward.__call__, []
+
+    def killed(self: Fake, prompts: Sequence[str], media: Sequence[Image]) -> dict[str, list[float]]:
+        asked.append(prompts[0])
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return answer(prompts, media)
+
+    monkeypatch.setattr(pipelines.score, "open_reward", lambda name, settings: reward)
+    with monkeypatch.context() as patch:
+        patch.setattr(Fake, "__call__", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(two_models, progress=QUIET)
+    folder = two_models.run / "scores" / "mine"
+    assert [path.name for path in folder.glob("shard-*")] == ["shard-00000.parquet"]
+    reward.calls.clear()
+    run(two_models, progress=QUIET)
+    assert asked[:2] == ["prompt 0", "prompt 1"] and [call[0] for call in reward.calls] == [f"prompt {index}" for index in range(2, 6)]
+    assert [path.name for path in sorted(folder.glob("shard-*"))] == [f"shard-0000{index}.parquet" for index in range(3)]
+    means = {row.candidate_id: float(row.media.pixels().mean()) for row in read_candidates(two_models.run / "candidates")}
+    assert read_scores(two_models.run / "scores")["mine.first"] == means
+
+
+def test_media_of_one_block_at_most_are_in_memory(two_models: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each unit its two shards are opened with media, then its scores are written, and its candidates are gone before the next."""
+    read, write, build = shards.read_file, shards.write_shard, Candidate.from_row
+    events: list[str] = []
+    built: list[weakref.ref[Candidate]] = []
+    alive: list[int] = []
+
+    def reading(path: Path, columns: Any = None, **settings: Any) -> Iterator[dict[str, Any]]:
+        if columns is None:
+            events.append(path.stem)
+            alive.append(sum(each() is not None for each in built))
+        return read(path, columns, **settings)
+
+    def building(row: Any) -> Candidate:
+        found = build(row)
+        built.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(shards, "read_file", reading)
+    monkeypatch.setattr(shards, "write_shard", lambda *arguments: (write(*arguments), events.append("scores"))[0])
+    monkeypatch.setattr(Candidate, "from_row", building)
+    monkeypatch.setattr(pipelines.score, "open_reward", lambda name, settings: Fake(groupwise=True))
+    run(two_models, progress=QUIET)
+    names = [[f"shard-0000{block}", f"shard-0000{block + 3}", "scores"] for block in range(3)]
+    assert events[:9] == [name for block in names for name in block] and alive[:6] == [0, 4, 0, 4, 0, 4]
+
+
+def test_shards_that_share_groups_are_one_unit(tmp_path: Path) -> None:
+    groups = {"a": ["1", "2"], "b": ["3"], "c": ["4"], "d": ["2"], "e": ["4", "5"], "f": ["1"], "g": ["5", "3"]}
+    paths = [tmp_path / name for name in groups]
+    for path, own in zip(paths, groups.values(), strict=True):
+        pq.write_table(pa.table({"group_id": own}), path)
+    assert [[path.name for path in unit] for unit in pipelines.score._units_of_whole_groups(paths)] == [
+        ["a", "d", "f"],
+        ["b", "c", "e", "g"],
+    ]
 
 
 def test_rewards_may_be_a_list_of_names() -> None:
@@ -181,8 +257,30 @@ def test_rewards_may_be_a_list_of_names() -> None:
         check_reward("sharp", {})
 
 
-def test_a_reward_is_loaded_once_in_a_process() -> None:
-    assert open_reward("sharpness", {}) is open_reward("mine", {"reward": "sharpness"})
+def test_each_reward_is_gone_before_the_next_is_loaded_and_after_the_last(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[weakref.ref[Fake]] = []
+
+    def load(name: str) -> Fake:
+        assert [each() for each in loaded] == [None] * len(loaded)
+        reward = Fake()
+        reward.itself = reward  # a cycle, as modules and their hooks have
+        loaded.append(weakref.ref(reward))
+        return reward
+
+    monkeypatch.setattr("reward_models.load_reward", load)
+    run(config, progress=QUIET)
+    assert [each() for each in loaded] == [None, None]
+
+
+def test_memory_of_a_gpu_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        release_memory()
+        assert emptied == [True] * there
 
 
 def test_a_killed_run_resumes(config: Config, tmp_path: Path) -> None:
