@@ -262,6 +262,8 @@ def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTa
         write_dropout_embeds(cache, backbone.embed([""]))
         write_cache_description(cache, CacheDescription(dtype="float32", posterior="sample", encoder=settings.backbone))
     preferences = [Preference(f"g{index}", prompts[index], (ids[2 * index], ids[2 * index + 1])) for index in range(groups)]
+    if not encode_in_step:
+        backbone.offload_encoders()
     if lora:
         add_lora(backbone.denoiser, Lora(), 0, family_of(settings.backbone).lora_targets)
     reference = None

@@ -62,6 +62,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     backbone = load_model(config.model)
     base = backbone.identity()
     _check_encoder(read_cache_description(latents).encoder, backbone.encoder_identity(), latents, config.model.source)
+    backbone.offload_encoders()  # what they make is in the cache, the dropped prompt too
     if section.lora is not None:
         add_lora(backbone.denoiser, section.lora, seed_of(seed, "lora"))
     else:

@@ -192,6 +192,10 @@ class Backbone(Protocol):
         """N media, each from noise of its own seed on the CPU: what the family's diffusers pipeline gives."""
         ...
 
+    def offload_encoders(self) -> None:
+        """Puts what `predict` does not run into the machine's memory: training on cached latents and embeds needs no more."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Writes the whole pipeline as a diffusers folder."""
         ...

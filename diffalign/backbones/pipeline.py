@@ -41,6 +41,7 @@ class LoadedPipeline:
     DENOISER   its part of the pipeline, and the folder that full fine-tuning writes
     ALIKE      settings of a denoiser that another one in its place must share
     ENCODERS   the parts that make latents and embeds; one that a pipeline goes without is None there
+    BESIDE     the small parts that `predict` runs beside the denoiser
     FLOAT32    the parts that stay in float32 whatever dtype is asked for, as the release has them
     """
 
@@ -48,6 +49,7 @@ class LoadedPipeline:
     DENOISER: ClassVar[str]
     ALIKE: ClassVar[tuple[str, ...]]
     ENCODERS: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
+    BESIDE: ClassVar[tuple[str, ...]] = ()
     FLOAT32: ClassVar[tuple[str, ...]] = ()
 
     pipeline: Any
@@ -70,6 +72,11 @@ class LoadedPipeline:
     @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
+
+    def offload_encoders(self) -> None:
+        for name, part in self.pipeline.components.items():
+            if isinstance(part, nn.Module) and part is not self.denoiser and name not in self.BESIDE:
+                part.to("cpu")
 
     def token_count(self, prompt: str) -> int:
         return len(self.pipeline.tokenizer(prompt).input_ids)

@@ -33,6 +33,7 @@ class StableAudio(AudioPipeline):
     DENOISER = "transformer"
     ALIKE = ("in_channels", "out_channels", "num_layers", "cross_attention_dim", "sample_size")
     ENCODERS = ("vae", "text_encoder", "projection_model")
+    BESIDE = ("projection_model",)  # of a sound's seconds
 
     def __init__(self, pipeline: StableAudioPipeline, source: str):
         super().__init__(pipeline, source)

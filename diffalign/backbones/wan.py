@@ -87,6 +87,7 @@ class Wan(VideoPipeline):
         if bool(is_own.all()):
             return _predicted(denoiser, noised, timestep, prompts)
         found = torch.zeros_like(noised)
+        self.other.to(noised.device)  # where it was offloaded: a path that leaves the trained expert's timesteps brings it back
         for expert, rows in ((denoiser, is_own), (self.other, ~is_own)):
             if bool(rows.any()):
                 found[rows] = _predicted(expert, noised[rows], timestep[rows], prompts[rows]).to(found)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from tiny_preference_sets import save_two_folders
-from torch import Tensor
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from diffalign.backbones import BACKBONES, load_backbone
@@ -28,6 +28,12 @@ STEPS = 3
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def offload_to_meta(patch: pytest.MonkeyPatch) -> None:
+    """A module that is put on the CPU comes to the meta device."""
+    to = nn.Module.to
+    patch.setattr(nn.Module, "to", lambda module, where: to(module, {"cpu": "meta"}[where]))
 
 
 def pixels(media: Any) -> np.ndarray:
@@ -205,6 +211,21 @@ class FamilyChecks:
             alone = [loaded.predict(loaded.denoiser, noised[i : i + 1], timestep[i : i + 1], own[i]) for i in range(2)]
             other = loaded.predict(loaded.denoiser, noised, timestep.flip(0), embeds)
         assert torch.allclose(together, torch.cat(alone), atol=1e-5) and not torch.allclose(together, other, atol=1e-4)
+
+    def test_predict_needs_nothing_that_is_offloaded(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The meta device, which holds no values, stands for the machine's memory."""
+        loaded = load_backbone(self.family, str(folder))
+        with torch.no_grad():
+            embeds, noised, timestep = self.embedded(loaded, PROMPTS), normal(2, *self.latents), torch.tensor([300.0, 700.0])
+            before = loaded.predict(loaded.denoiser, noised, timestep, embeds)
+            with monkeypatch.context() as patch:
+                offload_to_meta(patch)
+                loaded.offload_encoders()
+            assert torch.equal(loaded.predict(loaded.denoiser, noised, timestep, embeds), before)
+        for part, module in loaded.pipeline.components.items():
+            if isinstance(module, nn.Module):
+                where = {tensor.device.type for tensor in module.parameters()}
+                assert where <= ({"cpu"} if module is loaded.denoiser or part in loaded.BESIDE else {"meta"}), part
 
     # The process
 

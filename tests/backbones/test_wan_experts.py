@@ -130,6 +130,18 @@ def test_what_training_leaves_loads_in_plain_diffusers(folder: Path, expert: str
     assert np.array_equal(frames(whole), frames(load(folder, expert, denoiser=tmp_path / "full")))
 
 
+@pytest.mark.parametrize("expert", EXPERT_OF)
+def test_the_other_expert_waits_until_a_path_comes_to_it(folder: Path, expert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, moves = load(folder, expert), []
+    monkeypatch.setattr(loaded.other, "to", moves.append)
+    loaded.offload_encoders()
+    own, both = (torch.tensor(each) for each in ([900.0, 950.0] if expert == "high" else [100.0, 500.0], [100.0, 900.0]))
+    for timestep in (own, both):
+        with torch.no_grad():
+            loaded.predict(loaded.denoiser, normal(2, 8, 2, 4, 4)[:, : loaded.denoiser.config.in_channels], timestep, loaded.embed(PROMPTS))
+    assert moves == ["cpu", torch.device("cpu")]
+
+
 def test_an_expert_is_a_setting(folder: Path) -> None:
     loaded = load_model(Model(backbone="wan", source=str(folder), device="cpu", settings={"expert": "low"}))
     assert torch.equal(loaded.denoiser.get_submodule("proj_out").weight, plain(folder).transformer_2.proj_out.weight)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from diffalign.backbones.pipeline import LoadedPipeline
 from diffalign.objectives import OBJECTIVES
 from pipelines.cli import app
 from pipelines.config import Config, load_config
@@ -85,6 +86,37 @@ def test_diagnostics_reach_the_console_every_so_many_steps(road: Callable[..., C
     assert all(f"  {name} " in lines[-1] for name in ("accuracies", "margins", "win_adv", "lose_adv", "grad_norm", "lr"))
     logged = json.loads((road().run / "train/metrics.jsonl").read_text().splitlines()[-1])
     assert f"loss {logged['loss']:.3g}  accuracies {logged['rewards/accuracies']:.3g}  " in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"lora": {"rank": 2}}, {"objective": {"name": "sparsepo", "beta": 100.0}, "mask": {"kind": "activation"}},
+     {"objective": "dro", "noising": "trajectory", "own_samples": {"size": 4, "steps": 3}}],
+    ids=["full", "lora", "mask", "own_samples"],
+)  # fmt: skip
+def test_training_needs_no_encoder(settings: dict[str, Any], road: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where autoencoder and text encoder lose their values after the identity check, the run has the same bits."""
+    found, lost = [], []
+
+    def lose(backbone: LoadedPipeline) -> None:
+        for part in ("vae", "text_encoder"):
+            lost.append(getattr(backbone.pipeline, part).to("meta"))
+
+    for name in ("there", "gone"):
+        config = road(name, **settings)
+        with monkeypatch.context() as patch:
+            if name == "gone":
+                patch.setattr(LoadedPipeline, "offload_encoders", lose)
+            run(config, progress=QUIET)
+        found.append(result_of(config))
+    assert found[0] == found[1] and len(found[0]) >= 2 and len(lost) == 2
+
+
+def result_of(config: Config) -> dict[str, bytes]:
+    """The metrics and weights of a run."""
+    folder = config.run / "train"
+    files = [folder / "metrics.jsonl", *(folder / "final").rglob("*.safetensors")]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 class Interrupting(Progress):
