@@ -278,7 +278,7 @@ class FamilyChecks:
         """The prediction has a gradient in every layer that is trained."""
         add_lora(loaded.denoiser, Lora(rank=4), 0, BACKBONES[self.family].lora_targets)
         x0, epsilon, process = normal(2, *self.latents), normal(2, *self.latents, seed=1), loaded.process
-        timestep, embeds = process.timestep(torch.tensor([0.3, 0.8])), self.embedded(loaded, PROMPTS)
+        timestep, embeds = process.timestep(torch.tensor([0.3, 0.8]), self.latents[1:]), self.embedded(loaded, PROMPTS)
         noised, target = process.noise(x0, epsilon, timestep), process.target(x0, epsilon, timestep)
 
         def error() -> Tensor:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from conditioned_checks import ConditionedChecks
-from diffusers import FluxKontextPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline
+from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
 from family_checks import PROMPTS, normal
 from tiny_pipelines import T5_TOKENS, save_flux
 from torch import Tensor
@@ -54,6 +55,16 @@ class TestFluxKontext(ConditionedChecks):
             loaded.sample(PROMPTS, [1, 2], negative_prompt="blurry", **options)
         with pytest.raises(ValueError, match=r"always has what it edits \(backbone flux has none\); give a condition for each prompt"):
             loaded.embed_condition([None], self.size)
+
+    @pytest.mark.parametrize("size", [(8, 12), (64, 64), (128, 128)])
+    def test_timesteps_are_logit_normal_around_what_the_scheduler_shifts_a_picture_by(self, loaded: Any, size: tuple[int, int]) -> None:
+        """σ of the standard logit-normal's quantiles, as diffusers' own scheduler shifts them; by hand, the median at 1024² is that of e^1.15."""
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(loaded.pipeline.scheduler.config)
+        before = torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64)
+        scheduler.set_timesteps(sigmas=before.tolist(), mu=calculate_shift(size[0] * size[1] // 4))
+        assert torch.allclose(loaded.process.timestep(torch.special.ndtr(before.logit()), size), scheduler.timesteps, rtol=1e-5)
+        if size == (128, 128):
+            assert float(loaded.process.timestep(torch.tensor([0.5]), size)) == pytest.approx(1000 / (1 + 2.718281828**-1.15), abs=1e-2)
 
     def test_a_condition_of_another_place_is_another_prediction(self, loaded: Any) -> None:
         """Its patches have places: turned round, they say something else."""

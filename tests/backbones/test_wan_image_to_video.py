@@ -85,6 +85,12 @@ class TestWanImageToVideo(ConditionedChecks, VideoFamilyChecks):
             one, other = (loaded.predict(loaded.denoiser, noised, timestep, prompts | each) for each in (long, short))
         assert torch.allclose(one, other, atol=1e-5)
 
+    def test_timesteps_are_logit_normal_and_shifted(self, loaded: Any) -> None:
+        shift = loaded.process.shift
+        assert float(loaded.process.timestep(torch.tensor([0.8413447]))) == pytest.approx(
+            1000 * shift * 0.7310586 / (1 + (shift - 1) * 0.7310586), abs=1e-2
+        )
+
     def test_a_first_frame_is_always_given(self, loaded: Any) -> None:
         assert not loaded.drops_condition
         with pytest.raises(ValueError, match="always has its first frame; give a condition for each prompt"):
