@@ -1,7 +1,7 @@
 """FLUX.1 Kontext: FLUX.1 that edits an image, whose patches stand behind those of the result in one sequence; rectified flow.
 
-Black Forest Labs 2025, arXiv:2506.15742: timesteps are logit-normal with deviation 1 and a mean that follows the resolution. We have not found
-which mean; here it is the one by which the scheduler shifts a picture of that many patches in sampling.
+Black Forest Labs 2025, arXiv:2506.15742: timesteps are logit-normal with deviation 1 and a mean that follows the resolution. Which mean we
+have not found; here it is the one by which the scheduler shifts a picture of that many patches in sampling.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from diffalign.backbones.pipeline import VideoPipeline, load_pipeline
 from diffalign.backbones.process import Flow, shift_of
 from diffalign.model_source import source_path
 
-# What Wan was trained at. A local pipeline of another size or other timesteps says so in a file beside its model_index.json, as the miniature
-# does, which is trained uniformly: so is whatever has such a file without a word on timesteps.
+# What Wan was trained at. A local pipeline of another size or other timesteps says so in a file beside its model_index.json, as the
+# miniature does. Its timesteps are uniform, as are those of any such file that does not speak of them.
 SIZE, FPS, TIMESTEPS, MEDIA_FILE = (81, 480, 832), 16.0, "logit_normal", "media.json"
 SIZE_TI2V, FPS_TI2V = (121, 704, 1280), 24.0  # of the small version 2.2, which samples with a timestep for each patch
 TOKEN_LIMIT = 512

@@ -93,7 +93,7 @@ def test_timesteps_follow_the_scheduler_s_shift(loaded: Wan) -> None:
 
 
 def test_timesteps_are_the_model_s_own(loaded: Wan, folder: Path, tmp_path: Path) -> None:
-    """Logit-normal, by hand: of standard quantiles 0 and 1 the shift of 3 makes 3/4 and 3·0.731/(1 + 2·0.731). The miniature's are uniform."""
+    """Logit-normal, by hand: of the quantiles 1/2 and 0.731 a shift of 3 makes 3/4 and 3·0.731/(1 + 2·0.731). A miniature's are uniform."""
     assert loaded.timesteps == load_backbone("wan", "bundled:motion").timesteps == "uniform"  # type: ignore[attr-defined]  # of Wan
     numbers = torch.tensor([0.5, 0.84134475])
     bundled: Any = load_backbone("wan", "bundled:motion")
