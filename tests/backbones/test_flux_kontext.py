@@ -58,7 +58,7 @@ class TestFluxKontext(ConditionedChecks):
 
     @pytest.mark.parametrize("size", [(8, 12), (64, 64), (128, 128)])
     def test_timesteps_are_logit_normal_around_what_the_scheduler_shifts_a_picture_by(self, loaded: Any, size: tuple[int, int]) -> None:
-        """Quantiles of the standard logit-normal, as diffusers' own scheduler shifts them; by hand, the median at 1024² is 1/(1 + e^−1.15)."""
+        """Quantiles of the standard logit-normal, as diffusers' scheduler shifts them; by hand, the median at 1024² is 1/(1 + e^−1.15)."""
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(loaded.pipeline.scheduler.config)
         before = torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64)
         scheduler.set_timesteps(sigmas=before.tolist(), mu=calculate_shift(size[0] * size[1] // 4))
