@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from training_checks import TrainingChecks
 
 from diffalign.backbones import load_backbone
 from diffalign.backbones.miniature import wan as miniature
@@ -212,6 +213,11 @@ def test_full_weights_load_in_plain_diffusers(folder: Path, tmp_path: Path) -> N
     assert np.array_equal(ours, plain_frames(plain(folder, transformer=transformer), [1, 2]))
     loaded = load_backbone("wan", str(folder), denoiser=tmp_path)
     assert isinstance(loaded, Wan) and np.array_equal(ours, frames(loaded, PROMPTS, [1, 2]))
+
+
+class TestTraining(TrainingChecks):
+    family = "wan"
+    size, latents = (9, 16, 16), (4, 3, 4, 4)
 
 
 def test_a_timestep_for_each_patch_is_the_same_as_one(folder: Path, tmp_path: Path) -> None:
