@@ -76,5 +76,5 @@ def test_without_guidance_as_conditioning_there_is_a_negative_prompt(tmp_path: P
     options: dict[str, Any] = {"steps": 3, "guidance": 3.0, "size": checks.size}
     found = pixels(loaded.sample(PROMPTS, [1, 2], **options, negative_prompt="blurry"))
     expected = checks.made(checks.plain(folder), [1, 2], true_cfg_scale=3.0, negative_prompt=["blurry"] * 2)
-    assert np.array_equal(found, np.rint(expected * 255))
+    assert np.abs(found - np.rint(expected * 255)).max() <= 1  # what lies between two steps rounds to either
     assert not np.array_equal(found, pixels(loaded.sample(PROMPTS, [1, 2], **{**options, "guidance": 1.0})))
