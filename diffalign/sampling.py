@@ -22,7 +22,7 @@ def vary(backbone: Backbone, latents: Tensor, epsilon: Tensor, embeds: Mapping[s
     """
     share = torch.arange(steps, 0, -1, dtype=torch.float64) / steps
     levels = strength.to(torch.float64)[:, None] * share * backbone.process.timestep_count
-    timestep = levels.to(latents.device, backbone.process.timestep(torch.zeros(1)).dtype)
+    timestep = levels.to(latents.device, backbone.process.timestep(torch.zeros(1), tuple(latents.shape[2:])).dtype)
     both = {name: torch.cat([value, negative[name].expand_as(value)]) for name, value in embeds.items()}
 
     def guided(x: Tensor, at: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from no_network import no_network
 from run_snapshot import snapshot
 from tiny_pipelines import save_sdxl
 from tiny_preference_sets import save_pickapic, save_suffix_folder, save_table, save_two_folders
@@ -45,19 +45,10 @@ def pickapic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A local source needs nobody: whatever looks up a host or connects to one fails, also where it would try and go on."""
-    tried: list[Any] = []
-
-    def refuse(*arguments: Any, **options: Any) -> None:
-        tried.append(arguments)
-        raise AssertionError(f"the network was tried: {arguments}")
-
-    for name in ("getaddrinfo", "create_connection"):
-        monkeypatch.setattr(socket, name, refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    yield
-    assert not tried
+def alone() -> Iterator[None]:
+    """A local source needs nobody."""
+    with no_network():
+        yield
 
 
 def call(*arguments: str | Path) -> str:

@@ -30,7 +30,7 @@ class Gaussian:
     def __init__(self, prediction: str):
         self.prediction, self.process = prediction, self
 
-    def timestep(self, uniform: Tensor) -> Tensor:
+    def timestep(self, uniform: Tensor, size: tuple[int, ...]) -> Tensor:
         return 1000 * uniform.double()
 
     def noise(self, latents: Tensor, epsilon: Tensor, timestep: Tensor) -> Tensor:

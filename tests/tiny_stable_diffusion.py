@@ -1,4 +1,4 @@
-"""Tiny Stable Diffusions with random weights as users have them: diffusers folders of 1.x and 2.x, and one original .safetensors file."""
+"""Tiny Stable Diffusions with random weights as users have them: diffusers folders of 1.x and 2.x, and original .safetensors files."""
 
 from __future__ import annotations
 
@@ -77,6 +77,51 @@ def save_original_checkpoint(folder: Path, path: Path) -> Path:
         text[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = value
     save_file({name: value.contiguous() for name, value in (unet | vae | text).items()}, path)
     return path
+
+
+def save_original_sdxl(folder: Path, path: Path) -> Path:
+    """The weights of a Stable Diffusion XL folder of two levels, two layers each, in one .safetensors file under its original names."""
+    from safetensors.torch import load_file, save_file
+
+    weights = "diffusion_pytorch_model.safetensors"
+    found = {}
+    for name, value in load_file(folder / "unet" / weights).items():
+        original = re.sub(r"^output_blocks\.2\.1\.conv", "output_blocks.2.2.conv", _unet_name(name))  # behind an attention here
+        original = re.sub(r"^add_embedding\.linear_([12])", lambda match: f"label_emb.0.{2 * int(match[1]) - 2}", original)
+        found[f"model.diffusion_model.{original}"] = value
+    for name, value in load_file(folder / "vae" / weights).items():
+        original = _vae_name(name)
+        is_projection = re.search(r"attn_1\.(q|k|v|proj_out)\.weight", original) is not None
+        found[f"first_stage_model.{original}"] = value[:, :, None, None] if is_projection else value
+    for name, value in load_file(folder / "text_encoder/model.safetensors").items():
+        found[f"conditioner.embedders.0.transformer.text_model.{name.removeprefix('text_model.')}"] = value
+    for name, value in _open_clip(load_file(folder / "text_encoder_2/model.safetensors")).items():
+        found[f"conditioner.embedders.1.model.{name}"] = value
+    save_file({name: value.contiguous() for name, value in found.items()}, path)
+    return path
+
+
+def _open_clip(encoder: dict[str, Any]) -> dict[str, Any]:
+    """The names of open_clip: queries, keys and values are one matrix, the projection is applied from the right."""
+    import torch
+
+    encoder = {name.removeprefix("text_model."): value for name, value in encoder.items()}
+    found = {
+        "positional_embedding": encoder["embeddings.position_embedding.weight"],
+        "token_embedding.weight": encoder["embeddings.token_embedding.weight"],
+        "text_projection": encoder["text_projection.weight"].T,
+    }
+    for name, value in encoder.items():
+        if ".q_proj." in name:
+            joined = torch.cat([encoder[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")])
+            found[_renamed(name, [(r"^encoder\.layers", "transformer.resblocks"), (r"self_attn\.q_proj\.", "attn.in_proj_")])] = joined
+        elif name.startswith(("encoder.layers", "final_layer_norm")) and not re.search(r"\.(k|v)_proj\.", name):
+            rules = [
+                (r"^encoder\.layers", "transformer.resblocks"), (r"^final_layer_norm", "ln_final"), (r"layer_norm", "ln_"),
+                (r"self_attn\.out_proj", "attn.out_proj"), (r"mlp\.fc1", "mlp.c_fc"), (r"mlp\.fc2", "mlp.c_proj"),
+            ]  # fmt: skip
+            found[_renamed(name, rules)] = value
+    return found
 
 
 def save_single_file(folder: Path, target: Path) -> Path:

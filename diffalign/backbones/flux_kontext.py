@@ -1,11 +1,13 @@
 """FLUX.1 Kontext: FLUX.1 that edits an image, whose patches stand behind those of the result in one sequence; rectified flow.
 
-Black Forest Labs 2025, arXiv:2506.15742.
+Black Forest Labs 2025, arXiv:2506.15742: timesteps are logit-normal with deviation 1 and a mean that follows the resolution. Which mean we
+have not found; here it is the one by which the scheduler shifts a picture of that many patches in sampling.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp, prod
 
 import numpy as np
 import torch
@@ -14,9 +16,11 @@ from torch import Tensor, nn
 
 from diffalign.backbones import Loading
 from diffalign.backbones.conditions import all_given, pictures, pixels
+from diffalign.backbones.density import logit_normal
 from diffalign.backbones.flux import Flux, places
 from diffalign.backbones.patches import PATCH, packed, unpacked
 from diffalign.backbones.pipeline import load_pipeline
+from diffalign.backbones.process import Flow, shift_of
 from diffalign.backbones.seeded import generators
 from diffalign.data.modalities import Media
 from diffalign.data.modalities.image import Image
@@ -28,6 +32,17 @@ class FluxKontext(Flux):
     PIPELINE = FluxKontextPipeline
 
     drops_condition = False
+
+    def __init__(self, pipeline: FluxKontextPipeline, source: str, guidance: float = 1.0):
+        super().__init__(pipeline, source, guidance)
+        by_size = pipeline.scheduler.config.use_dynamic_shifting
+        self.process = Flow(self._shift_at if by_size else shift_of(pipeline.scheduler), logit_normal)
+
+    def _shift_at(self, size: tuple[int, ...]) -> float:
+        """Of latents of height and width `size`: the logit's mean is on a line through the two that the scheduler's config has."""
+        config = self.pipeline.scheduler.config
+        slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+        return exp(config.base_shift + slope * (prod(size) / PATCH**2 - config.base_image_seq_len))
 
     @torch.no_grad()
     def embed_condition(self, conditions: Sequence[Media | None], size: tuple[int, ...]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -22,8 +23,11 @@ class Process(Protocol):
         """The timestep of a sample without noise."""
         ...
 
-    def timestep(self, uniform: Tensor) -> Tensor:
-        """Timesteps (N,) as the family trains on them, from uniform numbers in [0, 1)."""
+    def timestep(self, uniform: Tensor, size: tuple[int, ...] = ()) -> Tensor:
+        """Timesteps (N,) as the family trains on them, from uniform numbers in [0, 1).
+
+        size  shape *S of the latents, which a family needs whose noise levels follow the size
+        """
         ...
 
     def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +70,7 @@ class Diffusion:
         self.timestep_count: int = training.config.num_train_timesteps
         self.alphas_cumprod = training.alphas_cumprod.to(torch.float64)
 
-    def timestep(self, uniform: Tensor) -> Tensor:
+    def timestep(self, uniform: Tensor, size: tuple[int, ...] = ()) -> Tensor:
         return (uniform * self.timestep_count).long().clamp_max(self.timestep_count - 1)
 
     def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,19 +120,23 @@ class _Continuous:
 class Flow(_Continuous):
     """Rectified flow (Liu et al. 2022, arXiv:2209.03003): x_t = (1 − σ)·x_0 + σ·ε, velocity ε − x_0, timestep 1000·σ.
 
-    shift    s of σ = s·u/(1 + (s − 1)·u): Esser et al. 2024, arXiv:2403.03206, eq. 23
+    shift    s of σ = s·u/(1 + (s − 1)·u): Esser et al. 2024, arXiv:2403.03206, eq. 23; or s of the latents' shape *S. Where the logit
+             of u is normal, that of σ is normal too, its mean larger by ln s.
     density  of u
     part     of the uniform numbers that u is made of, those that are drawn: its least and its most
     """
 
-    def __init__(self, shift: float, density: Density = uniform, part: tuple[float, float] = (0.0, 1.0)):
+    def __init__(
+        self, shift: float | Callable[[tuple[int, ...]], float], density: Density = uniform, part: tuple[float, float] = (0.0, 1.0)
+    ):
         self.shift, self.density, self.part = shift, density, part
 
-    def timestep(self, uniform: Tensor) -> Tensor:
+    def timestep(self, uniform: Tensor, size: tuple[int, ...] = ()) -> Tensor:
         """Never quite 0, where there is nothing to predict."""
         least, most = self.part
+        shift = self.shift(size) if callable(self.shift) else self.shift
         before = self.density(least + (most - least) * uniform.double()).clamp(1e-3, 1)
-        return (self.timestep_count * self.shift * before / (1 + (self.shift - 1) * before)).float()
+        return (self.timestep_count * shift * before / (1 + (shift - 1) * before)).float()
 
     def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         sigma = timestep.double() / self.timestep_count
@@ -148,7 +156,7 @@ class Angle(_Continuous):
     Salimans and Ho 2022, arXiv:2202.00512, section 4 and appendix D.
     """
 
-    def timestep(self, uniform: Tensor) -> Tensor:
+    def timestep(self, uniform: Tensor, size: tuple[int, ...] = ()) -> Tensor:
         """Never quite 0, where there is no noise to tell."""
         return (self.timestep_count * uniform.double().clamp(1e-3, 1)).float()
 

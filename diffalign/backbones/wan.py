@@ -1,6 +1,9 @@
 """Wan 2.1 and 2.2, and the bundled miniature of the motion world: a video transformer with rectified flow, T5 and a causal autoencoder.
 
 Wan team 2025, arXiv:2503.20314. Version 2.2 has an expert for the timesteps from a boundary on, and one for those below.
+
+Timesteps are logit-normal in the report, then shifted by the size of the clips, by 2 at 480p (https://github.com/Wan-Video/Wan2.1/issues/291).
+Ours have the shift that the model's scheduler has, which is not published for training; mean 0 and deviation 1 are an assumption.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ from diffusers import WanPipeline
 from torch import Tensor, nn
 
 from diffalign.backbones import Loading
+from diffalign.backbones.density import DENSITIES, number_of
 from diffalign.backbones.pipeline import VideoPipeline, load_pipeline
 from diffalign.backbones.process import Flow, shift_of
 from diffalign.model_source import source_path
 
-# What Wan was trained at. A local pipeline of another size says so in a file beside its model_index.json, as the miniature does.
-SIZE, FPS, MEDIA_FILE = (81, 480, 832), 16.0, "media.json"
+# What Wan was trained at. A local pipeline of another size or other timesteps says so in a file beside its model_index.json, as the
+# miniature does. Its timesteps are uniform, as are those of any such file that does not speak of them.
+SIZE, FPS, TIMESTEPS, MEDIA_FILE = (81, 480, 832), 16.0, "logit_normal", "media.json"
 SIZE_TI2V, FPS_TI2V = (121, 704, 1280), 24.0  # of the small version 2.2, which samples with a timestep for each patch
 TOKEN_LIMIT = 512
 EXPERTS = ("high", "low")
@@ -30,6 +35,8 @@ class Wan(VideoPipeline):
     """A loaded pipeline: see `Backbone` for the contract. Of two experts this trains the one for high noise.
 
     The other stays as it is: it samples, and predicts where a path comes out of the trained one's timesteps.
+
+    timesteps  how often each level is trained, a name of DENSITIES; ValueError for another
     """
 
     PIPELINE = WanPipeline
@@ -37,7 +44,10 @@ class Wan(VideoPipeline):
     ALIKE = ("in_channels", "out_channels", "text_dim", "num_layers", "patch_size")
     FLOAT32 = ("vae",)
 
-    def __init__(self, pipeline: WanPipeline, source: str, size: tuple[int, ...] | None = None, fps: float | None = None):
+    def __init__(self, pipeline: WanPipeline, source: str, size: tuple[int, ...] | None = None, fps: float | None = None,
+                 timesteps: str = TIMESTEPS):  # fmt: skip
+        if timesteps not in DENSITIES:
+            raise ValueError(f"{source}: timesteps is {timesteps!r} in {MEDIA_FILE}; choose one of: {', '.join(DENSITIES)}")
         ratio = pipeline.config.get("boundary_ratio")
         if (ratio is None) != (pipeline.transformer_2 is None):
             raise ValueError(
@@ -45,11 +55,12 @@ class Wan(VideoPipeline):
                 f"need both, a single one neither: mend its model_index.json"
             )
         super().__init__(pipeline, source)
-        shift = shift_of(pipeline.scheduler)
-        self.process, self.boundary = Flow(shift), None
+        shift, density, self.timesteps = shift_of(pipeline.scheduler), DENSITIES[timesteps], timesteps
+        self.process, self.boundary = Flow(shift, density), None
         self.other: nn.Module | None = pipeline.transformer if self.DENOISER == "transformer_2" else pipeline.transformer_2
         if self.other is not None:
-            self.process, self.boundary = Flow(shift, part=self.part_of(ratio / (shift - (shift - 1) * ratio))), 1000 * ratio
+            own_part = self.part_of(number_of(density, ratio / (shift - (shift - 1) * ratio)))
+            self.process, self.boundary = Flow(shift, density, own_part), 1000 * ratio
             self.other.requires_grad_(False).eval()
         self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
         own_size, own_fps = (SIZE_TI2V, FPS_TI2V) if pipeline.config.get("expand_timesteps") else (SIZE, FPS)
@@ -95,8 +106,9 @@ class Wan(VideoPipeline):
 
     def save(self, folder: Path) -> None:
         super().save(folder)
-        if (self.size, self.rate) != (SIZE, FPS):
-            (Path(folder) / MEDIA_FILE).write_text(json.dumps({"size": self.size, "fps": self.rate}) + "\n", encoding="utf-8")
+        if (self.size, self.rate, self.timesteps) != (SIZE, FPS, TIMESTEPS):
+            said = {"size": self.size, "fps": self.rate, "timesteps": self.timesteps}
+            (Path(folder) / MEDIA_FILE).write_text(json.dumps(said) + "\n", encoding="utf-8")
 
 
 class LowNoiseWan(Wan):
@@ -124,5 +136,5 @@ def load(source: str, loading: Loading, *, expert: str = "high") -> Wan:
     pipeline = load_pipeline(family, source, loading)
     path = source_path(source)
     media = path / MEDIA_FILE if path is not None and path.is_dir() else None
-    own = json.loads(media.read_text(encoding="utf-8")) if media is not None and media.is_file() else {}
+    own = {"timesteps": "uniform"} | json.loads(media.read_text(encoding="utf-8")) if media is not None and media.is_file() else {}
     return family(pipeline, source, **own)

@@ -18,19 +18,24 @@ from diffalign.backbones import dtype_argument
 from diffalign.model_source import LORA_FILE, PEFT_FILE, source_path
 
 SECOND = {"transformer_2": {"load_into_transformer_2": True}}  # a part that diffusers loads a LoRA into when asked alone: Wan 2.2's
+FOLDER = "a diffusers folder with safetensors weights (model_index.json in it)"
 ADAPTER_FIX = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
 Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 
 def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict[str, torch.dtype], revision: str | None,
                   **options: Any) -> Pipeline:  # fmt: skip
-    """A pipeline of a local diffusers folder, one .safetensors file or a hub id. Nothing is unpickled.
+    """A pipeline of a local diffusers folder, a hub id or, where diffusers reads such of the family, one .safetensors file.
 
+    Nothing is unpickled.
     dtype   of all parts, or by part, with that of the others as "default"
     ValueError or FileNotFoundError where it cannot be read as `family`.
     """
     if source.endswith(".ckpt"):
         raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
+    takes_file = hasattr(family, "from_single_file")
+    if source.endswith(".safetensors") and not takes_file:
+        raise ValueError(f"{source}: diffusers reads no single file of this family; give {FOLDER}, or a hub id")
     path = str(source_path(source) or source)
     options |= dtype_argument(dtype)
     try:
@@ -43,9 +48,9 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
         raise
     except Exception as error:  # diffusers raises whatever it stumbles over in a damaged file, or in one of another kind
         raise (FileNotFoundError if isinstance(error, OSError) else ValueError)(
-            f"model source {source!r} could not be loaded: {' '.join(str(error).split())[:300]}; give a diffusers folder "
-            f"with safetensors weights (model_index.json in it), a .safetensors file of a whole model (in such a folder where "
-            f"there is no network), or a hub id that can be reached; fetch damaged files again"
+            f"model source {source!r} could not be loaded: {' '.join(str(error).split())[:300]}; give {FOLDER},"
+            f"{' a .safetensors file of a whole model (in such a folder where there is no network),' if takes_file else ''} "
+            f"or a hub id that can be reached; fetch damaged files again"
         ) from error
 
 

@@ -160,13 +160,14 @@ class AlignmentTask:
         generators, uniform = self._numbers(visits)
         own = self._own(uniform)
         if own is None:
-            low, high = self.sampling.timesteps
-            timestep = self.backbone.process.timestep(low + (high - low) * uniform[:, 0]).to(to)
             groups, (dropped, unconditioned) = [visit.group for visit in visits], self.sampling.drops(uniform[:, 1])
         else:
-            timestep, groups, dropped, unconditioned = own.timestep, own.group.tolist(), own.is_dropped.tolist(), None
+            groups, dropped, unconditioned = own.group.tolist(), own.is_dropped.tolist(), None
         flipped = (uniform[:, 2] < self.sampling.flip).tolist()
         batch = self.groups.fetch(groups, dropped=dropped, flipped=flipped, unconditioned=unconditioned).to(to)
+        low, high = self.sampling.timesteps
+        number, size = low + (high - low) * uniform[:, 0], tuple(batch.latents.shape[3:])
+        timestep = self.backbone.process.timestep(number, size).to(to) if own is None else own.timestep
         draw = Draw(
             self.backbone.process, batch.latents.float(), timestep, generators, self._networks(batch), None if own is None else own.noised
         )

@@ -48,7 +48,7 @@ class DenoiserTask:
         groups = [visit.group for visit in visits]
         generators = [generator(self.seed, "group", visit.group, visit.draw) for visit in visits]
         uniform = torch.stack([torch.rand(2, generator=one) for one in generators])
-        timestep = self.backbone.process.timestep(uniform[:, 0])
+        timestep = self.backbone.process.timestep(uniform[:, 0], tuple(self.latents.shape[2:]))
         tokens = torch.where(uniform[:, 1:] < self.prompt_dropout, self.empty, self.tokens[groups]).to(device)
         noised = shared(Draw(self.backbone.process, self.latents[groups].unsqueeze(1), timestep, generators))
         embeds = self.embed(self.modules["text_encoder"], tokens)

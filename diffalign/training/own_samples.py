@@ -102,8 +102,8 @@ class Buffer:
         uniform = torch.stack([torch.rand(2, generator=one, dtype=torch.float64) for one in generators])
         is_dropped, group = uniform[:, 0] < self.prompt_dropout, torch.tensor([self._order.at(path)[0] for path in paths])
         share = (torch.arange(steps - 1, int(low * steps) - 1, -1) + uniform[:, 1:]) / steps  # (N, P), of the range of timesteps
-        timestep = self.backbone.process.timestep(share.float().flatten()).view_as(share).to(device)
         experts = self.groups.fetch(group.tolist(), dropped=is_dropped.tolist(), flipped=[False] * len(paths)).to(device)
+        timestep = self.backbone.process.timestep(share.float().flatten(), tuple(experts.latents.shape[3:])).view_as(share).to(device)
         noise = torch.stack([torch.randn(experts.latents.shape[2:], generator=one) for one in generators]).to(device)
 
         def visited(rows: list[int]) -> Tensor:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from no_network import no_network
 from tiny_preference_sets import save_two_folders
 from torch import Tensor, nn
+from training_checks import PROMPTS, TrainingChecks, normal
 from typer.testing import CliRunner
 
 from diffalign.backbones import BACKBONES, load_backbone
@@ -22,12 +24,7 @@ from diffalign.data.modalities.image import Image
 from diffalign.training.lora import Lora, add_lora
 from pipelines.cli import app
 
-PROMPTS = ["a red circle", "two yellow hearts"]
-STEPS = 3
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+STEPS, NEGATIVE = 3, "a blue square"
 
 
 def offload_to_meta(patch: pytest.MonkeyPatch) -> None:
@@ -42,20 +39,20 @@ def pixels(media: Any) -> np.ndarray:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # diffusers hands tensors to numpy
-class FamilyChecks:
+class FamilyChecks(TrainingChecks):
     """The same questions for every family.
 
-    family, config   names
+    config           its name
     size, latents    of the tiny pipeline: height and width that differ, and the shape of one sample's latents
     output, axes     the names of what the plain pipeline gives, and of the arguments that `size` is
     own              arguments of the plain pipeline's call beside prompt, size, steps, generators
     guidance, unguided   the arguments by which it is guided, and not
+    refuses_negative what is said where a family takes no negative prompt
     small            what a run of the config changes for the tiny pipeline
     rounding         steps of 8 bits, or 16 of sounds, that samples may differ from the plain pipeline's, where we do not batch as it does
     fused_rounding   the same, where a LoRA has become a part of the weights
     """
 
-    family: ClassVar[str]
     config: ClassVar[str]
     output: ClassVar[str] = "images"
     axes: ClassVar[tuple[str, ...]] = ("height", "width")
@@ -65,7 +62,7 @@ class FamilyChecks:
     guidance: ClassVar[dict[str, Any]] = {"guidance_scale": 3.0}
     unguided: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
     small: ClassVar[tuple[str, ...]] = ()
-    takes_checkpointing: ClassVar[bool] = True
+    refuses_negative: ClassVar[str | None] = None
     rounding: ClassVar[int] = 0
     fused_rounding: ClassVar[int] = 1
     NOISING: ClassVar[Any] = DDPMScheduler  # with the noise levels of a family that is no flow
@@ -102,14 +99,6 @@ class FamilyChecks:
         pairs = self.save_pairs(folder / "pairs")
         return f"pair.source={{importer: two_folders, path: {pairs}}}", "evaluate.prompts.texts=[a red circle]"
 
-    def embedded(self, loaded: Any, prompts: list[str]) -> dict[str, Tensor]:
-        """All that `predict` is conditioned by."""
-        return loaded.embed(prompts)
-
-    def given(self, prompts: list[str]) -> dict[str, Any]:
-        """What our `sample` takes beside the prompts."""
-        return {}
-
     def given_plainly(self, prompts: list[str]) -> dict[str, Any]:
         """The same for the plain pipeline."""
         return {}
@@ -136,11 +125,11 @@ class FamilyChecks:
         made = pipeline(prompt=prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **(arguments | options))
         return getattr(made, self.output)
 
-    def plain_pixels(self, pipeline: Any, seeds: list[int]) -> np.ndarray:
-        return np.rint(self.made(pipeline, seeds) * 255).astype(int)
+    def plain_pixels(self, pipeline: Any, seeds: list[int], **options: Any) -> np.ndarray:
+        return np.rint(self.made(pipeline, seeds, **options) * 255).astype(int)
 
-    def our_pixels(self, backbone: Any, seeds: list[int], prompts: list[str] = PROMPTS) -> np.ndarray:
-        return pixels(backbone.sample(prompts, seeds, steps=STEPS, guidance=3.0, size=self.size, **self.given(prompts)))
+    def our_pixels(self, backbone: Any, seeds: list[int], prompts: list[str] = PROMPTS, **options: Any) -> np.ndarray:
+        return pixels(backbone.sample(prompts, seeds, steps=STEPS, guidance=3.0, size=self.size, **self.given(prompts), **options))
 
     # The autoencoder and the encoders
 
@@ -254,6 +243,16 @@ class FamilyChecks:
         with pytest.raises(ValueError, match="2 prompts and 1 seeds; give one seed per prompt"):
             self.our_pixels(loaded, [1])
 
+    def test_a_negative_prompt_is_the_pipeline_s(self, loaded: Any, folder: Path) -> None:
+        if self.refuses_negative is not None:
+            with pytest.raises(ValueError, match=self.refuses_negative):
+                self.our_pixels(loaded, [1, 2], negative_prompt=NEGATIVE)
+            return
+        ours = self.our_pixels(loaded, [1, 2], negative_prompt=NEGATIVE)
+        plain = self.plain_pixels(self.plain(folder), [1, 2], negative_prompt=[NEGATIVE] * 2).reshape(ours.shape)
+        assert np.abs(ours - plain).max() <= self.rounding
+        assert np.abs(ours - self.our_pixels(loaded, [1, 2])).max() > self.rounding
+
     # What training leaves
 
     def trained(self, folder: Path, lora: Lora | None) -> Any:
@@ -295,45 +294,6 @@ class FamilyChecks:
         backbone.save(tmp_path / "whole")
         assert load_backbone(self.family, str(tmp_path / "whole")).identity() == backbone.identity()
 
-    def test_a_step_down_the_denoising_error_lowers_it(self, loaded: Any) -> None:
-        """The prediction has a gradient in every layer that is trained."""
-        add_lora(loaded.denoiser, Lora(rank=4), 0, BACKBONES[self.family].lora_targets)
-        x0, epsilon, process = normal(2, *self.latents), normal(2, *self.latents, seed=1), loaded.process
-        timestep, embeds = process.timestep(torch.tensor([0.3, 0.8])), self.embedded(loaded, PROMPTS)
-        noised, target = process.noise(x0, epsilon, timestep), process.target(x0, epsilon, timestep)
-
-        def error() -> Tensor:
-            return (loaded.predict(loaded.denoiser, noised, timestep, embeds) - target).square().mean()
-
-        parameters = [each for each in loaded.denoiser.parameters() if each.requires_grad]
-        before = error()
-        before.backward()
-        with torch.no_grad():
-            norm = math.sqrt(sum(float(each.grad.square().sum()) for each in parameters if each.grad is not None))
-            for each in parameters:
-                if each.grad is not None:
-                    each -= 1e-3 / norm * each.grad
-        fall = float((before - error()).detach())
-        assert 0.5e-3 * norm < fall < 1.5e-3 * norm  # as much as the gradient says
-
-    def test_half_precision_and_checkpointing_train_the_same(self, loaded: Any, folder: Path) -> None:
-        """As the configs have it: an adapter in float32 on a base in bfloat16, under autocast."""
-        x, timestep, part = normal(2, *self.latents), torch.tensor([300.0, 700.0]), BACKBONES[self.family]
-        half = load_backbone(self.family, str(folder), dtype=torch.bfloat16)
-        add_lora(half.denoiser, Lora(rank=2), 0, part.lora_targets)
-        if self.takes_checkpointing:
-            half.denoiser.enable_gradient_checkpointing()
-        half.denoiser.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            embeds = {name: value.float() for name, value in self.embedded(half, PROMPTS).items()}
-            found = half.predict(half.denoiser, x, timestep, embeds)
-        found.float().square().mean().backward()
-        with torch.no_grad():
-            expected = loaded.predict(loaded.denoiser, x, timestep, self.embedded(loaded, PROMPTS))
-        assert float((found.float() - expected).norm().detach()) < 0.05 * float(expected.norm())
-        assert any(each.grad is not None and bool(each.grad.abs().max() > 0) for each in half.denoiser.parameters())
-        assert len(half.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size, **self.given(PROMPTS[:1]))) == 1
-
     # A run
 
     @pytest.mark.integration
@@ -341,7 +301,7 @@ class FamilyChecks:
         self.check_run(folder, tmp_path)
 
     def check_run(self, folder: Path, tmp_path: Path, *more: str) -> None:
-        """Two steps, of which the first starts at the reference; then samples of base and result."""
+        """Two steps, of which the first starts at the reference; then samples of base and result. A local model needs no network."""
         run, size = tmp_path / "run", list(self.size)
         overrides = (
             f"run={run}", f"model.source={folder}", "model.device=cpu", "model.dtype=float32", f"encode.size={size}", "train.steps=2",
@@ -350,7 +310,8 @@ class FamilyChecks:
             f"evaluate.size={size}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "gallery=null",
             *self.data(tmp_path), *self.small, *more,
         )  # fmt: skip
-        result = CliRunner().invoke(app, ["run", self.config, *overrides])
+        with no_network():
+            result = CliRunner().invoke(app, ["run", self.config, *overrides])
         assert result.exit_code == 0, (result.output, result.exception)
         first, second = (json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines())
         assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["win_adv"] == first["lose_adv"] == 0

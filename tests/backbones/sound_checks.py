@@ -29,9 +29,9 @@ class SoundFamilyChecks(FamilyChecks):
         arguments = {"output_type": "np", "num_inference_steps": STEPS} | self.own | self.guidance | options
         return pipeline(prompt=prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **arguments).audios
 
-    def plain_pixels(self, pipeline: Any, seeds: list[int]) -> np.ndarray:
-        return np.rint(self.made(pipeline, seeds) * 32768).clip(-32768, 32767).astype(int)
+    def plain_pixels(self, pipeline: Any, seeds: list[int], **options: Any) -> np.ndarray:
+        return np.rint(self.made(pipeline, seeds, **options) * 32768).clip(-32768, 32767).astype(int)
 
-    def our_pixels(self, backbone: Any, seeds: list[int], prompts: list[str] = PROMPTS) -> np.ndarray:
-        sounds = backbone.sample(prompts, seeds, steps=STEPS, guidance=3.0, size=self.size)
+    def our_pixels(self, backbone: Any, seeds: list[int], prompts: list[str] = PROMPTS, **options: Any) -> np.ndarray:
+        sounds = backbone.sample(prompts, seeds, steps=STEPS, guidance=3.0, size=self.size, **options)
         return np.stack([np.rint(sound.waveform() * 32768).astype(int) for sound in sounds])

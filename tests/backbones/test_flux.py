@@ -25,6 +25,7 @@ def unpacked(latents: Tensor) -> Tensor:
 
 class TestFlux(FamilyChecks):
     family, config = "flux", "flux_flow_dpo"
+    refuses_negative = "guidance as conditioning, so nothing is subtracted; negative prompt 'a blue square' would do nothing"
     own: ClassVar[dict[str, Any]] = {"max_sequence_length": T5_TOKENS}
     unpacked = staticmethod(unpacked)
 
@@ -69,12 +70,6 @@ class TestFlux(FamilyChecks):
 
     def test_timesteps_are_uniform_where_the_shift_is_of_the_size(self, loaded: Any) -> None:
         assert loaded.process.timestep(torch.tensor([0.25, 0.5, 0.9])).tolist() == pytest.approx([250, 500, 900])
-
-    def test_there_is_no_negative_prompt(self, loaded: Any) -> None:
-        with pytest.raises(
-            ValueError, match="guidance as conditioning, so nothing is subtracted; negative prompt 'blurry' would do nothing"
-        ):
-            loaded.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size, negative_prompt="blurry")
 
     def test_a_step_of_the_scheduler_shifts_by_the_size(self, loaded: Any) -> None:
         """More tokens, more noise at the second of three steps."""

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from conditioned_checks import ConditionedChecks
-from diffusers import FluxKontextPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline
+from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
 from family_checks import PROMPTS, normal
 from tiny_pipelines import T5_TOKENS, save_flux
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 
 class TestFluxKontext(ConditionedChecks):
     family, config = "flux_kontext", "flux_kontext_flow_dpo"
+    refuses_negative = "guidance as conditioning, so nothing is subtracted; negative prompt 'a blue square' would do nothing"
     own: ClassVar[dict[str, Any]] = {"max_sequence_length": T5_TOKENS, "max_area": 16 * 24, "_auto_resize": False}
 
     @staticmethod
@@ -46,14 +48,22 @@ class TestFluxKontext(ConditionedChecks):
             assert loaded.sample(PROMPTS, [1, 2], size=size, **options)[0].size == size[::-1]
         assert seen == [(2, 48, 16), (2, 80, 16)]
 
-    def test_its_own_scheduler_alone_samples_and_nothing_is_subtracted(self, loaded: Any) -> None:
+    def test_its_own_scheduler_alone_samples_and_a_picture_is_always_given(self, loaded: Any) -> None:
         options: dict[str, Any] = {"steps": 1, "guidance": 2.5, "size": self.size, **self.given(PROMPTS)}
         with pytest.raises(ValueError, match=r"scheduler 'ddim' does not know the noise levels of .*, which has its own"):
             loaded.sample(PROMPTS, [1, 2], scheduler="ddim", **options)
-        with pytest.raises(ValueError, match="negative prompt 'blurry' would do nothing"):
-            loaded.sample(PROMPTS, [1, 2], negative_prompt="blurry", **options)
         with pytest.raises(ValueError, match=r"always has what it edits \(backbone flux has none\); give a condition for each prompt"):
             loaded.embed_condition([None], self.size)
+
+    @pytest.mark.parametrize("size", [(8, 12), (64, 64), (128, 128)])
+    def test_timesteps_are_logit_normal_around_what_the_scheduler_shifts_a_picture_by(self, loaded: Any, size: tuple[int, int]) -> None:
+        """Quantiles of the standard logit-normal, as diffusers' scheduler shifts them; by hand, the median at 1024² is 1/(1 + e^−1.15)."""
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(loaded.pipeline.scheduler.config)
+        before = torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64)
+        scheduler.set_timesteps(sigmas=before.tolist(), mu=calculate_shift(size[0] * size[1] // 4))
+        assert torch.allclose(loaded.process.timestep(torch.special.ndtr(before.logit()), size), scheduler.timesteps, rtol=1e-5)
+        if size == (128, 128):
+            assert float(loaded.process.timestep(torch.tensor([0.5]), size)) == pytest.approx(1000 / (1 + 2.718281828**-1.15), abs=1e-2)
 
     def test_a_condition_of_another_place_is_another_prediction(self, loaded: Any) -> None:
         """Its patches have places: turned round, they say something else."""

@@ -19,6 +19,7 @@ from diffalign.training.lora import Lora
 
 class TestHunyuanVideo(VideoFamilyChecks):
     family, config = "hunyuan_video", "hunyuan_video_flow_dpo"
+    refuses_negative = "guidance as conditioning, so nothing is subtracted; negative prompt 'a blue square' would do nothing"
     rate, step = 24.0, (FRAMES_PER_LATENT, 16, 16)
 
     @staticmethod
@@ -55,10 +56,6 @@ class TestHunyuanVideo(VideoFamilyChecks):
             other = load_backbone(self.family, str(folder)).predict(*arguments)
             assert not torch.allclose(other, loaded.predict(*arguments), atol=1e-4)
 
-    def test_there_is_no_negative_prompt(self, loaded: Any) -> None:
-        with pytest.raises(ValueError, match="nothing is subtracted; negative prompt 'blurry' would do nothing: leave it empty"):
-            loaded.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size, negative_prompt="blurry")
-
     def test_timesteps_are_logit_normal_and_shifted(self, loaded: Any) -> None:
         """Quantiles of a standard normal at −1, 0 and 1: σ' = sigmoid(z), σ = 7σ'/(1 + 6σ')."""
         found = loaded.process.timestep(torch.tensor([0.15865525, 0.5, 0.84134475]))
@@ -79,5 +76,5 @@ def test_without_guidance_as_conditioning_there_is_a_negative_prompt(tmp_path: P
     options: dict[str, Any] = {"steps": 3, "guidance": 3.0, "size": checks.size}
     found = pixels(loaded.sample(PROMPTS, [1, 2], **options, negative_prompt="blurry"))
     expected = checks.made(checks.plain(folder), [1, 2], true_cfg_scale=3.0, negative_prompt=["blurry"] * 2)
-    assert np.array_equal(found, np.rint(expected * 255))
+    assert np.abs(found - np.rint(expected * 255)).max() <= 1  # what lies between two steps rounds to either
     assert not np.array_equal(found, pixels(loaded.sample(PROMPTS, [1, 2], **{**options, "guidance": 1.0})))

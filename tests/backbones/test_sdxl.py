@@ -11,6 +11,7 @@ import pytest
 import torch
 from family_checks import PROMPTS, FamilyChecks, normal, spied
 from tiny_pipelines import save_sdxl
+from tiny_stable_diffusion import save_original_sdxl
 from torch import Tensor
 
 from diffalign.backbones import load_backbone
@@ -32,6 +33,15 @@ class TestSdxl(FamilyChecks):
     def embeds_of(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
         embeds, _, pooled, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False)
         return {"prompt_embeds": embeds, "pooled_embeds": pooled}
+
+    def test_one_file_of_weights_is_its_folder(self, tmp_path: Path) -> None:
+        """In the layout in which models are shared; beside it the configs alone, so nothing else can be read."""
+        folder = save_sdxl(tmp_path / "whole", layers=2)
+        shutil.copytree(folder, tmp_path / "single", ignore=shutil.ignore_patterns("*.safetensors"))
+        file = save_original_sdxl(folder, tmp_path / "single/model.safetensors")
+        whole, single = (load_backbone("sdxl", str(source)) for source in (folder, file))
+        assert single.identity() == whole.identity() and single.encoder_identity() == whole.encoder_identity()
+        assert (self.our_pixels(single, [1, 2]) == self.our_pixels(whole, [1, 2])).all()
 
     def test_the_empty_prompt_is_what_guidance_subtracts(self, loaded: Any, folder: Path) -> None:
         """Zeros, or the encoding of nothing, as the pipeline's config says; a dropped prompt is the same."""

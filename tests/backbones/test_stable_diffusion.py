@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
+from training_checks import TrainingChecks
 
 from diffalign.backbones import load_backbone
 from diffalign.training.lora import Lora, add_lora
@@ -226,6 +227,15 @@ def test_full_weights_load_in_plain_diffusers(tiny_pipeline: Path, tmp_path: Pat
         )
     backbone.save(tmp_path / "whole")
     assert np.array_equal(ours, pictures(plain(tmp_path / "whole"), [1, 2]))
+
+
+class TestTraining(TrainingChecks):
+    family = "stable_diffusion"
+    size, latents = (16, 16), (4, 8, 8)
+
+    @pytest.fixture
+    def folder(self, loaded: Any) -> Path:
+        return Path(loaded.source)
 
 
 # Identity

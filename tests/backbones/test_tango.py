@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from training_checks import TrainingChecks
 
 from diffalign.backbones import load_backbone
 from diffalign.backbones.mel import Mel
@@ -205,3 +206,8 @@ def test_full_weights_load_in_plain_diffusers(folder: Path, tmp_path: Path) -> N
     loaded = load_backbone("tango", str(folder), denoiser=tmp_path)
     assert isinstance(loaded, Tango) and np.array_equal(ours, waves(loaded, PROMPTS, [1, 2]))
     assert loaded.identity() == backbone.identity() != load_backbone("tango", str(folder)).identity()
+
+
+class TestTraining(TrainingChecks):
+    family = "tango"
+    size, latents = (8192,), (4, 16, 8)

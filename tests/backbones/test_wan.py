@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from training_checks import TrainingChecks
 
 from diffalign.backbones import load_backbone
 from diffalign.backbones.miniature import wan as miniature
@@ -88,6 +91,23 @@ def test_timesteps_follow_the_scheduler_s_shift(loaded: Wan) -> None:
     before = FlowMatchEulerDiscreteScheduler(shift=1.0)
     assert torch.allclose(loaded.process.timestep(before.timesteps / 1000), scheduler.timesteps, rtol=1e-4)
     assert loaded.process.timestep(torch.tensor([0.0, 1.0]))[1] == 1000 and 0 < loaded.process.timestep(torch.zeros(1)) < 5
+
+
+def test_timesteps_are_the_model_s_own(loaded: Wan, folder: Path, tmp_path: Path) -> None:
+    """Logit-normal, by hand: of the quantiles 1/2 and 0.731 a shift of 3 makes 3/4 and 3·0.731/(1 + 2·0.731). A miniature's are uniform."""
+    assert loaded.timesteps == load_backbone("wan", "bundled:motion").timesteps == "uniform"  # type: ignore[attr-defined]  # of Wan
+    numbers = torch.tensor([0.5, 0.84134475])
+    bundled: Any = load_backbone("wan", "bundled:motion")
+    assert bundled.process.timestep(numbers).tolist() == pytest.approx([750, 1000 * 3 * 0.84134475 / (1 + 2 * 0.84134475)], abs=1e-3)
+    shutil.copytree(folder, tmp_path / "model")
+    said = json.loads((tmp_path / "model/media.json").read_text())
+    assert said == {"size": [9, 16, 16], "fps": 8.0, "timesteps": "uniform"}
+    (tmp_path / "model/media.json").unlink()
+    released: Any = load_backbone("wan", str(tmp_path / "model"))
+    assert released.process.timestep(numbers).tolist() == pytest.approx([750, 1000 * 2.1931757 / 2.4621171], abs=1e-2)
+    (tmp_path / "model/media.json").write_text(json.dumps(said | {"timesteps": "mode"}))
+    with pytest.raises(ValueError, match=r"timesteps is 'mode' in media\.json; choose one of: uniform, logit_normal"):
+        load_backbone("wan", str(tmp_path / "model"))
 
 
 def test_predict_is_what_the_pipeline_calls(loaded: Wan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +213,11 @@ def test_full_weights_load_in_plain_diffusers(folder: Path, tmp_path: Path) -> N
     assert np.array_equal(ours, plain_frames(plain(folder, transformer=transformer), [1, 2]))
     loaded = load_backbone("wan", str(folder), denoiser=tmp_path)
     assert isinstance(loaded, Wan) and np.array_equal(ours, frames(loaded, PROMPTS, [1, 2]))
+
+
+class TestTraining(TrainingChecks):
+    family = "wan"
+    size, latents = (9, 16, 16), (4, 3, 4, 4)
 
 
 def test_a_timestep_for_each_patch_is_the_same_as_one(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from tiny_timed import TEXTS, save_tiny_wan
 from torch import Tensor
 
 from diffalign.backbones import BACKBONES, load_backbone
-from diffalign.backbones.wan import Wan
+from diffalign.backbones.density import DENSITIES
+from diffalign.backbones.process import Flow
+from diffalign.backbones.wan import LowNoiseWan, Wan
 from diffalign.training.lora import Lora, add_lora
 from pipelines.config import Model
 from pipelines.model import load_model
@@ -50,6 +52,10 @@ def load(folder: Path, expert: str, **options: Any) -> Wan:
     return found
 
 
+def load_timed(folder: Path, timesteps: str, expert: str) -> Wan:
+    return (LowNoiseWan if expert == "low" else Wan)(plain(folder), "x", timesteps=timesteps)
+
+
 def plain(folder: Path, **parts: Any) -> WanPipeline:
     pipeline = WanPipeline.from_pretrained(folder, **parts)
     pipeline.set_progress_bar_config(disable=True)
@@ -68,15 +74,19 @@ def plain_frames(pipeline: WanPipeline) -> np.ndarray:
     return np.rint(np.stack(made.frames) * 255).astype(int)
 
 
-def test_each_is_trained_on_its_own_timesteps(folder: Path) -> None:
-    """By hand: at shift 3, 1000·3u/(1 + 2u) is 875 at u = 0.7; either part is drawn as the whole is, no timestep twice."""
-    high, low = (load(folder, expert).process for expert in ("high", "low"))
+@pytest.mark.parametrize("timesteps, below", [("uniform", 0.7), ("logit_normal", 0.8015854)])
+def test_each_is_trained_on_its_own_timesteps(folder: Path, timesteps: str, below: float) -> None:
+    """By hand: at shift 3, 1000·3u/(1 + 2u) is 875 at u = 0.7; either part is drawn as the whole is, no timestep twice.
+
+    below  the share of all timesteps below 875: u's own, or Φ(ln 0.7/0.3)
+    """
+    high, low = (load_timed(folder, timesteps, expert).process for expert in ("high", "low"))
     number = torch.linspace(0, 1, 1001)[:-1]
     assert float(high.timestep(torch.zeros(1))) == pytest.approx(875, abs=1e-3) and float(high.timestep(number).min()) >= 874.999
     assert 874.9 < float(low.timestep(torch.tensor([1 - 2**-24]))) < 875
-    whole = load(folder.parent / "pipeline", "high").process
-    assert torch.allclose(low.timestep(number), whole.timestep(0.7 * number), rtol=1e-5)
-    assert torch.allclose(high.timestep(number), whole.timestep(0.7 + 0.3 * number), rtol=1e-5)
+    whole = Flow(3.0, DENSITIES[timesteps])
+    assert torch.allclose(low.timestep(number), whole.timestep(below * number), rtol=1e-5)
+    assert torch.allclose(high.timestep(number), whole.timestep(below + (1 - below) * number), rtol=1e-5)
 
 
 @pytest.mark.parametrize("expert", EXPERT_OF)

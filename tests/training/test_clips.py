@@ -102,7 +102,7 @@ def test_ldpo_on_clips_of_unequal_length_is_the_loop_over_single_clips(tmp_path:
     assert task.reference is not None
     for place, visit in enumerate(visits):
         draw = generator(3, "group", visit.group, visit.draw)
-        timestep = task.backbone.process.timestep(torch.rand(3, generator=draw)[:1])
+        timestep = task.backbone.process.timestep(torch.rand(3, generator=draw)[:1], (6, 4, 4))
         noise = torch.randn(2, 6, 4, 4, generator=draw)
         clips = [cache.latents([name])[0] for name in rows[visit.group].samples]
         shorter, rewards, means = min(clip.shape[1] for clip in clips), [], []

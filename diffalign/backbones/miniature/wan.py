@@ -90,7 +90,7 @@ def build_pipeline(architecture: Architecture, captions: Sequence[str], autoenco
 
 
 def wrap(architecture: Architecture, pipeline: WanPipeline, source: str) -> Wan:
-    return Wan(pipeline, source, architecture.size, architecture.fps)
+    return Wan(pipeline, source, architecture.size, architecture.fps, "uniform")
 
 
 def features(architecture: Architecture, media: Tensor) -> Tensor:

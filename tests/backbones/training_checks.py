@@ -1,0 +1,79 @@
+"""What every family is asked of its training. `FamilyChecks` asks it too; other test files derive a class `Test…` from this one."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from diffalign.backbones import BACKBONES, load_backbone
+from diffalign.training.lora import Lora, add_lora
+
+PROMPTS = ["a red circle", "two yellow hearts"]
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+class TrainingChecks:
+    """The fixtures `folder` and `loaded` are a tiny pipeline of the family, and what `load_backbone` makes of it.
+
+    family           its name
+    size, latents    of the tiny pipeline's media, and of one sample's latents
+    """
+
+    family: ClassVar[str]
+    size: ClassVar[tuple[int, ...]]
+    latents: ClassVar[tuple[int, ...]]
+    takes_checkpointing: ClassVar[bool] = True
+
+    def embedded(self, loaded: Any, prompts: list[str]) -> dict[str, Tensor]:
+        """All that `predict` is conditioned by."""
+        return loaded.embed(prompts)
+
+    def given(self, prompts: list[str]) -> dict[str, Any]:
+        """What our `sample` takes beside the prompts."""
+        return {}
+
+    def test_a_step_down_the_denoising_error_lowers_it(self, loaded: Any) -> None:
+        """The prediction has a gradient in every layer that is trained."""
+        add_lora(loaded.denoiser, Lora(rank=4), 0, BACKBONES[self.family].lora_targets)
+        x0, epsilon, process = normal(2, *self.latents), normal(2, *self.latents, seed=1), loaded.process
+        timestep, embeds = process.timestep(torch.tensor([0.3, 0.8]), self.latents[1:]), self.embedded(loaded, PROMPTS)
+        noised, target = process.noise(x0, epsilon, timestep), process.target(x0, epsilon, timestep)
+
+        def error() -> Tensor:
+            return (loaded.predict(loaded.denoiser, noised, timestep, embeds) - target).square().mean()
+
+        parameters = [each for each in loaded.denoiser.parameters() if each.requires_grad]
+        before = error()
+        before.backward()
+        with torch.no_grad():
+            norm = math.sqrt(sum(float(each.grad.square().sum()) for each in parameters if each.grad is not None))
+            for each in parameters:
+                if each.grad is not None:
+                    each -= 1e-3 / norm * each.grad
+        fall = float((before - error()).detach())
+        assert 0.5e-3 * norm < fall < 1.5e-3 * norm  # as much as the gradient says
+
+    def test_half_precision_and_checkpointing_train_the_same(self, loaded: Any, folder: Path) -> None:
+        """As the configs have it: an adapter in float32 on a base in bfloat16, under autocast."""
+        x, timestep, part = normal(2, *self.latents), torch.tensor([300.0, 700.0]), BACKBONES[self.family]
+        half = load_backbone(self.family, str(folder), dtype=torch.bfloat16)
+        add_lora(half.denoiser, Lora(rank=2), 0, part.lora_targets)
+        if self.takes_checkpointing:
+            half.denoiser.enable_gradient_checkpointing()
+        half.denoiser.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            embeds = {name: value.float() for name, value in self.embedded(half, PROMPTS).items()}
+            found = half.predict(half.denoiser, x, timestep, embeds)
+        found.float().square().mean().backward()
+        with torch.no_grad():
+            expected = loaded.predict(loaded.denoiser, x, timestep, self.embedded(loaded, PROMPTS))
+        assert float((found.float() - expected).norm().detach()) < 0.05 * float(expected.norm())
+        assert any(each.grad is not None and bool(each.grad.abs().max() > 0) for each in half.denoiser.parameters())
+        assert len(half.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size, **self.given(PROMPTS[:1]))) == 1
