@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch.nn.functional import softplus
 
+from diffalign.arguments import NotNegative
 from diffalign.tensors import Loss, Outputs, pair, squared_error
 
 
-def sparsepo(outputs: Outputs, *, beta: float = 5000.0, kl: float = 1.0, l1: float = 0.0) -> Loss:
+def sparsepo(outputs: Outputs, *, beta: float = 5000.0, kl: NotNegative = 1.0, l1: NotNegative = 0.0) -> Loss:
     """−log σ(m) + l1·mean M, m = Σ±mean M·(r + kl·(β/2)·(p − q)²): Christopoulou et al. 2024, arXiv:2410.05102. Value (B,).
 
     M is scaled to a mean of 1 over the pair: (M, β) → (cM, β/c) is the same loss. M = 1 and kl = 0: Diffusion-DPO; kl = 1: TDPO-1.

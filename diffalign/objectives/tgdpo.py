@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from diffalign.arguments import NotNegative, Positive
 from diffalign.tensors import Loss, Outputs, pair, squared_error
 
 
-def tgdpo(outputs: Outputs, *, beta: float = 5000.0, alpha: float = 0.5, teacher_beta: float = 5000.0) -> Loss:
+def tgdpo(outputs: Outputs, *, beta: float = 5000.0, alpha: NotNegative = 0.5, teacher_beta: Positive = 5000.0) -> Loss:
     """−log σ(mean M_w·r_w − mean M_l·r_l) over positions: Zhu et al. 2025, arXiv:2506.14574. Value (B,).
 
     M_w = max(0, 1 + α·r̂_w), M_l = max(0, 1 − α·r̂_l), each scaled to a mean of 1; r̂ is the teacher's implicit reward at a position, mean
