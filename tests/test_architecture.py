@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 
 # Files of a table's folder that are no entry: what the entries share.
 SHARED_FILES = {
-    "diffalign/objectives": {"prospect", "surrogate"},
+    "diffalign/objectives": {"position_weights", "prospect", "surrogate"},
     "diffalign/noising": {"inversion"},
     "diffalign/stabilisers": set(),
     "diffalign/backbones": {
