@@ -24,11 +24,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "diffalign.section": (),
     "diffalign.endpoint": ("diffalign.section",),
     "diffalign.did_you_mean": (),
+    "diffalign.arguments": ("diffalign.did_you_mean",),
     "diffalign.loudness": (),
     "diffalign.model_source": (),
-    "diffalign.objectives": ("diffalign.tensors",),
-    "diffalign.noising": ("diffalign.tensors",),
-    "diffalign.stabilisers": ("diffalign.tensors",),
+    "diffalign.objectives": ("diffalign.tensors", "diffalign.arguments", "diffalign.did_you_mean"),
+    "diffalign.noising": ("diffalign.tensors", "diffalign.arguments"),
+    "diffalign.stabilisers": ("diffalign.tensors", "diffalign.arguments"),
     "diffalign.backbones": ("diffalign.tensors", "diffalign.did_you_mean", "diffalign.model_source", "diffalign.data.modalities"),
     "diffalign.sampling": ("diffalign.backbones", "diffalign.noising"),
     "diffalign.data": ("diffalign.tensors", "diffalign.did_you_mean", "diffalign.data.modalities"),
@@ -50,6 +51,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "diffalign.section",
         "diffalign.endpoint",
         "diffalign.did_you_mean",
+        "diffalign.arguments",
         "diffalign.loudness",
         "diffalign.model_source",
         "diffalign.objectives",
@@ -67,7 +69,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 
 # Files of a table's folder that are no entry: what the entries share.
 SHARED_FILES = {
-    "diffalign/objectives": {"flip_rate", "prospect", "surrogate"},
+    "diffalign/objectives": {"position_weights", "prospect", "surrogate"},
     "diffalign/noising": {"inversion"},
     "diffalign/stabilisers": set(),
     "diffalign/backbones": {
@@ -105,6 +107,7 @@ SHARED_FILES = {
     },
     "pipelines": {
         "implicit",
+        "memory",
         "bench",
         "bench_objectives",
         "cli",

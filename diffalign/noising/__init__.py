@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +10,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
+
+from diffalign.arguments import checked
 
 NOISINGS = {
     "shared": "one ε for all samples of a group (the released Diffusion-DPO, arXiv:2311.12908)",
@@ -76,16 +77,12 @@ class Noised:
     target: Tensor
 
 
-def load_noising(name: str, **arguments: Any) -> Callable[[Draw], Noised]:
-    """The function behind a name of NOISINGS with its arguments bound; ValueError for another name or argument."""
+def load_noising(name: str, **given: Any) -> Callable[[Draw], Noised]:
+    """The function behind a name of NOISINGS with its arguments bound; ValueError for another name or argument, or one out of range."""
     if name not in NOISINGS:
         raise ValueError(f"unknown noising {name!r}; choose one of: {', '.join(NOISINGS)}")
     function = getattr(import_module(f"diffalign.noising.{name}"), name)
-    known = list(inspect.signature(function).parameters)[1:]
-    for key in arguments:
-        if key not in known:
-            raise ValueError(f"noising {name!r} has no argument {key!r}; it takes: {', '.join(known) or 'none'}")
-    return partial(function, **arguments)
+    return partial(function, **checked(f"noising {name!r}", function, given))
 
 
 def apply(draw: Draw, epsilon: Tensor) -> Noised:

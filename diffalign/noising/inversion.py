@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -21,24 +22,34 @@ def invert(draw: Draw, *, steps: int, eta: float, network: Network, grid: Grid, 
     steps    of the whole range; a path to t takes its share of them, the last one shorter so that it ends at t
     eta      noise added after each step, in units of the DDIM deviation of that transition (Song et al. 2020, arXiv:2010.02502, eq. 16)
     renoise  each step is taken again with the mean of the predictions at both of its ends (Garibi et al. 2024, arXiv:2403.14602)
-    Raises ValueError where there is no such network.
+    Raises ValueError where there is no such network, or no such grid on this process.
     """
     if network not in draw.networks:
         have = ", ".join(draw.networks) or "none"
         raise ValueError(f"inversion by the {network!r} network, and this run has: {have}; set noising.network to one of those")
     process, count = draw.process, draw.latents.shape[1]
     clean, goal = draw.latents.flatten(0, 1), draw.timestep.repeat_interleave(count)
+    if grid == "released" and (goal.is_floating_point() or steps >= process.timestep_count):
+        kind = "continuous" if goal.is_floating_point() else "discrete"
+        raise ValueError(
+            f"noising.grid 'released' with {steps} steps on {process.timestep_count} {kind} timesteps; that grid is of discrete timesteps, "
+            f"more than steps; set noising.grid=exact"
+        )
     x = clean.clone()
-    for start, end, told in _path(goal, process.timestep_count, process.clean_timestep, steps, grid):
+    if grid == "exact":
+        path = _exact(goal, process.timestep_count, process.clean_timestep, steps)
+    else:
+        path = _released(goal, process.timestep_count, steps)
+    for step in path:
         noise = draw.normal(draw.latents.shape[1:]).flatten(0, 1) if eta else None  # of all samples, so that none depends on the others' t
-        rows = torch.nonzero(end > start).squeeze(1)
+        rows = torch.nonzero(step.end > step.start).squeeze(1)
         if not len(rows):
             continue
-        here, levels = x[rows], [process.levels(time[rows]) for time in (start, end)]
-        epsilon = _epsilon(draw, network, here, told[rows], rows)
+        here, levels = x[rows], [process.levels(time[rows]) for time in (step.start, step.end)]
+        epsilon = _epsilon(draw, network, here, step.told[rows], rows)
         there = _step(here, epsilon, *levels)
         if renoise:
-            second = _epsilon(draw, network, there, end[rows].to(told), rows)
+            second = _epsilon(draw, network, there, step.told_there[rows], rows)
             there = _step(here, 0.5 * (epsilon + second), *levels)
         if noise is not None:
             there = there + eta * _deviation(*levels)[_as(there)].to(there) * noise[rows]
@@ -47,30 +58,45 @@ def invert(draw: Draw, *, steps: int, eta: float, network: Network, grid: Grid, 
     return Noised(x.view_as(draw.latents), process.target(clean, (x - alpha * clean) / sigma, goal).view_as(draw.latents))
 
 
-def _path(goal: Tensor, count: int, clean: float, steps: int, grid: Grid) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(start, end, the timestep the network is told) of each step, each (N,); a sample that has arrived has end ≤ start.
+@dataclass(frozen=True)
+class _Step:
+    """Timesteps (N,) of one step: where x comes from and goes to, and what the network is told at either end. Arrived: end ≤ start."""
 
-    "released": the inverse scheduler of diffusers 0.20 under the released loops: grid points 1, 1 + h, …; a path ends at the first at or
-    above t, or at the last one, and the network is told the point that is being stepped to, not the one where x is.
-    """
-    span = count / steps
+    start: Tensor
+    end: Tensor
+    told: Tensor
+    told_there: Tensor
+
+
+def _exact(goal: Tensor, count: int, clean: float, steps: int) -> Iterator[_Step]:
+    """Equal steps from the clean sample, the last one shortened to end at t; the network is told where x is."""
     start = torch.full_like(goal, clean, dtype=torch.float64)
     for index in range(steps):
-        if grid == "exact":
-            end = (clean + (index + 1) * span * torch.ones_like(start)).minimum(goal.double())
-            told = start.clamp(min=0)
-        else:
-            point = torch.full_like(start, 1 + index * span)
-            end = torch.where((index == 0) | (start < goal), point, start)
-            told = end
+        end = (clean + (index + 1) * count / steps * torch.ones_like(start)).minimum(goal.double())
+        told = start.clamp(min=0)
         if not goal.is_floating_point():
             end, told = end.floor(), told.floor()
-        yield start.to(goal.dtype), end.to(goal.dtype), told.to(goal.dtype)
+        yield _Step(start.to(goal.dtype), end.to(goal.dtype), told.to(goal.dtype), end.to(goal.dtype))
         start = end
 
 
+def _released(goal: Tensor, count: int, steps: int) -> Iterator[_Step]:
+    """The release's loops over the inverse scheduler of diffusers 0.20, with the scheduler settings of Stable Diffusion.
+
+    Its timesteps are 1 − h, 1, 1 + h, …: each below t is told to the network, at both ends of its step, and x goes on from there by h. So
+    the first is negative, its x at the level of timestep 0 (set_alpha_to_one is false there), and x stops at the first point at or above
+    t, or at the last.
+    """
+    span = count // steps
+    for index in range(steps):
+        told = torch.full_like(goal, 1 + (index - 1) * span)
+        start = told.clamp(min=0)
+        yield _Step(start, torch.where(told < goal, told + span, start), told, told)
+
+
 def _epsilon(draw: Draw, network: Network, x: Tensor, timestep: Tensor, rows: Tensor) -> Tensor:
-    return draw.process.epsilon(draw.networks[network](x, timestep, rows).to(x), x, timestep)
+    # A negative timestep is told as it is, and its prediction read at the level of 0, where the step starts.
+    return draw.process.epsilon(draw.networks[network](x, timestep, rows).to(x), x, timestep.clamp(min=0))
 
 
 def _step(x: Tensor, epsilon: Tensor, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:

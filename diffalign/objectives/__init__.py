@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from math import log
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
+from diffalign import arguments
+from diffalign.did_you_mean import did_you_mean
 from diffalign.tensors import Loss, Outputs, Rows
 
 
@@ -94,42 +92,32 @@ OBJECTIVES: dict[str, Needs] = {
     "sft": Needs("positives", None, None),  # denoising error of the preferred sample
 }
 
+RANGES = {"smpo": ("low", "high")}  # a range whose two ends are arguments
+
 
 def objective_function(name: str) -> Callable[..., Loss]:
     """The function behind a name of OBJECTIVES; ValueError names the known ones."""
     if name not in OBJECTIVES:
-        near = get_close_matches(name, OBJECTIVES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown objective {name!r}{hint}; choose one of: {', '.join(OBJECTIVES)}")
+        raise ValueError(f"unknown objective {name!r}{did_you_mean(name, OBJECTIVES)}; choose one of: {', '.join(OBJECTIVES)}")
     return getattr(import_module(f"diffalign.objectives.{name}"), name)
 
 
 def defaults(name: str) -> dict[str, Any]:
     """The arguments an objective takes, with their defaults: its signature is its configuration."""
-    parameters = list(inspect.signature(objective_function(name)).parameters.values())[1:]
-    return {parameter.name: parameter.default for parameter in parameters}
+    return arguments.defaults(objective_function(name))
 
 
-def build_objective(name: str, **arguments: Any) -> Callable[[Outputs], Loss]:
-    """The objective with its arguments bound; ValueError on an argument it does not take, of another type, not finite, or a β ≤ 0."""
-    function, known = objective_function(name), defaults(name)
-    for key in arguments:
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"objective {name!r} has no argument {key!r}{hint}; it takes: {', '.join(known) or 'none'}")
-    checked = {key: _checked(name, key, value) for key, value in arguments.items()}
+def build_objective(name: str, **given: Any) -> Callable[[Outputs], Loss]:
+    """The objective with its arguments bound; ValueError on one it does not take, of another type, out of its range, or a β ≤ 0."""
+    function = objective_function(name)
+    checked = arguments.checked(f"objective {name!r}", function, given)
+    if not checked.get("beta", 1.0) > 0:
+        raise ValueError(
+            f"objective {name!r}: beta is {given['beta']!r}; β is above 0: a negative one would train against the labels "
+            f"(pair.swap_labels does that as a control)"
+        )
+    if name in RANGES:
+        (low, least), (high, most) = ((key, (defaults(name) | checked)[key]) for key in RANGES[name])
+        if not least < most:
+            raise ValueError(f"objective {name!r}: {low} is {least!r} and {high} {most!r}; {low} is below {high}")
     return partial(function, **checked)
-
-
-def _checked(name: str, key: str, value: Any) -> Any:
-    """The value as the signature's annotation has it: its type is what a config may say."""
-    kind = get_type_hints(objective_function(name))[key]
-    where = f"objective {name!r}: {key} is {value!r}"
-    try:
-        checked = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
-    except ValidationError as error:
-        raise ValueError(f"{where}; {error.errors()[0]['msg'].lower()} (default: {defaults(name)[key]!r})") from None
-    if key == "beta" and not checked > 0:
-        raise ValueError(f"{where}; β is above 0: a negative one would train against the labels (pair.swap_labels does that as a control)")
-    return checked

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from diffalign.arguments import Positive
 from diffalign.tensors import Loss, Outputs, implicit_reward
 
 
-def adpo(outputs: Outputs, *, beta: float = 5000.0, temperature: float = 0.3) -> Loss:
+def adpo(outputs: Outputs, *, beta: float = 5000.0, temperature: Positive = 0.3) -> Loss:
     """−Σ_k q_k·log softmax_k(r), q = softmax(R/temperature): Wang 2025, arXiv:2510.18913. Value (B,).
 
     R is the first score. Rewards are anchored: r is measured from the reference, initial or moving (`train.reference`).

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import softplus
 
+from diffalign.arguments import NotNegative, PartialShare
 from diffalign.tensors import Loss, Outputs, implicit_margin
 
 
-def beta_dpo(outputs: Outputs, *, beta: float = 5000.0, adapt: float = 0.6, minimum: float = 5.0, filter: float = 0.2,
-             decay: float = 0.9) -> Loss:  # fmt: skip
+def beta_dpo(outputs: Outputs, *, beta: float = 5000.0, adapt: NotNegative = 0.6, minimum: NotNegative = 5.0, filter: PartialShare = 0.2,
+             decay: PartialShare = 0.9) -> Loss:  # fmt: skip
     """w·(−log σ(m·β′/β)), β′ = max(minimum, β·(1 + adapt·(m̄ − M))): Wu et al. 2024, arXiv:2407.08639. Value (B,).
 
     M and s are mean and deviation of the margin over the batches so far, m̄ its mean in the last batch: the whole batch's on any number

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch.nn.functional import softplus
 
+from diffalign.arguments import NotNegative
 from diffalign.tensors import Loss, Outputs
 
 
-def cpo(outputs: Outputs, *, beta: float = 500.0, sft: float = 0.5) -> Loss:
+def cpo(outputs: Outputs, *, beta: float = 500.0, sft: NotNegative = 0.5) -> Loss:
     """−log σ((β/2)(e_l − e_w)) + sft·(β/2)·e_gold: Xu et al. 2024, arXiv:2401.08417. Value (B,).
 
     Groups of two: the winner is the gold sample. Groups of three, gold ≻ winner ≻ loser: Saeidi et al. 2024, arXiv:2405.16681.

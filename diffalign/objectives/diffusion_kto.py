@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from diffalign.arguments import NotNegative, PartialShare
 from diffalign.objectives.prospect import Utility, prospect
 from diffalign.tensors import Loss, Outputs, implicit_reward
 
 
-def diffusion_kto(outputs: Outputs, *, beta: float = 2000.0, utility: Utility = "kahneman_tversky", desirable: float = 1.0,
-                  undesirable: float = 1.0, decay: float = 0.9) -> Loss:  # fmt: skip
+def diffusion_kto(outputs: Outputs, *, beta: float = 2000.0, utility: Utility = "kahneman_tversky", desirable: NotNegative = 1.0,
+                  undesirable: NotNegative = 1.0, decay: PartialShare = 0.9) -> Loss:  # fmt: skip
     """w_y·(1 − σ(±(r − z))), z = max(0, mean of r): Li et al. 2024, arXiv:2404.04465. Value (B,), the mean over a group's samples.
 
     utility      1 − σ(x), or loss-averse −log σ(x), or risk-seeking log σ(−x), of x = ±(r − z)

@@ -7,10 +7,11 @@ import math
 import torch
 from torch.nn.functional import logsigmoid
 
+from diffalign.arguments import Smoothing
 from diffalign.tensors import Loss, Outputs, implicit_margin
 
 
-def dmpo(outputs: Outputs, *, beta: float = 5000.0, alpha: float = 0.01) -> Loss:
+def dmpo(outputs: Outputs, *, beta: float = 5000.0, alpha: Smoothing = 0.01) -> Loss:
     """P·ln(P/(1 − α)) + (1 − P)·ln((1 − P)/α), P = σ(m): Li et al. 2025, arXiv:2507.07510. Value (B,).
 
     For pairs it is EXO's loss (Ji et al. 2024, arXiv:2402.00856).

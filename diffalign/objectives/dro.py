@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch.nn.functional import relu
 
+from diffalign.arguments import NotNegative
 from diffalign.tensors import Loss, Outputs, pair
 
 
-def dro(outputs: Outputs, *, margin: float = 0.001) -> Loss:
+def dro(outputs: Outputs, *, margin: NotNegative = 0.001) -> Loss:
     """max(0, margin + Δ_expert − Δ_own): Wu et al. 2025, arXiv:2510.18353. Value (B,).
 
     Index 0 is the expert's sample under forward noise, index 1 the policy's own on its sampling trajectory (`noising: trajectory`).

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from diffalign.arguments import NotNegative
 from diffalign.tensors import Loss, Outputs, implicit_margin
 
 
-def dspo(outputs: Outputs, *, beta: float = 5000.0, gamma: float = 0.01) -> Loss:
+def dspo(outputs: Outputs, *, beta: float = 5000.0, gamma: NotNegative = 0.01) -> Loss:
     """mean[((p_w − y) − γσ(−m)·(p_w − q_w))²]: Zhu et al. 2025 (ICLR), https://openreview.net/forum?id=xyfb9HHvMe. Value (B,).
 
     p and q are the predictions of policy and reference, y the target. With c = γσ(−m) its minimum is y + c/(1 − c)·(y − q_w), past the

@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from diffalign.arguments import Positive, Share
 from diffalign.tensors import Loss, Outputs, implicit_margin, implicit_reward, pair
 
 FLOOR = -20.0  # of u before exp(−u): beyond it the loser has no gradient, where it would have an infinite one
 
 
 def fdpo(outputs: Outputs, *, beta: float = 5000.0, divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "js",
-         beta_lm: float = 0.5, alpha: float = 0.5) -> Loss:  # fmt: skip
+         beta_lm: Positive = 0.5, alpha: Share = 0.5) -> Loss:  # fmt: skip
     """−log σ(b·(h(u_w) − h(u_l))), u = r/b: Wang et al. 2023, arXiv:2309.16240 Value (B,).
 
     divergence  h = u (reverse_kl: Diffusion-DPO), −e^−u (forward_kl), ln σ(u) (js), (1 − e^−αu)/α (alpha; 0 is reverse, 1 forward)
     beta_lm     b: how far a drift is in log-ratios, u = r/b. The larger, the nearer is every divergence to Diffusion-DPO.
     """
-    if divergence == "reverse_kl":
+    if divergence == "reverse_kl" or (divergence == "alpha" and alpha == 0):
         margin = implicit_margin(outputs, beta)
     else:
         winner, loser = pair(_transformed(implicit_reward(outputs, beta) / beta_lm, divergence, alpha))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from diffalign.arguments import NotNegative, PartialShare
 from diffalign.objectives.prospect import prospect
 from diffalign.tensors import Loss, Outputs, implicit_reward, mean_squared_error
 
 
-def kto(outputs: Outputs, *, beta: float = 2000.0, desirable: float = 1.0, undesirable: float = 1.0, decay: float = 0.9) -> Loss:
+def kto(
+    outputs: Outputs, *, beta: float = 2000.0, desirable: NotNegative = 1.0, undesirable: NotNegative = 1.0, decay: PartialShare = 0.9
+) -> Loss:
     """w_y·(1 − σ(±(r − z))), z = max(0, mean reward under mismatched prompts): Ethayarajh et al. 2024, arXiv:2402.01306. Value (B,).
 
     The mismatched prompts estimate the divergence from the reference, at the price of one more forward of both networks.

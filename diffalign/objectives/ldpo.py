@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import softplus
 
+from diffalign.arguments import Count, Share
 from diffalign.tensors import Loss, Outputs, by_step, pair, squared_error, within
 
 
-def ldpo(outputs: Outputs, *, beta: float = 5000.0, alpha: float = 0.5, nominal: int | None = None) -> Loss:
+def ldpo(outputs: Outputs, *, beta: float = 5000.0, alpha: Share = 0.5, nominal: Count | None = None) -> Loss:
     """−log σ(r_w − r_l), r = −(β/2)/F₀·Σ_f a_f·Δ[f]: Liu et al. 2024, arXiv:2409.06411. Value (B,).
 
     f runs over a sample's own length along the first axis after the channels; a_f is 1 up to the shorter length of the pair, α beyond.

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from diffalign.arguments import AtLeastOne, NotNegative, Positive, Share
 from diffalign.tensors import Loss, Outputs, implicit_margin, pair
 
 
 def madpo(
-    outputs: Outputs, *, beta: float = 5000.0, low: float = 0.25, high: float = 4.0, threshold: float = 1.0, rate: float = 1.0
+    outputs: Outputs, *, beta: float = 5000.0, low: Share = 0.25, high: AtLeastOne = 4.0, threshold: Positive = 1.0, rate: NotNegative = 1.0
 ) -> Loss:
     """w(h)·(−log σ(m)), h = R_w − R_l: Rho 2025, arXiv:2510.05342, from a summary; the pieces of w are ours. Value (B,).
 

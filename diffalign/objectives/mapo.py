@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from diffalign.arguments import NotNegative, Positive
 from diffalign.tensors import Loss, Outputs, pair
 
 
-def mapo(outputs: Outputs, *, weight: float = 0.1, scale: float = 0.5, steps: float = 1000.0) -> Loss:
+def mapo(outputs: Outputs, *, weight: NotNegative = 0.1, scale: Positive = 0.5, steps: Positive = 1000.0) -> Loss:
     """e_w + weight·(−log σ(steps·(g(e_w) − g(e_l)))), g(e) = s·e/(exp(s·e) − 1): Hong et al. 2024, arXiv:2406.06424. Value (B,).
 
     s is `scale`, `steps` the number of timesteps. For small errors the margin is steps·s/2·(e_l − e_w): without a reference, at β = 500.

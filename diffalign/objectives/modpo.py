@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
+from pydantic import AfterValidator
 from torch.nn.functional import softplus
 
 from diffalign.tensors import Loss, Outputs, implicit_margin
 
 
-def modpo(outputs: Outputs, *, beta: float = 5000.0, weights: Sequence[float] = (0.5, 0.5)) -> Loss:
+def _first_above_zero(weights: Sequence[float]) -> Sequence[float]:
+    if not weights or weights[0] <= 0:
+        raise ValueError("give one for each score, the first above 0: the margin is divided by it")
+    return weights
+
+
+def modpo(
+    outputs: Outputs, *, beta: float = 5000.0, weights: Annotated[Sequence[float], AfterValidator(_first_above_zero)] = (0.5, 0.5)
+) -> Loss:
     """−log σ((m − Σ_{k≥1} w_k·ΔR_k)/w_0): Zhou et al. 2023, arXiv:2310.03708 Value (B,).
 
     Labels are of score 0; weights as many as scores. Optimum ∝ π_ref·exp(Σ w_k·R_k/β). (1, 0, …): Diffusion-DPO. Standardise the scores.
-    Raises ValueError where the weights do not match the scores, or w_0 ≤ 0.
+    Raises ValueError where the weights do not match the scores.
     """
     scores = outputs.required("scores", "the scores of every objective")
-    if len(weights) != scores.shape[2] or weights[0] <= 0:
-        raise ValueError(f"modpo got weights {list(weights)} for {scores.shape[2]} scores; give one for each, the first above 0")
+    if len(weights) != scores.shape[2]:
+        raise ValueError(f"modpo got weights {list(weights)} for {scores.shape[2]} scores; give one for each")
     margin = implicit_margin(outputs, beta)
     gap = (scores[:, 0] - scores[:, 1]).to(margin.dtype)
     others = gap[:, 1:] @ gap.new_tensor(list(weights[1:]))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import softplus
 
+from diffalign.arguments import NotNegative, PartialShare, Positive
 from diffalign.objectives.surrogate import FLOOR, scaled_error
 from diffalign.tensors import Loss, Outputs, pair
 
 
-def orpo(outputs: Outputs, *, weight: float = 1.0, kappa: float | None = None, decay: float = 0.9) -> Loss:
+def orpo(outputs: Outputs, *, weight: NotNegative = 1.0, kappa: Positive | None = None, decay: PartialShare = 0.9) -> Loss:
     """κe_w + weight·(−log σ(o_w − o_l)), o = −ln(exp(κe) − 1): Hong et al. 2024, arXiv:2403.07691 Value (B,).
 
     exp(−κe) stands for a sample's probability. kappa None: 1 over the running mean of the error in the timestep's quarter, so κe is near 1.

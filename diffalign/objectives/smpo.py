@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from diffalign.arguments import Positive
 from diffalign.tensors import Loss, Outputs, implicit_margin, pair
 
 
-def smpo(outputs: Outputs, *, beta: float = 5000.0, gamma: float = 10.0, low: float = 11.5435, high: float = 28.2016) -> Loss:
+def smpo(outputs: Outputs, *, beta: float = 5000.0, gamma: Positive = 10.0, low: float = 11.5435, high: float = 28.2016) -> Loss:
     """−log σ(γ(2p − 1)·m): Lu et al. 2025, arXiv:2506.02698. Value (B,).
 
     p is the softmax of the pair's scores after (s − low)/(high − low), whose defaults are PickScore's range in the release, a hundred

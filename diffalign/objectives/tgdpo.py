@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from diffalign.arguments import NotNegative, Positive
+from diffalign.objectives.position_weights import to_mean_one
 from diffalign.tensors import Loss, Outputs, pair, squared_error
 
 
-def tgdpo(outputs: Outputs, *, beta: float = 5000.0, alpha: float = 0.5, teacher_beta: float = 5000.0) -> Loss:
+def tgdpo(outputs: Outputs, *, beta: float = 5000.0, alpha: NotNegative = 0.5, teacher_beta: Positive = 5000.0) -> Loss:
     """−log σ(mean M_w·r_w − mean M_l·r_l) over positions: Zhu et al. 2025, arXiv:2506.14574. Value (B,).
 
     M_w = max(0, 1 + α·r̂_w), M_l = max(0, 1 − α·r̂_l), each scaled to a mean of 1; r̂ is the teacher's implicit reward at a position, mean
@@ -19,12 +20,6 @@ def tgdpo(outputs: Outputs, *, beta: float = 5000.0, alpha: float = 0.5, teacher
     teacher = squared_error(outputs.required("teacher", "a teacher's prediction").detach(), outputs.target)
     hint = (-0.5 * teacher_beta * (teacher - reference)).mean(2, keepdim=True)
     winner, loser = pair(reward)
-    winner_weight, loser_weight = _to_mean_one(relu(1 + alpha * hint[:, 0])), _to_mean_one(relu(1 - alpha * hint[:, 1]))
+    winner_weight, loser_weight = to_mean_one(relu(1 + alpha * hint[:, 0])), to_mean_one(relu(1 - alpha * hint[:, 1]))
     margin = (winner_weight * winner).flatten(1).mean(1) - (loser_weight * loser).flatten(1).mean(1)
     return Loss(softplus(-margin), margin)
-
-
-def _to_mean_one(weight: Tensor) -> Tensor:
-    """(B, 1, *S) with mean 1 in each row; all ones where all are 0."""
-    mean = weight.flatten(1).mean(1)[(...,) + (None,) * (weight.ndim - 1)]
-    return (weight / mean.where(mean > 0, 1)).where(mean > 0, 1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import Any
 
+from diffalign.arguments import checked
 from diffalign.tensors import Outputs
 
 STABILISERS = {
@@ -16,13 +16,9 @@ STABILISERS = {
 }
 
 
-def build_stabiliser(name: str, **arguments: Any) -> Callable[[Outputs], Outputs]:
-    """The stabiliser with its arguments bound; ValueError for another name or argument."""
+def build_stabiliser(name: str, **given: Any) -> Callable[[Outputs], Outputs]:
+    """The stabiliser with its arguments bound; ValueError for another name or argument, or one out of range."""
     if name not in STABILISERS:
         raise ValueError(f"unknown stabiliser {name!r}; choose one of: {', '.join(STABILISERS)}")
     function = getattr(import_module(f"diffalign.stabilisers.{name}"), name)
-    known = list(inspect.signature(function).parameters)[1:]
-    for key in arguments:
-        if key not in known:
-            raise ValueError(f"stabiliser {name!r} has no argument {key!r}; it takes: {', '.join(known)}")
-    return partial(function, **arguments)
+    return partial(function, **checked(f"stabiliser {name!r}", function, given))

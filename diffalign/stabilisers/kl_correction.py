@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import torch
 
+from diffalign.arguments import NotNegative
 from diffalign.tensors import Outputs, pair
 
 
-def kl_correction(outputs: Outputs, *, alpha: float = 0.5, through_winner: bool = False) -> Outputs:
+def kl_correction(outputs: Outputs, *, alpha: NotNegative = 0.5, through_winner: bool = False) -> Outputs:
     """Errors less α·d, d = mean (p − q)²: Zeng et al. 2024 (TDPO), arXiv:2404.11999, with d for the divergence of a step.
 
     through_winner  False: TDPO-2, d_w is a constant; True with alpha 1: TDPO-1, whose margin is linear in p − q

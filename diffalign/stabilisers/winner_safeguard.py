@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 
+from diffalign.arguments import Share
 from diffalign.tensors import Outputs
 
 
-def winner_safeguard(outputs: Outputs, *, mu: float = 0.9, scope: Literal["sample", "batch"] = "sample") -> Outputs:
+def winner_safeguard(outputs: Outputs, *, mu: Share = 0.9, scope: Literal["sample", "batch"] = "sample") -> Outputs:
     """The same values, the gradient through the loser's prediction times λ: Fu et al. 2025 (Diffusion-SDPO), arXiv:2511.03317.
 
     λ = clip((1 − μ)·‖g_w‖²/⟨g_w, g_l⟩, 0, 1) where the gradients g of the two errors overlap, else 1; g = 2(p − y)/D in output space.

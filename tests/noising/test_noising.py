@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from diffalign.noising import Draw, load_noising
+from diffalign.arguments import defaults
+from diffalign.noising import NOISINGS, Draw, load_noising
 from diffalign.training.randomness import generator
+from pipelines.train import Train
 
 FORWARD = ["shared", "independent"]  # noise that is drawn; the inversions have tests of their own
 
@@ -62,3 +67,29 @@ def test_a_group_s_noise_does_not_depend_on_its_batch(name: str) -> None:
 def test_an_unknown_noising_is_named() -> None:
     with pytest.raises(ValueError, match="unknown noising 'shard'; choose one of: shared, independent"):
         load_noising("shard")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("ddim_inversion", {"grid": "exakt"}, r"grid is 'exakt'; input should be 'exact' or 'released' \(default: 'exact'\)"),
+        ("ddim_inversion", {"network": "teacher"}, "network is 'teacher'; input should be 'policy' or 'reference'"),
+        ("ddim_inversion", {"steps": 0}, r"steps is 0; input should be greater than 0 \(default: 10\)"),
+        ("ddim_inversion", {"steps": 2.5}, "steps is 2.5; input should be a valid integer"),
+        ("ddim_inversion", {"eta": -0.1}, "eta is -0.1; input should be greater than or equal to 0"),
+        ("ddim_inversion", {"eta": float("nan")}, "eta is nan; input should be a finite number"),
+        ("renoise_inversion", {"steps": True}, "steps is True; input should be a valid integer"),
+        ("renoise_inversion", {"grid": "exakt"}, "grid is 'exakt'"),
+        ("renoise_inversion", {"step": 5}, r"has no argument 'step' \(did you mean 'steps'\?\); it takes: steps, network, grid"),
+    ],
+)
+def test_an_argument_of_another_value_is_named(name: str, given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"noising '{name}':? {message}"):
+        load_noising(name, **given)
+    with pytest.raises(ValidationError, match=rf"noising '{name}':? {message}"):
+        Train.model_validate({"noising": {"name": name, **given}})
+
+
+@pytest.mark.parametrize("name", NOISINGS)
+def test_a_noising_s_defaults_are_in_range(name: str) -> None:
+    load_noising(name, **defaults(import_module(f"diffalign.noising.{name}").__dict__[name]))

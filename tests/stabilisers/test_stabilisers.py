@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from objective_checks import BETA, arguments, close, outputs_of_errors, permuted, random_outputs
+from pydantic import ValidationError
 from torch import Tensor
 
 from diffalign.objectives import OBJECTIVES, build_objective
@@ -15,6 +16,7 @@ from diffalign.stabilisers import STABILISERS, build_stabiliser
 from diffalign.stabilisers.kl_correction import kl_correction
 from diffalign.stabilisers.winner_safeguard import winner_safeguard
 from diffalign.tensors import Outputs
+from pipelines.train import Train
 
 PAIRWISE = [name for name, needs in OBJECTIVES.items() if needs.is_pairwise and needs.reference]
 
@@ -162,3 +164,20 @@ def test_names_and_arguments() -> None:
         build_stabiliser("safeguard")
     with pytest.raises(ValueError, match="stabiliser 'kl_correction' has no argument 'mu'; it takes: alpha, through_winner"):
         build_stabiliser("kl_correction", mu=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("winner_safeguard", {"mu": -3}, r"mu is -3; input should be greater than or equal to 0 \(default: 0.9\)"),
+        ("winner_safeguard", {"mu": 1.1}, "mu is 1.1; input should be less than or equal to 1"),
+        ("winner_safeguard", {"scope": "bath"}, "scope is 'bath'; input should be 'sample' or 'batch'"),
+        ("kl_correction", {"alpha": -0.5}, "alpha is -0.5; input should be greater than or equal to 0"),
+        ("kl_correction", {"through_winner": 1}, "through_winner is 1; input should be a valid boolean"),
+    ],
+)
+def test_an_argument_of_another_value_is_named(name: str, given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"stabiliser '{name}': {message}"):
+        build_stabiliser(name, **given)
+    with pytest.raises(ValidationError, match=rf"stabiliser '{name}': {message}"):
+        Train.model_validate({"stabilisers": {name: given}})

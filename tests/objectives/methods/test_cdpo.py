@@ -60,9 +60,3 @@ def test_pulls_fitted_pairs_back_where_rdpo_pulls_on() -> None:
         error = torch.tensor([[100.0, 1700.0]], dtype=torch.float64, requires_grad=True)
         objective(outputs_of_errors(error, reference), beta=10.0, flip_rate=0.25).value.sum().backward()
         close(error.grad, gradient)
-
-
-@pytest.mark.parametrize("rate", [-0.01, 0.5, 1.0])
-def test_flip_rate_is_below_one_half(rate) -> None:
-    with pytest.raises(ValueError, match="flip_rate"):
-        cdpo(random_outputs("cdpo"), flip_rate=rate)

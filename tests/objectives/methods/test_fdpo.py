@@ -53,8 +53,8 @@ def test_every_divergence_equals_the_loop(divergence) -> None:
 def test_the_reverse_divergence_is_dpo(beta_lm) -> None:
     """h(u) = u, and b cancels: bit for bit."""
     outputs = random_outputs("fdpo")
-    identity = fdpo(outputs, beta=BETA, divergence="reverse_kl", beta_lm=beta_lm)
-    assert torch.equal(identity.value, diffusion_dpo(outputs, beta=BETA).value)
+    for settings in ({"divergence": "reverse_kl"}, {"divergence": "alpha", "alpha": 0.0}):
+        assert torch.equal(fdpo(outputs, beta=BETA, beta_lm=beta_lm, **settings).value, diffusion_dpo(outputs, beta=BETA).value)
 
 
 def test_alpha_goes_from_the_reverse_to_the_forward_divergence() -> None:

@@ -61,8 +61,8 @@ def test_optimum_is_that_of_the_weighted_reward(weights) -> None:
     close(trained, (logits + combined / 0.7).log_softmax(0), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("weights", [(1.0,), (0.4, 0.3, 0.3), (0.0, 1.0), (-0.5, 1.5)])
-def test_refuses_weights_that_fit_no_score_or_divide_by_nothing(weights) -> None:
+@pytest.mark.parametrize("weights", [(1.0,), (0.4, 0.3, 0.3)])
+def test_refuses_weights_that_fit_no_score(weights) -> None:
     with pytest.raises(ValueError, match="weight"):
         modpo(random_outputs("modpo"), beta=BETA, weights=weights)
 

@@ -68,9 +68,3 @@ def test_keeps_pulling_on_fitted_pairs() -> None:
     error = torch.tensor([[100.0, 1700.0]], dtype=torch.float64, requires_grad=True)
     rdpo(outputs_of_errors(error, torch.full((1, 2), 100.0, dtype=torch.float64)), beta=10.0, flip_rate=0.25).value.sum().backward()
     close(error.grad, [[2.5, -2.5]])
-
-
-@pytest.mark.parametrize("rate", [-0.01, 0.5, 1.0])
-def test_flip_rate_is_below_one_half(rate) -> None:
-    with pytest.raises(ValueError, match="flip_rate"):
-        rdpo(random_outputs("rdpo"), flip_rate=rate)

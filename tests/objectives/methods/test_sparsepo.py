@@ -104,6 +104,24 @@ def test_no_gradient_where_the_mask_is_zero() -> None:
     assert bool((policy.grad[:, :, :, :3] == 0).all()) and bool((policy.grad[:, :, :, 3:] != 0).all())
 
 
+def test_a_mask_of_zeros_is_an_even_one() -> None:
+    """Value and gradient of that pair, and of the others beside it: no NaN from a division by its mean."""
+    outputs = random_outputs("sparsepo")
+    assert outputs.mask is not None
+    found = []
+    for first in (0.0, 1.0):
+        mask, policy = outputs.mask.clone(), outputs.policy.clone().requires_grad_()
+        mask[0] = first
+        mask.requires_grad_()
+        value = sparsepo(replace(outputs, mask=mask, policy=policy), beta=BETA).value
+        value.sum().backward()
+        assert policy.grad is not None and mask.grad is not None and bool(torch.isfinite(mask.grad).all())
+        found.append((value, policy.grad))
+    (value, gradient), (even_value, even_gradient) = found
+    close(value, even_value)
+    close(gradient, even_gradient)
+
+
 def test_a_missing_mask_is_an_error() -> None:
     with pytest.raises(ValueError, match="mask"):
         sparsepo(replace(random_outputs("sparsepo"), mask=None), beta=BETA)
