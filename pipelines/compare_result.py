@@ -4,12 +4,14 @@
     prompts, clusters, scores (the headline), select, against, target, own_data
     methods → NAME → objective, beta, learning_rate (chosen, in force), grid (beta, learning_rate, mean or failure of each point)
                    → scores → "reward.dimension" → Change against the base, over all seeds (pipelines/report.py)
-                   → against → "reward.dimension" → Change against the method `against`, over the seeds that both have
+                   → against → "reward.dimension" → Change against the method `against`, over the seeds that both have; of `scores` also
+                     prompt_error, the standard error over prompts alone, and seeds (seed → change), for the marks (compare_marks.py)
                    → guards, seeds (seed → change of each of `scores`), failures
                    → seconds, seconds_per_step (of the median one), groups, win_adv, lose_adv: means over the seeds
                    → steps → change along the first seed; steps_to_target
 
-All changes are paired by prompt and by seed of sampling, with 95 % bootstrap intervals over clusters of prompts.
+All changes are paired by prompt and by seed of sampling, those against a method by seed of training too, with 95 % bootstrap intervals
+over clusters of prompts and, where there are several, over the seeds of training.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.bootstrap import standard_error
 from pipelines.compare_jobs import Job
 from pipelines.evaluate import BASE, read_scored
 from pipelines.report import Scored, make_report
@@ -78,9 +81,27 @@ class Evaluation:
 
     def compare(self, base: Sequence[str], models: Sequence[str], name: str) -> dict[str, Any]:
         """The report of models against as many others, model by model, as one: their samples of a prompt stand side by side."""
-        clusters = [prompt.cluster for prompt in self.prompts]
         before, after = Scored(BASE, self._beside(base)), Scored(name, self._beside(models))
-        return make_report(before, [after], prompts=clusters, clusters=clusters, trained_on=self.trained_on, seed=self.seed)["models"][name]
+        report = make_report(
+            before,
+            [after],
+            prompts=self.clusters,
+            clusters=self.clusters,
+            trained_on=self.trained_on,
+            trainings=len(models),
+            seed=self.seed,
+        )
+        return report["models"][name]
+
+    @property
+    def clusters(self) -> list[str]:
+        return [prompt.cluster for prompt in self.prompts]
+
+    def prompt_error(self, base: Sequence[str], models: Sequence[str], score: str) -> float:
+        """Standard error of the change of a score over clusters of prompts, of these models and not of others like them."""
+        change = self._beside(models)[score] - self._beside(base)[score]
+        kept = np.isfinite(change).any(axis=1)
+        return standard_error(np.nanmean(change[kept], axis=1), np.array(self.clusters)[kept], seed=self.seed)
 
     def _beside(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         scored = [self.scores(name) for name in names]
@@ -170,7 +191,14 @@ def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, sc
         theirs = {job.seed: job.name for job in rival.done}
         ours = {job.seed: job.name for job in done if job.seed in theirs}
         if ours:
-            found["against"] = evaluation.compare([theirs[seed] for seed in ours], list(ours.values()), contest.method)["scores"]
+            rivals, names = [theirs[seed] for seed in ours], list(ours.values())
+            found["against"] = evaluation.compare(rivals, names, contest.method)["scores"]
+            differences = {seed: _changes(evaluation, name, scores, theirs[seed]) for seed, name in ours.items()}
+            for score in scores:
+                found["against"][score] |= {
+                    "prompt_error": evaluation.prompt_error(rivals, names, score),
+                    "seeds": {seed: change[score] for seed, change in differences.items()},
+                }
     judged = [step for step in contest.checkpoints if (evaluation.folder / contest.checkpoint_name(step)).is_dir()]
     curve = {step: _changes(evaluation, contest.checkpoint_name(step), scores) for step in judged}
     if curve:
@@ -183,6 +211,6 @@ def _settings(job: Job) -> dict[str, Any]:
     return {"beta": job.train.objective.get("beta"), "learning_rate": job.train.learning_rate}
 
 
-def _changes(evaluation: Evaluation, name: str, scores: Sequence[str]) -> dict[str, float]:
-    found = evaluation.compare([BASE], [name], name)["scores"]
+def _changes(evaluation: Evaluation, name: str, scores: Sequence[str], base: str = BASE) -> dict[str, float]:
+    found = evaluation.compare([base], [name], name)["scores"]
     return {score: found[score]["change"] for score in scores}

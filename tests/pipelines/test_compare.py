@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from diffalign.data.shards import read_rows
 from pipelines import compare_jobs
+from pipelines.bootstrap import bootstrap_intervals, standard_error
 from pipelines.cli import app
 from pipelines.compare import (
     choose,
@@ -36,7 +37,6 @@ from pipelines.compare_result import Contest, rivals_of
 from pipelines.evaluate import read_scored
 from pipelines.progress import Progress
 from pipelines.prompts import load_prompts
-from pipelines.report import bootstrap_intervals
 from pipelines.run_folder import lock_run
 
 QUIET = Progress(silent=True)
@@ -215,8 +215,8 @@ def test_the_numbers_by_hand(made: Made) -> None:
         aligned = [read_scored(folder, name, prompts, 2)["contrast.score"] for name in names]
         wins = np.mean([np.mean((each > base) + 0.5 * (each == base)) for each in aligned])
         assert change["win_rate"] == pytest.approx(wins)
-        per_prompt[method] = np.mean([(each - base).mean(1) for each in aligned], 0)
-        low, high = bootstrap_intervals(per_prompt[method][:, None], np.array(HELDOUT), seed=3)[:, 0]
+        per_prompt[method] = np.stack([(each - base).mean(1) for each in aligned], 1)  # (P, seeds)
+        low, high = bootstrap_intervals(per_prompt[method][..., None], np.array(HELDOUT), seed=3)[:, 0]
         assert (change["low"], change["high"]) == pytest.approx((low, high))
         records = [json.loads((made.run / "jobs" / name / "train/stage.json").read_text()) for name in names]
         assert found["seconds"] == pytest.approx(np.mean([record["seconds"] for record in records]))
@@ -228,6 +228,10 @@ def test_the_numbers_by_hand(made: Made) -> None:
     against = made.result["methods"]["mapo"]["against"]["contrast.score"]
     difference = per_prompt["mapo"] - per_prompt["diffusion_dpo"]
     assert against["change"] == pytest.approx(difference.mean())
+    low, high = bootstrap_intervals(difference[..., None], np.array(HELDOUT), seed=3)[:, 0]
+    assert (against["low"], against["high"]) == pytest.approx((low, high))
+    assert list(against["seeds"].values()) == pytest.approx(difference.mean(0)) and list(against["seeds"]) == ["4", "5"]
+    assert against["prompt_error"] == pytest.approx(standard_error(difference.mean(1), np.array(HELDOUT), seed=3))
     assert "win_adv" in made.result["methods"]["diffusion_dpo"] and "against" not in made.result["methods"]["diffusion_dpo"]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.compare_page import family, rows, verdict, write_page
+from pipelines.compare_marks import marks
+from pipelines.compare_page import family, rows, write_page
 from pipelines.compare_picture import COLUMNS, draw_curves
 from pipelines.compare_result import join
 
@@ -28,11 +29,17 @@ def method(objective: str, overall: float, against: float | None, **others: Any)
               "saturation.score": change(0.01, role="guard"), "shapes.count": change(0.01)}  # fmt: skip
     found = {
         "objective": objective, "grid": [{"mean": 0.8}, {"mean": 0.7}], "beta": 500.0, "learning_rate": 5e-5,
-        "failures": {}, "scores": scores, "seeds": {"1": {}, "2": {}},
+        "failures": {}, "scores": scores,
+        "seeds": {seed: {OVERALL: overall + shift, SCORE: shift} for seed, shift in (("1", -0.002), ("2", 0.002))},
         "guards": {"saturation": {"relative": -0.04}, "sharpness": {"relative": None}}, "seconds": 61.4, "seconds_per_step": 0.3456,
         "groups": 2940.0, "win_adv": -0.0032, "lose_adv": 0.0071, **others,
     }  # fmt: skip
-    return found if against is None else found | {"against": {OVERALL: change(against), SCORE: change(0.0)}}
+    return found if against is None else found | {"against": {OVERALL: difference(against), SCORE: difference(0.0)}}
+
+
+def difference(value: float) -> dict[str, Any]:
+    """Of two seeds that differ little."""
+    return change(value) | {"prompt_error": 0.01, "seeds": {"1": value - 0.002, "2": value + 0.002}}
 
 
 RESULT = {
@@ -51,7 +58,7 @@ RESULT = {
 def test_the_best_is_first_and_what_is_clear_is_marked() -> None:
     methods = RESULT["methods"]
     assert [row[0] for row in rows(RESULT)] == ["smpo", "simpo", "diffusion_dpo", "worse"]
-    assert [verdict(RESULT, methods[name], OVERALL) for name in ("smpo", "simpo", "diffusion_dpo", "worse")] == ["▲", "", "", "▼"]
+    assert marks(RESULT) == {"worse": {OVERALL: "▼"}, "smpo": {OVERALL: "▲"}, "simpo": {}}
     assert [family(methods[name]) for name in ("smpo", "simpo", "worse")] == ["pairs", "pairs, no reference", "lists"]
     assert rows(RESULT)[0] == [
         "smpo", "▲ +0.100 [+0.080, +0.120]", "+0.050 [+0.030, +0.070]", "+0.070 [+0.050, +0.090]", "55 %", "500", "5e-05", "0.346", "61",
