@@ -71,7 +71,7 @@ def comparison_table(result: Result) -> Table:
 
 def headline(result: Result) -> list[str]:
     against = [f"{result['scores'][0]} against {result['against']}"] if result["against"] else []
-    return ["method", *result["scores"], *against, "wins", "β", "lr", "s / step", "seconds"]
+    return ["method", *result["scores"], *against, "wins", "β", "lr", "cost", "s / step", "seconds"]
 
 
 def rows(result: Result) -> list[list[str]]:
@@ -84,6 +84,7 @@ def rows(result: Result) -> list[list[str]]:
             *([_change(method.get("against", {}).get(first))] if result["against"] else []),
             f"{100 * method['scores'][result['select']]['win_rate']:.0f} %",
             *_settings(method),
+            _cost(method),
             *_seconds(method),
         ]
         for name, method in ranked(result)
@@ -203,21 +204,25 @@ def _results(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]
 def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) -> list[str]:
     guards = list(dict.fromkeys(guard for _, method in methods for guard in method["guards"]))
     table = [
-        [f"`{name}`", *_settings(method), *_seconds(method), f"{method['groups']:.0f}",
+        [f"`{name}`", *_settings(method), _cost(method), *_seconds(method), f"{method['groups']:.0f}",
          *(_signed(method.get(key)) for key in ("win_adv", "lose_adv")),
          *(_share(method["guards"].get(guard, {}).get("relative")) for guard in guards),
          *(_reached(method) if curves else [])]
         for name, method in methods
     ]  # fmt: skip
     first, target = result["scores"][0], f"{result['target']:+g}"
+    cost = ""
+    if result["against"]:
+        passes = "in samples through a network, a backward counting two forwards,"
+        cost = f"the cost of a step {passes} over that of `{result['against']}`, whatever the load; "
     steps = [f"{unit} to {target}" for unit in ("steps", "seconds")] if curves else []
     reached = f"; the first checkpoint of the first seed whose `{first}` is {target} above the base's" if curves else ""
     return [
-        "The chosen β and learning rate; seconds of the median step and of the whole training, and the rows trained on; how far the "
-        "denoising error of winners had fallen (win_adv) and that of losers risen (lose_adv) at the end; the drift of looks, relative to "
-        f"the base{reached}.",
+        f"The chosen β and learning rate; {cost}seconds of the median step and of the whole training, several of which may have shared the "
+        "machine; the rows trained on; how far the denoising error of winners had fallen (win_adv) and that of losers risen (lose_adv) at "
+        f"the end; the drift of looks, relative to the base{reached}.",
         "",
-        *_markdown(["method", "β", "lr", "s / step", "seconds", "rows", "win_adv", "lose_adv", *guards, *steps], table),
+        *_markdown(["method", "β", "lr", "cost", "s / step", "seconds", "rows", "win_adv", "lose_adv", *guards, *steps], table),
     ]
 
 
@@ -253,6 +258,10 @@ def commit_of() -> str:
 
 def _settings(method: Result) -> list[str]:
     return ["–" if method["beta"] is None else f"{method['beta']:g}", f"{method['learning_rate']:.2g}"]
+
+
+def _cost(method: Result) -> str:
+    return "–" if method.get("cost") is None else f"{method['cost']:.2f}"
 
 
 def _seconds(method: Result) -> list[str]:

@@ -7,7 +7,9 @@
                    → against → "reward.dimension" → Change against the method `against`, over the seeds that both have; of `scores` also
                      prompt_error, the standard error over prompts alone, and seeds (seed → change), for the marks (compare_marks.py)
                    → guards, seeds (seed → change of each of `scores`), failures
-                   → seconds, seconds_per_step (of the median one), groups, win_adv, lose_adv: means over the seeds
+                   → seconds, seconds_per_step (of the median one), forwards_per_step, backwards_per_step (of samples through a network),
+                     groups, win_adv, lose_adv: means over the seeds
+                   → cost: of a step in forwards, a backward being two, over that of `against`
                    → steps → change along the first seed; steps_to_target
 
 All changes are paired by prompt and by seed of sampling, those against a method by seed of training too, with 95 % bootstrap intervals
@@ -32,7 +34,7 @@ from pipelines.report import Scored, make_report
 if TYPE_CHECKING:
     from pipelines.prompts import Prompt
 
-MEASURED = ("seconds", "seconds_per_step", "groups", "win_adv", "lose_adv")
+MEASURED = ("seconds", "seconds_per_step", "forwards_per_step", "backwards_per_step", "groups", "win_adv", "lose_adv")
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,8 @@ def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, sc
     found |= {"scores": whole["scores"], "guards": whole["guards"]}
     found["seeds"] = {job.seed: _changes(evaluation, job.name, scores) for job in done}
     found |= {key: fmean(each[key] for each in summaries) for key in MEASURED if all(key in each for each in summaries)}
+    own, theirs = (None if each is None else cost_of([job.summary for job in each.done]) for each in (contest, rival))
+    found["cost"] = own / theirs if own and theirs else None
     if rival is not None and rival is not contest:
         theirs = {job.seed: job.name for job in rival.done}
         ours = {job.seed: job.name for job in done if job.seed in theirs}
@@ -205,6 +209,13 @@ def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, sc
         found["steps"] = curve
         found["steps_to_target"] = next((step for step, change in curve.items() if change[scores[0]] >= target), None)
     return found
+
+
+def cost_of(summaries: Sequence[Mapping[str, float]]) -> float | None:
+    """What a step costs, in forwards of one sample: a backward is two. None where a training did not count them, as earlier ones did not."""
+    if not summaries or any("forwards_per_step" not in each for each in summaries):
+        return None
+    return fmean(each["forwards_per_step"] + 2 * each["backwards_per_step"] for each in summaries)
 
 
 def _settings(job: Job) -> dict[str, Any]:

@@ -223,6 +223,9 @@ def test_the_numbers_by_hand(made: Made) -> None:
         speeds = [(made.run / "jobs" / name / "train/speed.jsonl").read_text().splitlines() for name in names]
         middle = [sorted(json.loads(line)["seconds"] for line in lines)[1] for lines in speeds]  # of three steps
         assert found["seconds_per_step"] == pytest.approx(np.mean(middle))
+        # 4 pairs a step: 8 samples through the policy and back, and of diffusion_dpo through its reference too.
+        assert (found["forwards_per_step"], found["backwards_per_step"]) == ({"diffusion_dpo": 16, "mapo": 8}[method], 8)
+        assert found["cost"] == pytest.approx({"diffusion_dpo": 1, "mapo": 24 / 32}[method])
         assert found["groups"] == records[0]["summary"]["groups"] == 9
     assert made.result["clusters"] == 3 and made.result["prompts"] == 4
     against = made.result["methods"]["mapo"]["against"]["contrast.score"]

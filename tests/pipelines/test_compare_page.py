@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.compare_marks import marks
 from pipelines.compare_page import family, rows, write_page
 from pipelines.compare_picture import COLUMNS, draw_curves
-from pipelines.compare_result import join
+from pipelines.compare_result import cost_of, join
 
 OVERALL, SCORE = "shapes.overall", "shapes.score"
 
@@ -48,7 +48,7 @@ RESULT = {
     "methods": {
         "worse": method("capo", -0.06, -0.09, beta=None),
         "diffusion_dpo": method("diffusion_dpo", 0.03, None),
-        "smpo": method("smpo", 0.1, 0.07, steps={"75": {OVERALL: 0.02}, "150": {OVERALL: 0.09}}, steps_to_target=150),
+        "smpo": method("smpo", 0.1, 0.07, cost=1.5, steps={"75": {OVERALL: 0.02}, "150": {OVERALL: 0.09}}, steps_to_target=150),
         "simpo": method("simpo", 0.04, 0.01, steps={"75": {OVERALL: 0.01}, "150": {OVERALL: 0.04}}, steps_to_target=None),
         "kto": {"objective": "kto", "grid": [], "failures": {"kto": "all pairs were\nfiltered out"}},
     },
@@ -61,7 +61,8 @@ def test_the_best_is_first_and_what_is_clear_is_marked() -> None:
     assert marks(RESULT) == {"worse": {OVERALL: "▼"}, "smpo": {OVERALL: "▲"}, "simpo": {}}
     assert [family(methods[name]) for name in ("smpo", "simpo", "worse")] == ["pairs", "pairs, no reference", "lists"]
     assert rows(RESULT)[0] == [
-        "smpo", "▲ +0.100 [+0.080, +0.120]", "+0.050 [+0.030, +0.070]", "+0.070 [+0.050, +0.090]", "55 %", "500", "5e-05", "0.346", "61",
+        "smpo", "▲ +0.100 [+0.080, +0.120]", "+0.050 [+0.030, +0.070]", "+0.070 [+0.050, +0.090]",
+        "55 %", "500", "5e-05", "1.50", "0.346", "61",
     ]  # fmt: skip
 
 
@@ -73,9 +74,10 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
         "| +0.070 <sub>+0.050 … +0.090</sub> | 55 % <sub>48 … 60</sub> |",
         "| 4 | 🟢 `worse` <sub>capo</sub> | ▼ −0.060 <sub>−0.080 … −0.040</sub> | −0.030 <sub>−0.050 … −0.010</sub> "
         "| −0.090 <sub>−0.110 … −0.070</sub> | 47 % <sub>48 … 60</sub> |",
-        "| method | β | lr | s / step | seconds | rows | win_adv | lose_adv | saturation | sharpness | steps to +0.05 | seconds to +0.05 |",
-        "| `smpo` | 500 | 5e-05 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
-        "| `worse` | – | 5e-05 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – | – |",
+        "| method | β | lr | cost | s / step | seconds | rows | win_adv | lose_adv "
+        "| saturation | sharpness | steps to +0.05 | seconds to +0.05 |",
+        "| `smpo` | 500 | 5e-05 | 1.50 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
+        "| `worse` | – | 5e-05 | – | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – | – |",
         "| method | `jpeg_size.score` | `shapes.count` |",
         "| `simpo` | **−0.300** | +0.010 |",
         "- `kto`: all pairs were filtered out",
@@ -129,3 +131,8 @@ def test_what_rests_on_another_ground_does_not_join() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             join(RESULT, earlier)
+
+
+def test_what_a_training_costs() -> None:
+    new, old = {"forwards_per_step": 16.0, "backwards_per_step": 8.0}, {"groups": 9.0}
+    assert cost_of([new, new]) == 32 and cost_of([new, old]) is None and cost_of([]) is None
