@@ -216,7 +216,9 @@ def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) 
         passes = "in samples through a network, a backward counting two forwards,"
         cost = f"the cost of a step {passes} over that of `{result['against']}`, whatever the load; "
     steps = [f"{unit} to {target}" for unit in ("steps", "seconds")] if curves else []
-    reached = f"; the first checkpoint of the first seed whose `{first}` is {target} above the base's" if curves else ""
+    seeds = sorted({method.get("curve_seeds", 1) for _, method in methods if "steps" in method})
+    of = "in the mean of " + " or ".join(map(str, seeds)) + " seeds" if seeds != [1] else "of the first seed alone"
+    reached = f"; the checkpoint from which on `{first}` stays {target} above the base's or more, {of}" if curves else ""
     return [
         f"The chosen β and learning rate; {cost}seconds of the median step and of the whole training, several of which may have shared the "
         "machine; the rows trained on; how far the denoising error of winners had fallen (win_adv) and that of losers risen (lose_adv) at "

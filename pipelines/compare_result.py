@@ -10,7 +10,8 @@
                    → seconds, seconds_per_step (of the median one), forwards_per_step, backwards_per_step (of samples through a network),
                      groups, win_adv, lose_adv: means over the seeds
                    → cost: of a step in forwards, a backward being two, over that of `against`
-                   → steps → change along the first seed; steps_to_target
+                   → steps → change, the mean over curve_seeds seeds: those whose checkpoints are left, the first at least
+                   → steps_to_target: the first step from which on that stays at the target or above; None where it is not there at the end
 
 All changes are paired by prompt and by seed of sampling, those against a method by seed of training too, with 95 % bootstrap intervals
 over clusters of prompts and, where there are several, over the seeds of training.
@@ -58,13 +59,11 @@ class Contest:
         return [job for job in self.final if job.is_done]
 
     @property
-    def checkpoints(self) -> dict[int, Path]:
-        """Step → folder of the checkpoints of the first seed that is done."""
-        return self.done[0].checkpoints() if self.done else {}
-
-    def checkpoint_name(self, step: int) -> str:
-        """What evaluate calls a checkpoint of the first seed."""
-        return f"{self.done[0].name}.step{step}"
+    def checkpoints(self) -> dict[int, dict[str, Path]]:
+        """Step → what evaluate calls a checkpoint → its folder, of all seeds that have their checkpoints still, at the steps of each."""
+        kept = {job.name: found for job in self.done if (found := job.checkpoints())}
+        steps = [step for step in next(iter(kept.values()), {}) if all(step in found for found in kept.values())]
+        return {step: {f"{name}.step{step}": found[step] for name, found in kept.items()} for step in steps}
 
 
 @dataclass(frozen=True)
@@ -203,19 +202,33 @@ def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, sc
                     "prompt_error": evaluation.prompt_error(rivals, names, score),
                     "seeds": {seed: change[score] for seed, change in differences.items()},
                 }
-    judged = [step for step in contest.checkpoints if (evaluation.folder / contest.checkpoint_name(step)).is_dir()]
-    curve = {step: _changes(evaluation, contest.checkpoint_name(step), scores) for step in judged}
+    judged = {step: [name for name in names if (evaluation.folder / name).is_dir()] for step, names in contest.checkpoints.items()}
+    curve = {step: _mean([_changes(evaluation, name, scores) for name in names]) for step, names in judged.items() if names}
     if curve:
-        found["steps"] = curve
-        found["steps_to_target"] = next((step for step, change in curve.items() if change[scores[0]] >= target), None)
+        found |= {"steps": curve, "curve_seeds": min(len(names) for names in judged.values() if names)}
+        found["steps_to_target"] = lasting({step: change[scores[0]] for step, change in curve.items()}, target)
     return found
 
 
 def cost_of(summaries: Sequence[Mapping[str, float]]) -> float | None:
-    """What a step costs, in forwards of one sample: a backward is two. None where a training did not count them, as earlier ones did not."""
+    """What a step costs, in forwards of one sample: a backward is two. None where a training has no count, as earlier ones."""
     if not summaries or any("forwards_per_step" not in each for each in summaries):
         return None
     return fmean(each["forwards_per_step"] + 2 * each["backwards_per_step"] for each in summaries)
+
+
+def lasting(curve: Mapping[int, float], target: float) -> int | None:
+    """The first of the steps, given in order, from which on a curve stays at the target or above: one crossing may be chance."""
+    reached = None
+    for step, value in reversed(list(curve.items())):
+        if value < target:
+            break
+        reached = step
+    return reached
+
+
+def _mean(changes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {score: fmean(each[score] for each in changes) for score in changes[0]}
 
 
 def _settings(job: Job) -> dict[str, Any]:

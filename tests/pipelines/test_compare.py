@@ -244,8 +244,9 @@ def test_the_curve_ends_at_the_first_seeds_own_change(made: Made) -> None:
         found = made.result["methods"][method]
         assert list(found["steps"]) == ["1", "2", "3"]
         assert found["steps"]["3"]["contrast.score"] == pytest.approx(found["seeds"]["4"]["contrast.score"])
-        reached = [int(step) for step, change in found["steps"].items() if change["contrast.score"] >= made.result["target"]]
-        assert found["steps_to_target"] == (reached[0] if reached else None)
+        values = [change["contrast.score"] for change in found["steps"].values()]
+        reached = [step for step in (1, 2, 3) if min(values[step - 1 :]) >= made.result["target"]]
+        assert found["steps_to_target"] == (reached[0] if reached else None) and found["curve_seeds"] == 1
 
 
 @pytest.mark.integration
@@ -488,6 +489,17 @@ def test_a_pupil_in_a_comparison(tmp_path: Path, model: Path) -> None:
         [teacher] = (tmp_path / "run/jobs").glob(f"diffusion_dpo-*-lr{factor}-seed{seed}-*")
         taught = {yaml.safe_load((pupil / "config.yaml").read_text())["train"]["teacher"] for pupil in pupils}
         assert len(pupils) == count and taught == {str(teacher / "train/final")}
+
+
+def test_a_curve_is_over_all_seeds_that_have_their_checkpoints(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = jobs_of(files, tmp_path)
+    for job, steps in zip(jobs, ((1, 2, 3), (), (2, 3)), strict=True):
+        for step in steps:
+            (job.config.run / f"train/checkpoints/step_{step:06d}").mkdir(parents=True)
+    monkeypatch.setattr(Job, "is_done", True)
+    found = Contest("diffusion_dpo", "", "diffusion_dpo", [], {}, jobs[0], jobs).checkpoints
+    assert list(found) == [2, 3] and list(found[3]) == [f"{jobs[0].name}.step3", f"{jobs[2].name}.step3"]
+    assert found[2][f"{jobs[2].name}.step2"] == jobs[2].config.run / "train/checkpoints/step_000002"
 
 
 def test_headline_scores() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.compare_marks import marks
 from pipelines.compare_page import family, rows, write_page
 from pipelines.compare_picture import COLUMNS, draw_curves
-from pipelines.compare_result import cost_of, join
+from pipelines.compare_result import cost_of, join, lasting
 
 OVERALL, SCORE = "shapes.overall", "shapes.score"
 
@@ -136,3 +136,16 @@ def test_what_rests_on_another_ground_does_not_join() -> None:
 def test_what_a_training_costs() -> None:
     new, old = {"forwards_per_step": 16.0, "backwards_per_step": 8.0}, {"groups": 9.0}
     assert cost_of([new, new]) == 32 and cost_of([new, old]) is None and cost_of([]) is None
+
+
+def test_a_target_is_reached_where_the_curve_stays() -> None:
+    curve = {50: 0.01, 75: 0.06, 100: 0.04, 125: 0.05, 150: 0.09}
+    assert lasting(curve, 0.05) == 125 and lasting(curve, 0.01) == 50 and lasting(curve, 0.1) is None
+    assert lasting(curve | {150: 0.049}, 0.05) is None and lasting({}, 0.05) is None
+
+
+def test_the_page_says_whose_the_curve_is(tmp_path: Path) -> None:
+    for seeds, words in (({}, "of the first seed alone"), ({"curve_seeds": 3}, "in the mean of 3 seeds")):
+        methods = {name: each | (seeds if "steps" in each else {}) for name, each in RESULT["methods"].items()}
+        write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
+        assert f"stays +0.05 above the base's or more, {words}." in (tmp_path / "README.md").read_text()
