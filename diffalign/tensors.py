@@ -140,6 +140,7 @@ class Loss:
     compared (B,) or (B, F) differences of reward, above 0 where the policy agrees with the label and NaN where nothing was judged; None:
              the margin, which in some methods has an offset, another order or more than one judgement in it
     reward   (B, K) implicit reward of each sample, where the method ranks more than two or judges them singly
+    ranking  (B, K) what the method ranks a list by, larger better, where that is not the first score: of several judges
     tracked  (B,) or (B, N) by name: its mean over the whole batch is `Outputs.running` of the next step, on any number of processes
     """
 
@@ -147,6 +148,7 @@ class Loss:
     margin: Tensor | None = None
     compared: Tensor | None = None
     reward: Tensor | None = None
+    ranking: Tensor | None = None
     tracked: Mapping[str, Tensor] = field(default_factory=dict)
 
 

@@ -138,7 +138,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
         contests = [found[road.name] for road in entered]
         models = weights_of(final)
         if settings.curve:
-            models |= {contest.checkpoint_name(step): path for contest in contests for step, path in contest.checkpoints.items()}
+            models |= {name: path for contest in contests for named in contest.checkpoints.values() for name, path in named.items()}
         folder = judged("heldout", heldout, models)
         overall, select = headline_of(settings.select, trained_on, read_report(folder))
         scored = Evaluation(folder, prompts, roads[0].evaluate.samples_per_prompt, trained_on, first.seed)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 import diffalign
 from diffalign.objectives import OBJECTIVES
+from pipelines.compare_marks import LEVEL, marks, p_values
 from pipelines.stage import write_atomically
 
 Result = Mapping[str, Any]
@@ -46,17 +47,13 @@ def failed(result: Result) -> list[tuple[str, str]]:
     return [(name, next(iter(each["failures"].values()), "–")) for name, each in result["methods"].items() if "scores" not in each]
 
 
-def verdict(result: Result, method: Result, score: str) -> str:
-    """▲ where the whole interval of a score lies above that of the method `against`, ▼ below it; else nothing."""
-    change = method.get("against", {}).get(score)
-    return "" if change is None else "▲" if change["low"] > 0 else "▼" if change["high"] < 0 else ""
-
-
 def comparison_table(result: Result) -> Table:
     """One line a method: the chosen β and learning rate, the change of each headline score, wins, seconds; or why it failed."""
-    caption = f"change against the base [95 % interval over {result['clusters']} clusters of prompts that mean the same, all seeds]"
+    several = any(len(method["seeds"]) > 1 for _, method in ranked(result))
+    over = f"{result['clusters']} clusters of prompts that mean the same{' and seeds of training' if several else ''}"
+    caption = f"change against the base [95 % interval over {over}]"
     if result["against"]:
-        caption += f"; ▲ ▼ better, worse than {result['against']} by a whole interval"
+        caption += f"; ▲ ▼ better, worse than {result['against']}, at the {100 * LEVEL:.0f} % level of all marks together"
     title = f"{result['prompts']} held-out prompts, same seeds"
     if _has_grids(result):
         title += f"; points chosen by {result['select']} on validation prompts"
@@ -74,19 +71,20 @@ def comparison_table(result: Result) -> Table:
 
 def headline(result: Result) -> list[str]:
     against = [f"{result['scores'][0]} against {result['against']}"] if result["against"] else []
-    return ["method", *result["scores"], *against, "wins", "β", "lr", "s / step", "seconds"]
+    return ["method", *result["scores"], *against, "wins", "β", "lr", "cost", "s / step", "seconds"]
 
 
 def rows(result: Result) -> list[list[str]]:
     """The cells under `headline`, one row a method that has a result."""
-    first = result["scores"][0]
+    first, marked = result["scores"][0], marks(result)
     return [
         [
             name,
-            *(f"{verdict(result, method, score)} {_change(method['scores'][score])}".strip() for score in result["scores"]),
+            *(f"{marked.get(name, {}).get(score, '')} {_change(method['scores'][score])}".strip() for score in result["scores"]),
             *([_change(method.get("against", {}).get(first))] if result["against"] else []),
             f"{100 * method['scores'][result['select']]['win_rate']:.0f} %",
             *_settings(method),
+            _cost(method),
             *_seconds(method),
         ]
         for name, method in ranked(result)
@@ -109,7 +107,8 @@ def write_page(result: Result, page: Path) -> None:
         lines += ["", f"![{result['scores'][0]} by step, each method before all others]({CURVE})"]
     dimensions = _dimensions(result, methods)
     if dimensions:
-        lines += ["", "## Other dimensions", "", "Changes against the base, over all seeds; in bold where the interval is clear of 0.", ""]
+        bold = "in bold where the interval is clear of 0, with no correction for how many there are"
+        lines += ["", "## Other dimensions", "", f"Changes against the base, over all seeds; {bold}.", ""]
         lines += _markdown(
             ["method", *(f"`{name}`" for name in dimensions)],
             [[f"`{name}`", *(_plain(method["scores"].get(each)) for each in dimensions)] for name, method in methods],
@@ -145,30 +144,56 @@ def _introduction(result: Result, methods: Sequence[tuple[str, Result]]) -> list
         f"prompts that say {result['clusters']} things. {'B' if result['own_data'] else 'Candidates, b'}ase, budget, prompts and the seeds "
         f"of sampling are the same for all{', how candidates are made is not' if result['own_data'] else ''}. " + grid,
         "",
-        f"Changes are against the base ({base}), over all seeds, with 95 % bootstrap intervals over prompts that say the same. Wins are "
-        f"shares of samples whose `{result['select']}` is above the base's, a tie counting one half.",
+        f"Changes are against the base ({base}), over all seeds. Wins are shares of samples whose `{result['select']}` is above the "
+        f"base's, a tie counting one half. {_of_intervals(least)}",
     ]
 
 
+def _of_intervals(seeds: int) -> str:
+    """What the intervals cover, by the least number of trainings."""
+    what = "Intervals are 95 % bootstrap intervals over prompts that say the same"
+    if seeds == 1:
+        return f"{what}, and say nothing of other seeds: a method has one training, and another would have other numbers."
+    said = (
+        f"{what} and over seeds of training, both resampled (the pigeonhole bootstrap, Owen 2007, doi:10.1214/07-AOAS122); those against a "
+        "method are paired by seed."
+    )
+    most = 1 - 2.0 ** (1 - seeds)
+    if most < 0.95:
+        said += (
+            f" {seeds} trainings cannot say more: where they differ more than prompts do, an interval ends at the lowest and the highest "
+            f"of them, and holds the truth in {100 * most:.0f} % of cases at most."
+        )
+    return said
+
+
 def _legend(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:
-    present = {family(method) for _, method in methods}
-    marks = " · ".join(f"{mark} {name}" for name, (mark, _) in FAMILIES.items() if name in present)
+    families = {family(method) for _, method in methods}
+    present = " · ".join(f"{mark} {name}" for name, (mark, _) in FAMILIES.items() if name in families)
     if result["against"] is None:
-        return [marks]
-    return [f"{marks}  ", f"**▲** better than `{result['against']}` on the same prompts and seeds by a whole interval, ▼ worse"]
+        return [present]
+    found = p_values(result)
+    count, level = sum(map(len, found.values())), f"{100 * LEVEL:.0f} %"
+    unmarked = [name for name, method in methods if "against" in method and name not in found]
+    old = f". Not tested, for want of numbers that their earlier comparison has not kept: {', '.join(unmarked)}" if unmarked else ""
+    return [
+        f"{present}  ",
+        f"**▲** better than `{result['against']}` on the same prompts and seeds, ▼ worse, by a t-test over prompts and seeds with Holm's "
+        f"correction for all {count} of them: where nothing differs, a table has one false mark or more in {level} of cases at most{old}",
+    ]
 
 
 def _results(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:
-    scores, rival = result["scores"], result["against"]
+    scores, rival, marked = result["scores"], result["against"], marks(result)
     table = []
     for place, (name, method) in enumerate(methods, start=1):
-        marks = {score: verdict(result, method, score) for score in scores}
-        shown = f"**`{name}`**" if "▲" in marks.values() else f"`{name}`"
+        own = {score: marked.get(name, {}).get(score, "") for score in scores}
+        shown = f"**`{name}`**" if "▲" in own.values() else f"`{name}`"
         of = "" if name == method["objective"] else f" <sub>{method['objective']}</sub>"
         table.append([
             str(place),
             f"{FAMILIES[family(method)][0]} {shown}{of}",
-            *(f"{marks[score]} {_interval(method['scores'][score], bold=marks[score] == '▲')}".strip() for score in scores),
+            *(f"{own[score]} {_interval(method['scores'][score], bold=own[score] == '▲')}".strip() for score in scores),
             *([_interval(method.get("against", {}).get(scores[0]))] if rival else []),
             _wins(method["scores"][result["select"]]),
         ])  # fmt: skip
@@ -179,21 +204,27 @@ def _results(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]
 def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) -> list[str]:
     guards = list(dict.fromkeys(guard for _, method in methods for guard in method["guards"]))
     table = [
-        [f"`{name}`", *_settings(method), *_seconds(method), f"{method['groups']:.0f}",
+        [f"`{name}`", *_settings(method), _cost(method), *_seconds(method), f"{method['groups']:.0f}",
          *(_signed(method.get(key)) for key in ("win_adv", "lose_adv")),
          *(_share(method["guards"].get(guard, {}).get("relative")) for guard in guards),
          *(_reached(method) if curves else [])]
         for name, method in methods
     ]  # fmt: skip
     first, target = result["scores"][0], f"{result['target']:+g}"
+    cost = ""
+    if result["against"]:
+        passes = "in samples through a network, a backward counting two forwards,"
+        cost = f"the cost of a step {passes} over that of `{result['against']}`, whatever the load; "
     steps = [f"{unit} to {target}" for unit in ("steps", "seconds")] if curves else []
-    reached = f"; the first checkpoint of the first seed whose `{first}` is {target} above the base's" if curves else ""
+    seeds = sorted({method.get("curve_seeds", 1) for _, method in methods if "steps" in method})
+    of = "in the mean of " + " or ".join(map(str, seeds)) + " seeds" if seeds != [1] else "of the first seed alone"
+    reached = f"; the checkpoint from which on `{first}` stays {target} above the base's or more, {of}" if curves else ""
     return [
-        "The chosen β and learning rate; seconds of the median step and of the whole training, and the rows trained on; how far the "
-        "denoising error of winners had fallen (win_adv) and that of losers risen (lose_adv) at the end; the drift of looks, relative to "
-        f"the base{reached}.",
+        f"The chosen β and learning rate; {cost}seconds of the median step and of the whole training, several of which may have shared the "
+        "machine; the rows trained on; how far the denoising error of winners had fallen (win_adv) and that of losers risen (lose_adv) at "
+        f"the end; the drift of looks, relative to the base{reached}.",
         "",
-        *_markdown(["method", "β", "lr", "s / step", "seconds", "rows", "win_adv", "lose_adv", *guards, *steps], table),
+        *_markdown(["method", "β", "lr", "cost", "s / step", "seconds", "rows", "win_adv", "lose_adv", *guards, *steps], table),
     ]
 
 
@@ -229,6 +260,10 @@ def commit_of() -> str:
 
 def _settings(method: Result) -> list[str]:
     return ["–" if method["beta"] is None else f"{method['beta']:g}", f"{method['learning_rate']:.2g}"]
+
+
+def _cost(method: Result) -> str:
+    return "–" if method.get("cost") is None else f"{method['cost']:.2f}"
 
 
 def _seconds(method: Result) -> list[str]:

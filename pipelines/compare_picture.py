@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.compare_page import FAMILIES, family, verdict
+from pipelines.compare_marks import marks
+from pipelines.compare_page import FAMILIES, family
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,13 +25,13 @@ def draw_methods(result: Result, methods: Methods, path: Path) -> None:
     """One line a method, in the given order: changes of the headline scores with their intervals, drift of winner and loser, looks."""
     from matplotlib.lines import Line2D
 
-    scores, places = result["scores"], range(len(methods), 0, -1)
+    scores, places, marked = result["scores"], range(len(methods), 0, -1), marks(result)
     figure = _figure(3 * len(scores) + 6.5, 1.7 + 0.24 * len(methods))
     panels = figure.subplots(1, len(scores) + 2, sharey=True, squeeze=False, width_ratios=[3] * len(scores) + [2, 2])[0]
     for axes, score in zip(panels, scores, strict=False):
-        for place, (_, method) in zip(places, methods, strict=True):
+        for place, (name, method) in zip(places, methods, strict=True):
             change, colour = method["scores"][score], FAMILIES[family(method)][1]
-            face = colour if verdict(result, method, score) == "▲" else "white"
+            face = colour if marked.get(name, {}).get(score) == "▲" else "white"
             axes.plot([change["low"], change["high"]], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
             axes.plot(change["change"], place, "o", color=colour, markerfacecolor=face, markersize=5.5, zorder=3)
         rival = result["methods"].get(result["against"], {}).get("scores")
@@ -59,7 +60,7 @@ def draw_methods(result: Result, methods: Methods, path: Path) -> None:
     present = {family(method) for _, method in methods}
     keys = [Line2D([], [], color=colour, marker="o", label=name) for name, (_, colour) in FAMILIES.items() if name in present]
     if result["against"] is not None:
-        better, level = f"better than {result['against']} by a whole interval", f"{result['against']}'s own change"
+        better, level = f"better than {result['against']} (▲)", f"{result['against']}'s own change"
         keys.append(Line2D([], [], color=GREY, marker="o", linestyle="", label=better))
         keys.append(Line2D([], [], color=FAMILIES["pairs"][1], linestyle="--", alpha=0.6, label=level))
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)

@@ -4,12 +4,17 @@
     prompts, clusters, scores (the headline), select, against, target, own_data
     methods → NAME → objective, beta, learning_rate (chosen, in force), grid (beta, learning_rate, mean or failure of each point)
                    → scores → "reward.dimension" → Change against the base, over all seeds (pipelines/report.py)
-                   → against → "reward.dimension" → Change against the method `against`, over the seeds that both have
+                   → against → "reward.dimension" → Change against the method `against`, over the seeds that both have; of `scores` also
+                     prompt_error, the standard error over prompts alone, and seeds (seed → change), for the marks (compare_marks.py)
                    → guards, seeds (seed → change of each of `scores`), failures
-                   → seconds, seconds_per_step (of the median one), groups, win_adv, lose_adv: means over the seeds
-                   → steps → change along the first seed; steps_to_target
+                   → seconds, seconds_per_step (of the median one), forwards_per_step, backwards_per_step (of samples through a network),
+                     groups, win_adv, lose_adv: means over the seeds
+                   → cost: of a step in forwards, a backward being two, over that of `against`
+                   → steps → change, the mean over curve_seeds seeds: those whose checkpoints are left, the first at least
+                   → steps_to_target: the first step from which on that stays at the target or above; None where it is not there at the end
 
-All changes are paired by prompt and by seed of sampling, with 95 % bootstrap intervals over clusters of prompts.
+All changes are paired by prompt and by seed of sampling, those against a method by seed of training too, with 95 % bootstrap intervals
+over clusters of prompts and, where there are several, over the seeds of training.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.bootstrap import standard_error
 from pipelines.compare_jobs import Job
 from pipelines.evaluate import BASE, read_scored
 from pipelines.report import Scored, make_report
@@ -29,7 +35,7 @@ from pipelines.report import Scored, make_report
 if TYPE_CHECKING:
     from pipelines.prompts import Prompt
 
-MEASURED = ("seconds", "seconds_per_step", "groups", "win_adv", "lose_adv")
+MEASURED = ("seconds", "seconds_per_step", "forwards_per_step", "backwards_per_step", "groups", "win_adv", "lose_adv")
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,11 @@ class Contest:
         return [job for job in self.final if job.is_done]
 
     @property
-    def checkpoints(self) -> dict[int, Path]:
-        """Step → folder of the checkpoints of the first seed that is done."""
-        return self.done[0].checkpoints() if self.done else {}
-
-    def checkpoint_name(self, step: int) -> str:
-        """What evaluate calls a checkpoint of the first seed."""
-        return f"{self.done[0].name}.step{step}"
+    def checkpoints(self) -> dict[int, dict[str, Path]]:
+        """Step → what evaluate calls a checkpoint → its folder, of all seeds that have their checkpoints still, at the steps of each."""
+        kept = {job.name: found for job in self.done if (found := job.checkpoints())}
+        steps = [step for step in next(iter(kept.values()), {}) if all(step in found for found in kept.values())]
+        return {step: {f"{name}.step{step}": found[step] for name, found in kept.items()} for step in steps}
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,27 @@ class Evaluation:
 
     def compare(self, base: Sequence[str], models: Sequence[str], name: str) -> dict[str, Any]:
         """The report of models against as many others, model by model, as one: their samples of a prompt stand side by side."""
-        clusters = [prompt.cluster for prompt in self.prompts]
         before, after = Scored(BASE, self._beside(base)), Scored(name, self._beside(models))
-        return make_report(before, [after], prompts=clusters, clusters=clusters, trained_on=self.trained_on, seed=self.seed)["models"][name]
+        report = make_report(
+            before,
+            [after],
+            prompts=self.clusters,
+            clusters=self.clusters,
+            trained_on=self.trained_on,
+            trainings=len(models),
+            seed=self.seed,
+        )
+        return report["models"][name]
+
+    @property
+    def clusters(self) -> list[str]:
+        return [prompt.cluster for prompt in self.prompts]
+
+    def prompt_error(self, base: Sequence[str], models: Sequence[str], score: str) -> float:
+        """Standard error of the change of a score over clusters of prompts, of these models and not of others like them."""
+        change = self._beside(models)[score] - self._beside(base)[score]
+        kept = np.isfinite(change).any(axis=1)
+        return standard_error(np.nanmean(change[kept], axis=1), np.array(self.clusters)[kept], seed=self.seed)
 
     def _beside(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         scored = [self.scores(name) for name in names]
@@ -166,23 +188,53 @@ def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, sc
     found |= {"scores": whole["scores"], "guards": whole["guards"]}
     found["seeds"] = {job.seed: _changes(evaluation, job.name, scores) for job in done}
     found |= {key: fmean(each[key] for each in summaries) for key in MEASURED if all(key in each for each in summaries)}
+    own, theirs = (None if each is None else cost_of([job.summary for job in each.done]) for each in (contest, rival))
+    found["cost"] = own / theirs if own and theirs else None
     if rival is not None and rival is not contest:
         theirs = {job.seed: job.name for job in rival.done}
         ours = {job.seed: job.name for job in done if job.seed in theirs}
         if ours:
-            found["against"] = evaluation.compare([theirs[seed] for seed in ours], list(ours.values()), contest.method)["scores"]
-    judged = [step for step in contest.checkpoints if (evaluation.folder / contest.checkpoint_name(step)).is_dir()]
-    curve = {step: _changes(evaluation, contest.checkpoint_name(step), scores) for step in judged}
+            rivals, names = [theirs[seed] for seed in ours], list(ours.values())
+            found["against"] = evaluation.compare(rivals, names, contest.method)["scores"]
+            differences = {seed: _changes(evaluation, name, scores, theirs[seed]) for seed, name in ours.items()}
+            for score in scores:
+                found["against"][score] |= {
+                    "prompt_error": evaluation.prompt_error(rivals, names, score),
+                    "seeds": {seed: change[score] for seed, change in differences.items()},
+                }
+    judged = {step: [name for name in names if (evaluation.folder / name).is_dir()] for step, names in contest.checkpoints.items()}
+    curve = {step: _mean([_changes(evaluation, name, scores) for name in names]) for step, names in judged.items() if names}
     if curve:
-        found["steps"] = curve
-        found["steps_to_target"] = next((step for step, change in curve.items() if change[scores[0]] >= target), None)
+        found |= {"steps": curve, "curve_seeds": min(len(names) for names in judged.values() if names)}
+        found["steps_to_target"] = lasting({step: change[scores[0]] for step, change in curve.items()}, target)
     return found
+
+
+def cost_of(summaries: Sequence[Mapping[str, float]]) -> float | None:
+    """What a step costs, in forwards of one sample: a backward is two. None where a training has no count, as earlier ones."""
+    if not summaries or any("forwards_per_step" not in each for each in summaries):
+        return None
+    return fmean(each["forwards_per_step"] + 2 * each["backwards_per_step"] for each in summaries)
+
+
+def lasting(curve: Mapping[int, float], target: float) -> int | None:
+    """The first of the steps, given in order, from which on a curve stays at the target or above: one crossing may be chance."""
+    reached = None
+    for step, value in reversed(list(curve.items())):
+        if value < target:
+            break
+        reached = step
+    return reached
+
+
+def _mean(changes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {score: fmean(each[score] for each in changes) for score in changes[0]}
 
 
 def _settings(job: Job) -> dict[str, Any]:
     return {"beta": job.train.objective.get("beta"), "learning_rate": job.train.learning_rate}
 
 
-def _changes(evaluation: Evaluation, name: str, scores: Sequence[str]) -> dict[str, float]:
-    found = evaluation.compare([BASE], [name], name)["scores"]
+def _changes(evaluation: Evaluation, name: str, scores: Sequence[str], base: str = BASE) -> dict[str, float]:
+    found = evaluation.compare([base], [name], name)["scores"]
     return {score: found[score]["change"] for score in scores}

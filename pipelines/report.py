@@ -13,15 +13,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from pipelines.bootstrap import bootstrap_intervals
 from pipelines.json_file import read_json
 
-RESAMPLES = 2000
 GUARDS = {  # modality → rewards that must not drift, of those without weights
     "image": ("saturation", "contrast", "sharpness"),
     "video": ("movement", "flicker"),
@@ -61,39 +60,12 @@ class Scored:
     scores: Mapping[str, np.ndarray]
 
 
-def bootstrap_intervals(
-    values: np.ndarray, clusters: np.ndarray | None = None, *, seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95
-) -> np.ndarray:
-    """Percentile bootstrap of the mean of each column: values (P, V), one row per prompt; returns low and high, (2, V).
-
-    clusters names, row by row, which prompts mean the same (default: none do). Clusters are resampled whole, not prompts or samples:
-    those of one cluster are not independent (Davison & Hinkley 1997, section 3.8).
-    """
-    values = np.asarray(values, np.float64)
-    if len(values) == 0:
-        raise ValueError("a bootstrap interval over no prompts; evaluate at least one prompt")
-    places = np.arange(len(values)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    count = int(places.max()) + 1
-    sizes = np.bincount(places).astype(np.float64)
-    totals = np.stack([np.bincount(places, column) for column in values.T], axis=1)
-    counts = resamplings(count, resamples, seed)
-    means = (counts @ totals) / (counts @ sizes)[:, None]
-    return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-
-
-@lru_cache(maxsize=8)  # at 10,000 clusters 80 MB each
-def resamplings(clusters: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each resample draws each cluster, (resamples, clusters): the same for every score of every model, so it is drawn once."""
-    generator = np.random.default_rng(seed)
-    counts = np.empty((resamples, clusters), np.float32)  # small whole numbers
-    for resample in counts:
-        resample[:] = np.bincount(generator.integers(clusters, size=clusters), minlength=clusters)
-    return counts
-
-
-def compare(base: np.ndarray, aligned: np.ndarray, role: Role, clusters: np.ndarray | None = None, *, seed: int = 0) -> Change | None:
+def compare(
+    base: np.ndarray, aligned: np.ndarray, role: Role, clusters: np.ndarray | None = None, *, trainings: int = 1, seed: int = 0
+) -> Change | None:
     """The Change of one score; base and aligned (P, S), paired, and the cluster of each prompt (see bootstrap_intervals).
 
+    trainings   how many models the samples are of, each of as many, one after the other: the intervals are over them too
     None where no sample has a score on both sides.
     """
     if base.shape != aligned.shape:
@@ -104,22 +76,26 @@ def compare(base: np.ndarray, aligned: np.ndarray, role: Role, clusters: np.ndar
     if not kept.any():
         return None
     base, aligned, both = base[kept], aligned[kept], both[kept]
-    share = both.sum(axis=1)
+    clusters = None if clusters is None else clusters[kept]
 
     def per_prompt(values: np.ndarray) -> np.ndarray:
-        return np.where(both, values, 0.0).sum(axis=1) / share
+        return np.where(both, values, 0.0).sum(axis=1) / both.sum(axis=1)
+
+    def per_training(values: np.ndarray) -> np.ndarray:
+        """(P, G); NaN where a training has none of a prompt."""
+        shape = (len(values), trainings, -1)
+        return np.where(both, values, 0.0).reshape(shape).sum(axis=2) / both.reshape(shape).sum(axis=2)
 
     with np.errstate(invalid="ignore"):
-        change = per_prompt(aligned - base)
-        wins = per_prompt((aligned > base) + 0.5 * (aligned == base))
-    low, high = bootstrap_intervals(np.stack([change, wins], axis=1), None if clusters is None else clusters[kept], seed=seed)
+        change, wins = aligned - base, (aligned > base) + 0.5 * (aligned == base)
+        low, high = bootstrap_intervals(np.stack([per_training(change), per_training(wins)], axis=2), clusters, seed=seed)
     return Change(
         base=float(per_prompt(base).mean()),
         aligned=float(per_prompt(aligned).mean()),
-        change=float(change.mean()),
+        change=float(per_prompt(change).mean()),
         low=float(low[0]),
         high=float(high[0]),
-        win_rate=float(wins.mean()),
+        win_rate=float(per_prompt(wins).mean()),
         win_low=float(low[1]),
         win_high=float(high[1]),
         prompts=int(kept.sum()),
@@ -150,9 +126,13 @@ def make_report(
     tags: Sequence[Mapping[str, str]] = (),
     trained_on: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
+    trainings: int = 1,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """report.json of a base and its aligned models. `prompts`, `clusters` (default: the prompts) and `tags` have one entry per row."""
+    """report.json of a base and its aligned models. `prompts`, `clusters` (default: the prompts) and `tags` have one entry per row.
+
+    trainings   of how many models the samples of each are, see `compare`
+    """
     cluster_of = np.array(prompts if clusters is None else clusters)
     samples = next(iter(base.scores.values())).shape[1] if base.scores else 0
     report = {
@@ -164,8 +144,19 @@ def make_report(
         "base": base.name,
         "models": {},
     }
+
+    def changes(model: Scored, rows: Any) -> dict[str, Change]:
+        found = {
+            name: compare(
+                values[rows], model.scores[name][rows], role_of(name, trained_on), cluster_of[rows], trainings=trainings, seed=seed
+            )
+            for name, values in base.scores.items()
+            if name in model.scores
+        }
+        return {name: change for name, change in found.items() if change is not None}
+
     for model in models:
-        scores = _changes(base, model, slice(None), cluster_of, trained_on, seed)
+        scores = changes(model, slice(None))
         groups: dict[str, dict[str, list[int]]] = {}
         for row, of_row in enumerate(tags):
             for key, value in of_row.items():
@@ -177,12 +168,7 @@ def make_report(
             "scores": {name: asdict(change) for name, change in scores.items()},
             "tags": {
                 key: {
-                    value: {
-                        "prompts": len(rows),
-                        "scores": {
-                            name: asdict(change) for name, change in _changes(base, model, rows, cluster_of, trained_on, seed).items()
-                        },
-                    }
+                    value: {"prompts": len(rows), "scores": {name: asdict(change) for name, change in changes(model, rows).items()}}
                     for value, rows in sorted(values.items())
                 }
                 for key, values in sorted(groups.items())
@@ -191,15 +177,6 @@ def make_report(
             "warnings": warnings_of(scores, guards),
         }
     return report
-
-
-def _changes(base: Scored, model: Scored, rows: Any, clusters: np.ndarray, trained_on: Sequence[str], seed: int) -> dict[str, Change]:
-    changes = {
-        name: compare(values[rows], model.scores[name][rows], role_of(name, trained_on), clusters[rows], seed=seed)
-        for name, values in base.scores.items()
-        if name in model.scores
-    }
-    return {name: change for name, change in changes.items() if change is not None}
 
 
 def guard_drifts(scores: Mapping[str, Change]) -> dict[str, dict[str, float | None]]:

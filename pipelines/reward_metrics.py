@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.report import RESAMPLES, bootstrap_intervals, resamplings
+from pipelines.bootstrap import RESAMPLES, bootstrap_intervals, resamplings
 
 BINS = 10
 MOST_BLOCKS = 10_000  # of prompts that are resampled together: 80 MB of counts, however large the set

@@ -213,7 +213,8 @@ def _train(config: Config, section: Train, stage: StageFolder, *, is_main: bool,
         train(task, section, stage.path, advance=advance, logger=progress.logger("train"))
     if is_main:
         saved = {} if task.cache is None else {"seconds_saved": round(task.cache.saved, 2)}
-        stage.finish({"groups": len(task.groups), **saved, **_last_metrics(stage.path / "metrics.jsonl")})
+        work = _work(stage.path / "speed.jsonl")
+        stage.finish({"groups": len(task.groups), **saved, **work, **_last_metrics(stage.path / "metrics.jsonl")})
 
 
 def teacher_folder(path: Path) -> Path:
@@ -273,3 +274,13 @@ def _last_metrics(path: Path, window: int = 20) -> dict[str, float]:
         for name in ("loss", "rewards/accuracies", "win_adv", "lose_adv")
         if name in lines[-1]
     }
+
+
+def _work(path: Path) -> dict[str, float]:
+    """Passes of samples through the networks in the mean step (diffalign/training/work.py); none where the steps did not count them."""
+    from statistics import fmean
+
+    from pipelines.report import read_metrics
+
+    series = read_metrics(path)
+    return {f"{name}_per_step": fmean(count for _, count in series[name]) for name in ("forwards", "backwards") if name in series}

@@ -23,4 +23,4 @@ def capo(outputs: Outputs, *, beta: float = 5000.0, bias: float | None = None) -
         reward = reward * torch.sigmoid(bias - snr.log())[:, None]
     first, second = torch.triu_indices(count, count, 1, device=reward.device)
     gap = reward - calibrated
-    return Loss((gap[:, first] - gap[:, second]).square().mean(1), reward=reward)
+    return Loss((gap[:, first] - gap[:, second]).square().mean(1), reward=reward, ranking=calibrated)

@@ -37,7 +37,7 @@ def rankdpo(outputs: Outputs, *, beta: float = 5000.0, weight: Literal["ndcg", "
         total = weights.sum((1, 2), keepdim=True)
         weights = weights / torch.where(total > 0, total, 1)
     value = weights * softplus(reward[:, None, :] - reward[:, :, None])
-    return Loss(value.sum((1, 2)), reward=reward)
+    return Loss(value.sum((1, 2)), reward=reward, ranking=phi)
 
 
 def _win_fraction(scores: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from diffalign.training.own_samples import Buffer, Records
 from diffalign.training.randomness import generator
 from diffalign.training.reference import Moving, OnPolicy, Reference
 from diffalign.training.reference_cache import ReferenceCache
+from diffalign.training.work import Work
 
 RUNNING = "running/"  # of metrics that objectives track
 START = "at the reference: "  # of numbers that only the first step has, for its check
@@ -66,8 +67,9 @@ class Networks:
 
 
 def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: GroupBatch, noised: Noised, timestep: Tensor,
-            needs: Needs) -> Outputs:  # fmt: skip
-    """One forward of the policy, and of each other network that the objective needs, over all B·K samples at once."""
+            needs: Needs, work: Work | None = None) -> Outputs:  # fmt: skip
+    """One forward of the policy, and of each other network that the objective needs, over all B·K samples at once; added to `work`."""
+    work = Work() if work is None else work
     count = noised.sample.shape[1]
     flat, every = noised.sample.flatten(0, 1), timestep.repeat_interleave(count)
     lengths = None if batch.lengths is None else batch.lengths.flatten()
@@ -75,6 +77,7 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
     def predict(denoiser: nn.Module, prompts: dict[str, Tensor], cache: ReferenceCache | None = None) -> Tensor:
         embeds = {name: value.repeat_interleave(count, 0) for name, value in prompts.items()}
         made = partial(predict_own, backbone, denoiser, flat, every, embeds, lengths)
+        work.forwards += len(flat)
         return (made() if cache is None else cache.recall(made, flat, every, prompts, lengths)).view_as(noised.sample)
 
     frozen = teacher = mask = mismatched = None
@@ -93,6 +96,7 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
             own = predict(policy, batch.mismatched)
         with networks.reference.use() as denoiser:
             mismatched = torch.stack([own, predict(denoiser, batch.mismatched, networks.cache)], 2)
+    work.backwards += len(flat)
     return Outputs(
         predict(policy, batch.embeds), noised.target, timestep, reference=frozen, teacher=teacher, mismatched=mismatched, mask=mask,
         fraction=timestep / backbone.process.timestep_count, snr=backbone.process.signal_to_noise(timestep).to(flat.device),
@@ -149,6 +153,7 @@ class AlignmentTask:
         self.group_count, self.difficulty = len(groups), groups.difficulty
         self.has_started, self.step = False, 0
         self.running: dict[str, Tensor] = {}
+        self.work = Work() if own_samples is None else own_samples.work  # since the last call of `measure` began
 
     def draw(self, visits: Sequence[Visit]) -> tuple[GroupBatch, Noised, Tensor]:
         """The batch, x_t with its target, and the timesteps of some visits: a function of (seed, group, draw), one draw per group.
@@ -198,6 +203,7 @@ class AlignmentTask:
             def predict(x: Tensor, timestep: Tensor, rows: Tensor) -> Tensor:
                 embeds = {name: value[rows // count] for name, value in batch.embeds.items()}
                 lengths = None if batch.lengths is None else batch.lengths.flatten()[rows]
+                self.work.forwards += len(x)
                 with use() as denoiser:
                     made = partial(predict_own, self.backbone, denoiser, x, timestep, embeds, lengths)
                     return made() if cache is None else cache.recall(made, x, timestep, embeds, lengths)
@@ -208,11 +214,12 @@ class AlignmentTask:
         return networks if self.reference is None else networks | {"reference": run(self.reference.use, self.cache)}
 
     def measure(self, visits: list[Visit]) -> Measured:
+        self.work.forwards = self.work.backwards = 0
         batch, noised, timestep = self.draw(visits)
         if self.step < self.sft_steps:
             return self._supervised(batch, noised, timestep)
         networks = Networks(self.reference, self.teacher, self.modules.get("mask", self.mask), self.cache)
-        outputs = forward(self.backbone, self.modules["denoiser"], networks, batch, noised, timestep, self.needs)
+        outputs = forward(self.backbone, self.modules["denoiser"], networks, batch, noised, timestep, self.needs, self.work)
         outputs = replace(outputs, running=self.running)
         with torch.autocast(timestep.device.type, enabled=False):
             for stabiliser in self.stabilisers:
@@ -224,17 +231,17 @@ class AlignmentTask:
                 f"the objective returned a loss of shape {tuple(loss.value.shape)} for {len(timestep)} groups; it must stay unreduced"
             )
         tracked = {f"{RUNNING}{name}/{column}": values for name, value in loss.tracked.items() for column, values in columns(value)}
-        return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss) | at_reference | tracked)
+        return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss) | at_reference | tracked, replace(self.work))
 
     def _supervised(self, batch: GroupBatch, noised: Noised, timestep: Tensor) -> Measured:
         """What SFT measures on the preferred samples of the same draw."""
         lengths = None if batch.lengths is None else batch.lengths[:, :1]
         first = replace(batch, latents=batch.latents[:, :1], lengths=lengths, scores=None, labels=None, mismatched=None)
         noised = replace(noised, sample=noised.sample[:, :1], target=noised.target[:, :1])
-        outputs = forward(self.backbone, self.modules["denoiser"], Networks(), first, noised, timestep, OBJECTIVES["sft"])
+        outputs = forward(self.backbone, self.modules["denoiser"], Networks(), first, noised, timestep, OBJECTIVES["sft"], self.work)
         with torch.autocast(timestep.device.type, enabled=False):
             loss = build_objective("sft")(outputs)
-        return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss))
+        return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss), replace(self.work))
 
     @torch.no_grad()
     def _at_reference(self, outputs: Outputs) -> dict[str, Tensor]:

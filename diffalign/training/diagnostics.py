@@ -27,11 +27,13 @@ SINGLE = "single/"  # of numbers of each sample that `summarise` compares over t
 def numbers(outputs: Outputs, loss: Loss) -> dict[str, Tensor]:
     """Per group (B,): loss, timestep, raw errors, distance to the reference, and what the rows allow; NaN where a group has no such number.
 
-    Preferred (w) is index 0 and dispreferred (l) the last, in pairs as in lists; of samples judged one by one, the wanted and the unwanted.
+    Preferred (w) is index 0 and dispreferred (l) the last, in pairs as in lists; where a method ranks a list itself, by several judges, its
+    best and its worst (Loss.ranking); of samples judged one by one, the wanted and the unwanted.
     A triple is a gold sample (g) before a pair, and its margin and accuracy are that pair's.
     Advantages are over a reference, so without one there are none; a clip judged by spans has no preferred sample, and none either.
-    Accuracy is the share of judged comparisons that the policy has right, a tie ½: the pair; all pairs of a list whose scores differ; the
-    judged spans. Samples judged one by one are compared over the whole batch, by `summarise`.
+    Accuracy is the share of judged comparisons that the policy has right, a tie ½: the pair; all pairs of a list that the method does not
+    rank level, by its own ranking or else the first score; the judged spans. Samples judged one by one are compared over the whole batch,
+    by `summarise`.
     """
     error = outputs.error.detach()
     if outputs.correction is not None:
@@ -84,10 +86,18 @@ def _compared(outputs: Outputs, loss: Loss) -> Tensor | None:
     reward = loss.reward.detach()
     first, second = torch.triu_indices(*[reward.shape[1]] * 2, 1, device=reward.device)
     ahead = reward[:, first] - reward[:, second]
-    if outputs.scores is None:
+    ranking = _ranking(outputs, loss)
+    if ranking is None:
         return ahead
-    sign = (outputs.scores[:, first, 0] - outputs.scores[:, second, 0]).sign().to(ahead)
+    sign = (ranking[:, first] - ranking[:, second]).sign().to(ahead)
     return (sign * ahead).where(sign != 0, torch.nan)
+
+
+def _ranking(outputs: Outputs, loss: Loss) -> Tensor | None:
+    """(B, K), larger better: what the method says that it ranks by, or the first score; None where the rows alone say it, best first."""
+    if loss.ranking is not None:
+        return loss.ranking.detach()
+    return None if outputs.scores is None else outputs.scores[..., 0]
 
 
 def _sides(outputs: Outputs, loss: Loss) -> list[tuple[str, int, Tensor]]:
@@ -96,6 +106,10 @@ def _sides(outputs: Outputs, loss: Loss) -> list[tuple[str, int, Tensor]]:
         wanted = outputs.labels > 0
         return [("win", 1, wanted), ("lose", -1, ~wanted)]
     place = torch.arange(outputs.policy.shape[1], device=outputs.policy.device)
+    if loss.ranking is not None:  # of samples that are level the first is the best one, and the last the worst
+        ranking = loss.ranking.detach()
+        best, worst = ranking.argmax(1), len(place) - 1 - ranking.flip(1).argmin(1)
+        return [("win", 1, place == best[:, None]), ("lose", -1, place == worst[:, None])]
     first = max(0, len(place) - 2) if loss.margin is not None else 0  # a margin is of the last two, a list has none
     sides = [("win", 1, (place == first)[None])]
     if first:

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from diffalign.training.curriculum import curriculum_stages
 from diffalign.training.optimizer import build_optimizer, learning_rate_factor
 from diffalign.training.randomness import Order, seed_of
 from diffalign.training.settings import FREE, Curriculum, Settings
+from diffalign.training.work import Work
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -40,11 +41,15 @@ class Visit:
 
 @dataclass(frozen=True)
 class Measured:
-    """Losses of the groups of a micro-batch: value (b,) with gradient, weight (b,), and more numbers per group, each (b,), for metrics."""
+    """Losses of the groups of a micro-batch: value (b,) with gradient, weight (b,), and more numbers per group, each (b,), for metrics.
+
+    work  what it took; nothing where the task does not count it
+    """
 
     value: Tensor
     weight: Tensor
     numbers: dict[str, Tensor]
+    work: Work = field(default_factory=Work)
 
 
 class Task(Protocol):
@@ -108,7 +113,8 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
           logger: logging.Logger | None = None, stop_after: int | None = None) -> Path:  # fmt: skip
     """Trains to `settings.steps`, resuming from the newest checkpoint in folder; returns folder/final, the weights as users load them.
 
-    Writes folder/metrics.jsonl (one line a step, the same bits after any resume), folder/speed.jsonl (seconds), folder/checkpoints/step_N.
+    Writes folder/metrics.jsonl (one line a step, the same bits after any resume), folder/speed.jsonl (seconds and work), and
+    folder/checkpoints/step_N.
     advance(steps) reports progress; the logger gets a line of diagnostics every `log_every` steps.
     stop_after ends the call after that many steps of this call, with a checkpoint (for tests).
     Raises DivergedError on a loss that is not finite; the last good checkpoint stays. ValueError where the device cannot do the precision.
@@ -161,6 +167,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * factor
         collected: list[dict[str, Tensor]] = []
+        work = Work()
         visits = [Visit(*order.at(step * settings.batch_size + place)) for place in range(settings.batch_size)]
         for part in range(accumulation):
             first = (part * accelerator.num_processes + accelerator.process_index) * micro
@@ -178,6 +185,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
                 total = (measured.value * measured.weight).sum() / settings.batch_size
                 accelerator.backward(total * accelerator.num_processes)
             collected.append(measured.numbers)
+            work.add(measured.work)
         norm = _clip(accelerator, list(parameters.values()), settings)
         # Under fp16 an overflow is expected: the step is skipped and the scale halved. At a scale of 1 it is no overflow any more.
         if not math.isfinite(norm) and (accelerator.scaler is None or accelerator.scaler.get_scale() <= 1):
@@ -197,7 +205,9 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
         if accelerator.is_main_process:
             _append(folder / "metrics.jsonl", metrics)
             seconds = time.perf_counter() - began
-            _append(folder / "speed.jsonl", {"step": step + 1, "seconds": seconds, "groups_per_second": settings.batch_size / seconds})
+            speed = {"step": step + 1, "seconds": seconds, "groups_per_second": settings.batch_size / seconds}
+            passes = {name: count * accelerator.num_processes for name, count in asdict(work).items() if work.forwards}
+            _append(folder / "speed.jsonl", speed | passes)
             if settings.tracker:
                 accelerator.log({key: value for key, value in metrics.items() if key != "step"}, step=step + 1)
             if (step + 1) % settings.log_every == 0:

@@ -17,6 +17,7 @@ from diffalign.sampling import follow_path
 from diffalign.section import Section
 from diffalign.training.groups import CachedGroups
 from diffalign.training.randomness import Order, generator, seed_of
+from diffalign.training.work import Work
 
 AT_ONCE = 32  # paths in one forward
 
@@ -60,6 +61,7 @@ class Buffer:
     Path n of the run is of the n-th group in an order of the paths' own, and its noise, jitter and prompt dropout are functions of
     (seed, n). Its timesteps lie a whole path's step apart, from a random offset on, so that each of the range comes equally often; it is
     recorded inside the range and left at its end. The processes share the paths out, and all have all of them then.
+    `work` counts the policy's forwards for that.
     """
 
     def __init__(self, settings: OwnSamples, backbone: Backbone, groups: CachedGroups, *, prompt_dropout: float,
@@ -69,6 +71,7 @@ class Buffer:
         self._order = Order(len(groups), seed_of(seed, "own samples"))
         self._records: Records | None = None
         self._round = -1
+        self.work = Work()
 
     def at(self, step: int, policy: Callable[[], AbstractContextManager[nn.Module]]) -> Records:
         """The records of a step, from 0, on the denoiser's device. The first call of a round makes them, in `with policy() as denoiser`."""
@@ -109,16 +112,16 @@ class Buffer:
         def visited(rows: list[int]) -> Tensor:
             with policy() as denoiser:
                 embeds = {name: value[rows] for name, value in experts.embeds.items()}
-                predict = partial(_predict, self.backbone, denoiser, embeds)
+                predict = partial(self._predict, denoiser, embeds)
                 return follow_path(self.backbone.process, predict, noise[rows], timestep[rows])
 
         sample, target = _shared_out(visited, len(paths)).unbind(1)
         whole = Records(sample, target, timestep, *(each.to(device)[:, None].expand_as(share) for each in (group, is_dropped)))
         return whole[((low <= share) & (share < high)).to(device)]
 
-
-def _predict(backbone: Backbone, denoiser: nn.Module, embeds: dict[str, Tensor], x: Tensor, timestep: Tensor) -> Tensor:
-    return backbone.predict(denoiser, x, timestep, embeds)
+    def _predict(self, denoiser: nn.Module, embeds: dict[str, Tensor], x: Tensor, timestep: Tensor) -> Tensor:
+        self.work.forwards += len(x)
+        return self.backbone.predict(denoiser, x, timestep, embeds)
 
 
 def _shared_out(make: Callable[[list[int]], Tensor], count: int) -> Tensor:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from diffalign.data.shards import read_rows
 from pipelines import compare_jobs
+from pipelines.bootstrap import bootstrap_intervals, standard_error
 from pipelines.cli import app
 from pipelines.compare import (
     choose,
@@ -36,7 +37,6 @@ from pipelines.compare_result import Contest, rivals_of
 from pipelines.evaluate import read_scored
 from pipelines.progress import Progress
 from pipelines.prompts import load_prompts
-from pipelines.report import bootstrap_intervals
 from pipelines.run_folder import lock_run
 
 QUIET = Progress(silent=True)
@@ -215,19 +215,26 @@ def test_the_numbers_by_hand(made: Made) -> None:
         aligned = [read_scored(folder, name, prompts, 2)["contrast.score"] for name in names]
         wins = np.mean([np.mean((each > base) + 0.5 * (each == base)) for each in aligned])
         assert change["win_rate"] == pytest.approx(wins)
-        per_prompt[method] = np.mean([(each - base).mean(1) for each in aligned], 0)
-        low, high = bootstrap_intervals(per_prompt[method][:, None], np.array(HELDOUT), seed=3)[:, 0]
+        per_prompt[method] = np.stack([(each - base).mean(1) for each in aligned], 1)  # (P, seeds)
+        low, high = bootstrap_intervals(per_prompt[method][..., None], np.array(HELDOUT), seed=3)[:, 0]
         assert (change["low"], change["high"]) == pytest.approx((low, high))
         records = [json.loads((made.run / "jobs" / name / "train/stage.json").read_text()) for name in names]
         assert found["seconds"] == pytest.approx(np.mean([record["seconds"] for record in records]))
         speeds = [(made.run / "jobs" / name / "train/speed.jsonl").read_text().splitlines() for name in names]
         middle = [sorted(json.loads(line)["seconds"] for line in lines)[1] for lines in speeds]  # of three steps
         assert found["seconds_per_step"] == pytest.approx(np.mean(middle))
+        # 4 pairs a step: 8 samples through the policy and back, and of diffusion_dpo through its reference too.
+        assert (found["forwards_per_step"], found["backwards_per_step"]) == ({"diffusion_dpo": 16, "mapo": 8}[method], 8)
+        assert found["cost"] == pytest.approx({"diffusion_dpo": 1, "mapo": 24 / 32}[method])
         assert found["groups"] == records[0]["summary"]["groups"] == 9
     assert made.result["clusters"] == 3 and made.result["prompts"] == 4
     against = made.result["methods"]["mapo"]["against"]["contrast.score"]
     difference = per_prompt["mapo"] - per_prompt["diffusion_dpo"]
     assert against["change"] == pytest.approx(difference.mean())
+    low, high = bootstrap_intervals(difference[..., None], np.array(HELDOUT), seed=3)[:, 0]
+    assert (against["low"], against["high"]) == pytest.approx((low, high))
+    assert list(against["seeds"].values()) == pytest.approx(difference.mean(0)) and list(against["seeds"]) == ["4", "5"]
+    assert against["prompt_error"] == pytest.approx(standard_error(difference.mean(1), np.array(HELDOUT), seed=3))
     assert "win_adv" in made.result["methods"]["diffusion_dpo"] and "against" not in made.result["methods"]["diffusion_dpo"]
 
 
@@ -237,8 +244,9 @@ def test_the_curve_ends_at_the_first_seeds_own_change(made: Made) -> None:
         found = made.result["methods"][method]
         assert list(found["steps"]) == ["1", "2", "3"]
         assert found["steps"]["3"]["contrast.score"] == pytest.approx(found["seeds"]["4"]["contrast.score"])
-        reached = [int(step) for step, change in found["steps"].items() if change["contrast.score"] >= made.result["target"]]
-        assert found["steps_to_target"] == (reached[0] if reached else None)
+        values = [change["contrast.score"] for change in found["steps"].values()]
+        reached = [step for step in (1, 2, 3) if min(values[step - 1 :]) >= made.result["target"]]
+        assert found["steps_to_target"] == (reached[0] if reached else None) and found["curve_seeds"] == 1
 
 
 @pytest.mark.integration
@@ -481,6 +489,17 @@ def test_a_pupil_in_a_comparison(tmp_path: Path, model: Path) -> None:
         [teacher] = (tmp_path / "run/jobs").glob(f"diffusion_dpo-*-lr{factor}-seed{seed}-*")
         taught = {yaml.safe_load((pupil / "config.yaml").read_text())["train"]["teacher"] for pupil in pupils}
         assert len(pupils) == count and taught == {str(teacher / "train/final")}
+
+
+def test_a_curve_is_over_all_seeds_that_have_their_checkpoints(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = jobs_of(files, tmp_path)
+    for job, steps in zip(jobs, ((1, 2, 3), (), (2, 3)), strict=True):
+        for step in steps:
+            (job.config.run / f"train/checkpoints/step_{step:06d}").mkdir(parents=True)
+    monkeypatch.setattr(Job, "is_done", True)
+    found = Contest("diffusion_dpo", "", "diffusion_dpo", [], {}, jobs[0], jobs).checkpoints
+    assert list(found) == [2, 3] and list(found[3]) == [f"{jobs[0].name}.step3", f"{jobs[2].name}.step3"]
+    assert found[2][f"{jobs[2].name}.step2"] == jobs[2].config.run / "train/checkpoints/step_000002"
 
 
 def test_headline_scores() -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.compare_page import family, rows, verdict, write_page
+from pipelines.compare_marks import marks
+from pipelines.compare_page import family, rows, write_page
 from pipelines.compare_picture import COLUMNS, draw_curves
-from pipelines.compare_result import join
+from pipelines.compare_result import cost_of, join, lasting
 
 OVERALL, SCORE = "shapes.overall", "shapes.score"
 
@@ -28,11 +29,17 @@ def method(objective: str, overall: float, against: float | None, **others: Any)
               "saturation.score": change(0.01, role="guard"), "shapes.count": change(0.01)}  # fmt: skip
     found = {
         "objective": objective, "grid": [{"mean": 0.8}, {"mean": 0.7}], "beta": 500.0, "learning_rate": 5e-5,
-        "failures": {}, "scores": scores, "seeds": {"1": {}, "2": {}},
+        "failures": {}, "scores": scores,
+        "seeds": {seed: {OVERALL: overall + shift, SCORE: shift} for seed, shift in (("1", -0.002), ("2", 0.002))},
         "guards": {"saturation": {"relative": -0.04}, "sharpness": {"relative": None}}, "seconds": 61.4, "seconds_per_step": 0.3456,
         "groups": 2940.0, "win_adv": -0.0032, "lose_adv": 0.0071, **others,
     }  # fmt: skip
-    return found if against is None else found | {"against": {OVERALL: change(against), SCORE: change(0.0)}}
+    return found if against is None else found | {"against": {OVERALL: difference(against), SCORE: difference(0.0)}}
+
+
+def difference(value: float) -> dict[str, Any]:
+    """Of two seeds that differ little."""
+    return change(value) | {"prompt_error": 0.01, "seeds": {"1": value - 0.002, "2": value + 0.002}}
 
 
 RESULT = {
@@ -41,7 +48,7 @@ RESULT = {
     "methods": {
         "worse": method("capo", -0.06, -0.09, beta=None),
         "diffusion_dpo": method("diffusion_dpo", 0.03, None),
-        "smpo": method("smpo", 0.1, 0.07, steps={"75": {OVERALL: 0.02}, "150": {OVERALL: 0.09}}, steps_to_target=150),
+        "smpo": method("smpo", 0.1, 0.07, cost=1.5, steps={"75": {OVERALL: 0.02}, "150": {OVERALL: 0.09}}, steps_to_target=150),
         "simpo": method("simpo", 0.04, 0.01, steps={"75": {OVERALL: 0.01}, "150": {OVERALL: 0.04}}, steps_to_target=None),
         "kto": {"objective": "kto", "grid": [], "failures": {"kto": "all pairs were\nfiltered out"}},
     },
@@ -51,10 +58,11 @@ RESULT = {
 def test_the_best_is_first_and_what_is_clear_is_marked() -> None:
     methods = RESULT["methods"]
     assert [row[0] for row in rows(RESULT)] == ["smpo", "simpo", "diffusion_dpo", "worse"]
-    assert [verdict(RESULT, methods[name], OVERALL) for name in ("smpo", "simpo", "diffusion_dpo", "worse")] == ["▲", "", "", "▼"]
+    assert marks(RESULT) == {"worse": {OVERALL: "▼"}, "smpo": {OVERALL: "▲"}, "simpo": {}}
     assert [family(methods[name]) for name in ("smpo", "simpo", "worse")] == ["pairs", "pairs, no reference", "lists"]
     assert rows(RESULT)[0] == [
-        "smpo", "▲ +0.100 [+0.080, +0.120]", "+0.050 [+0.030, +0.070]", "+0.070 [+0.050, +0.090]", "55 %", "500", "5e-05", "0.346", "61",
+        "smpo", "▲ +0.100 [+0.080, +0.120]", "+0.050 [+0.030, +0.070]", "+0.070 [+0.050, +0.090]",
+        "55 %", "500", "5e-05", "1.50", "0.346", "61",
     ]  # fmt: skip
 
 
@@ -66,9 +74,10 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
         "| +0.070 <sub>+0.050 … +0.090</sub> | 55 % <sub>48 … 60</sub> |",
         "| 4 | 🟢 `worse` <sub>capo</sub> | ▼ −0.060 <sub>−0.080 … −0.040</sub> | −0.030 <sub>−0.050 … −0.010</sub> "
         "| −0.090 <sub>−0.110 … −0.070</sub> | 47 % <sub>48 … 60</sub> |",
-        "| method | β | lr | s / step | seconds | rows | win_adv | lose_adv | saturation | sharpness | steps to +0.05 | seconds to +0.05 |",
-        "| `smpo` | 500 | 5e-05 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
-        "| `worse` | – | 5e-05 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – | – |",
+        "| method | β | lr | cost | s / step | seconds | rows | win_adv | lose_adv "
+        "| saturation | sharpness | steps to +0.05 | seconds to +0.05 |",
+        "| `smpo` | 500 | 5e-05 | 1.50 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
+        "| `worse` | – | 5e-05 | – | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – | – |",
         "| method | `jpeg_size.score` | `shapes.count` |",
         "| `simpo` | **−0.300** | +0.010 |",
         "- `kto`: all pairs were filtered out",
@@ -122,3 +131,21 @@ def test_what_rests_on_another_ground_does_not_join() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             join(RESULT, earlier)
+
+
+def test_what_a_training_costs() -> None:
+    new, old = {"forwards_per_step": 16.0, "backwards_per_step": 8.0}, {"groups": 9.0}
+    assert cost_of([new, new]) == 32 and cost_of([new, old]) is None and cost_of([]) is None
+
+
+def test_a_target_is_reached_where_the_curve_stays() -> None:
+    curve = {50: 0.01, 75: 0.06, 100: 0.04, 125: 0.05, 150: 0.09}
+    assert lasting(curve, 0.05) == 125 and lasting(curve, 0.01) == 50 and lasting(curve, 0.1) is None
+    assert lasting(curve | {150: 0.049}, 0.05) is None and lasting({}, 0.05) is None
+
+
+def test_the_page_says_whose_the_curve_is(tmp_path: Path) -> None:
+    for seeds, words in (({}, "of the first seed alone"), ({"curve_seeds": 3}, "in the mean of 3 seeds")):
+        methods = {name: each | (seeds if "steps" in each else {}) for name, each in RESULT["methods"].items()}
+        write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
+        assert f"stays +0.05 above the base's or more, {words}." in (tmp_path / "README.md").read_text()

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.bootstrap import bootstrap_intervals
 from pipelines.report import (
     Change,
     Scored,
-    bootstrap_intervals,
     compare,
     curves,
     make_report,

@@ -65,6 +65,7 @@ def test_train_writes_weights_that_sample(lora: dict | None, road: Callable[...,
     )
     record = json.loads((folder / "stage.json").read_text())
     assert record["complete"] and record["summary"]["groups"] == 12 and "loss" in record["summary"]
+    assert record["summary"]["forwards_per_step"] == 2 * record["summary"]["backwards_per_step"] > 0  # policy and reference
     assert load_config(folder / "config.yaml") == config
     base = load_model(config.model).sample(["a red circle"], [1], steps=2, guidance=2.0)
     aligned = load_model(config.model, **({"denoiser": folder / "final"} if lora is None else {"adapter": folder / "final"}))

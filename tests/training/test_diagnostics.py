@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffalign.objectives.aot import aot
+from diffalign.objectives.capo import capo
 from diffalign.objectives.cpo import cpo
 from diffalign.objectives.densedpo import densedpo
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
@@ -24,7 +25,7 @@ from diffalign.objectives.rlength import rlength
 from diffalign.objectives.sft import sft
 from diffalign.objectives.simpo import simpo
 from diffalign.stabilisers.kl_correction import kl_correction
-from diffalign.tensors import Outputs
+from diffalign.tensors import Loss, Outputs
 from diffalign.training.diagnostics import check_start, numbers, summarise, warnings
 
 
@@ -104,6 +105,22 @@ def test_a_triple_is_judged_by_its_pair() -> None:
     assert not {"win_adv", "gold_adv", "lose_adv", "judged"} & set(measured)
 
 
+@pytest.mark.parametrize("objective", [rankdpo, capo])
+def test_a_list_is_judged_by_the_ranking_of_the_method(objective: Callable[..., Loss]) -> None:
+    """Three judges, of whom the last two agree on the reverse of the first: index 2 is best, and the policy has drifts (2, 1, −3).
+
+    The rewards are in the order that the two judges want. The second row's samples are level: its first is the best, its last the worst.
+    """
+    scores = torch.tensor([[[3.0, 1, 1], [2, 2, 2], [1, 3, 3]], [[1.0, 1, 1], [1, 1, 1], [1, 1, 1]]], dtype=torch.float64)
+    errors = torch.tensor([[4.0, 3, 2], [1, 1, 1]], dtype=torch.float64)
+    reference = torch.tensor([[2.0, 2, 5], [2, 2, 3]], dtype=torch.float64)
+    as_outputs = {"policy": errors.sqrt()[..., None, None], "reference": reference.sqrt()[..., None, None]}
+    found = Outputs(target=torch.zeros_like(as_outputs["policy"]), timestep=torch.tensor([0, 0]), scores=scores, **as_outputs)
+    measured = numbers(found, objective(found))
+    assert measured["rewards/accuracies"][0] == 1 and measured["judged"].tolist() == [3, 0] and measured["rewards/accuracies"][1].isnan()
+    assert measured["win_adv"].tolist() == pytest.approx([3, 1]) and measured["lose_adv"].tolist() == pytest.approx([2, -2])
+
+
 def test_pairs_of_a_list_with_equal_scores_are_not_judged() -> None:
     """Rewards (0, −1, −2); scores (2, 2, 1) judge two pairs, (1, 2, 2) two of which none is right, and (1, 1, 1) none."""
     scores = torch.tensor([[2.0, 2, 1], [1, 2, 2], [1, 1, 1]])[..., None]
@@ -114,8 +131,8 @@ def test_pairs_of_a_list_with_equal_scores_are_not_judged() -> None:
     assert summarise(measured, 1000)["rewards/accuracies"] == 0.5
     none = {name: values[2:] for name, values in measured.items()}
     assert "rewards/accuracies" not in summarise(none, 1000) and summarise(none, 1000)["judged"] == 0
-    rows = replace(found, scores=None)  # without scores the rows are best first
-    assert numbers(rows, rankdpo(found, beta=2.0))["rewards/accuracies"].tolist() == pytest.approx([1, 1, 1])
+    rows = replace(found, scores=None)  # without scores or a ranking the rows are best first
+    assert numbers(rows, replace(rankdpo(found, beta=2.0), ranking=None))["rewards/accuracies"].tolist() == pytest.approx([1, 1, 1])
 
 
 def labelled() -> Outputs:

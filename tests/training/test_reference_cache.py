@@ -62,6 +62,8 @@ def test_a_second_run_needs_no_forward_and_has_the_same_bits(
     assert cache.saved > 0
     assert_same_run(tmp_path / "bare", tmp_path / "cold")
     assert_same_run(tmp_path / "bare", tmp_path / "again")
+    bare_cost, warm_cost = ((tmp_path / run / "speed.jsonl").read_text().count('"forwards": 16') for run in ("bare", "again"))
+    assert bare_cost == warm_cost == (6 if noising == SHARED else 0)  # a recalled prediction is one that the method asks for
 
 
 def test_an_adapter_that_is_off_is_cached_like_a_copy(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
