@@ -123,9 +123,9 @@ class Ensemble:
         found = {name: reward(prompts, media) for name, reward in self.rewards.items()}
         matrix = np.array([found[name][dimension] for name, dimension in self.weights], np.float64).reshape(len(self.weights), len(media))
         weights, score = np.array(list(self.weights.values()), np.float64), np.full(len(media), np.nan)
-        has_all: np.ndarray = ~np.isnan(matrix).any(axis=0)  # one without a score by a reward is compared with none
+        lacks = set(np.flatnonzero(np.isnan(matrix).any(axis=0)).tolist())  # one without a score by a reward is compared with none
         for prompt in dict.fromkeys(prompts):
-            places = [place for place, other in enumerate(prompts) if other == prompt and has_all[place]]
+            places = [place for place, other in enumerate(prompts) if other == prompt and place not in lacks]
             if places:
                 score[places] = self.rule(matrix[:, places], weights)
         own = {f"{name}_{dimension}": [float(value) for value in found[name][dimension]] for name, dimension in self.columns}
