@@ -16,7 +16,14 @@ from pydantic import Field, PrivateAttr, field_validator
 from diffalign.section import Section
 
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}  # answers of a server that may soon say something else
+# Answers that are of the one question: its form, its size, what it shows. 403 is some servers' word for a question that moderation stopped,
+# and others' for a key without permission. 401, 402 and 404 are of key, credit and address: no other question would fare better.
+REFUSED = {400, 403, 413, 415, 422, 451}
 LONGEST_WAIT_SECONDS = 60.0
+
+
+class Unanswered(ValueError):
+    """A question that the server refuses, or that the model answers in no form asked for. Another question may have an answer."""
 
 
 class Account:
@@ -86,7 +93,8 @@ class Endpoint(Section):
     def ask(self, content: str | Sequence[dict[str, Any]]) -> str:
         """The model's answer to one message: text, or parts as the API has them ({"type": "text" or "image_url", …}).
 
-        ConnectionError where the server cannot be reached or keeps failing; ValueError where it refuses the question, or answers otherwise.
+        ConnectionError where the server cannot be reached or keeps failing; Unanswered where it refuses this question, or answers without
+        words; ValueError where it refuses any, or is no such server.
         """
         body = {
             "model": self.model,
@@ -96,25 +104,29 @@ class Endpoint(Section):
         }
         found = self._post(json.dumps(body).encode())
         try:
-            answer = found["choices"][0]["message"]["content"]
+            message = found["choices"][0]["message"]
         except (KeyError, IndexError, TypeError):
-            answer = None
-        if not isinstance(answer, str):
-            raise ValueError(
-                f"{self.url} answered {str(found)[:200]}, without choices[0].message.content; is it an OpenAI-compatible server?"
-            )
+            message = None
+        if not isinstance(message, dict):
+            raise ValueError(f"{self.url} answered {str(found)[:200]}, without choices[0].message; is it an OpenAI-compatible server?")
         self._account.add(found.get("usage") or {})
+        answer = message.get("content")
+        if not isinstance(answer, str):
+            raise Unanswered(f"{self.model!r} answered without words: {str(message)[:200]}")
         return answer
 
     def ask_json(self, content: str | Sequence[dict[str, Any]], check: Callable[[Any], bool] = lambda value: True) -> Any:
-        """The JSON value in the model's answer, whatever stands around it; asked up to `retries` times more while none passes `check`."""
+        """The JSON value in the model's answer, whatever stands around it; asked up to `retries` times more while none passes `check`.
+
+        Unanswered where none does; else as `ask`.
+        """
         answer = ""
         for _ in range(self.retries + 1):
             answer = self.ask(content)
             value = json_in(answer)
             if value is not None and check(value):
                 return value
-        raise ValueError(f"{self.model!r} gave no such JSON in {self.retries + 1} answers, the last: {answer[:200]!r}")
+        raise Unanswered(f"{self.model!r} gave no such JSON in {self.retries + 1} answers, the last: {answer[:200]!r}")
 
     def _post(self, body: bytes) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}
@@ -132,7 +144,8 @@ class Endpoint(Section):
             except urllib.error.HTTPError as error:
                 failure = f"HTTP {error.code}: {error.read(300).decode(errors='replace')}"
                 if error.code not in AGAIN:
-                    raise ValueError(
+                    kind = Unanswered if error.code in REFUSED else ValueError
+                    raise kind(
                         f"{self.url} refused the question to {self.model!r} ({failure}); check url, model and ${self.key_variable}"
                     ) from error
                 said = error.headers.get("Retry-After", "")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from pydantic import Field, field_validator
 
 from diffalign.model_source import LORA_FILE, PEFT_FILE, holds_lora
 from pipelines.config import Config, Model, Section, files_fingerprint, settings_of
+from pipelines.evaluate_scores import score_samples
 from pipelines.frechet import fidelity, told
 from pipelines.generate import SampleRequest, candidate_seed, sample_requests
 from pipelines.json_file import read_json
@@ -28,14 +29,14 @@ from pipelines.model import MediaSize, check_size, load_model, shown_size
 from pipelines.progress import Progress
 from pipelines.prompts import Prompt, Prompts, check_conditions, load_prompts, refuse_long_prompts
 from pipelines.report import GUARDS, Scored, curves, make_report
-from pipelines.score import Rewards, keep_revision, open_reward, write_scores
+from pipelines.score import Rewards
 from pipelines.stage import StageFolder, open_stage, stage_path, summary_of, write_atomically
+from pipelines.unanswered import MOST
 
 if TYPE_CHECKING:
     import numpy as np
 
     from diffalign.backbones import Backbone
-    from reward_models import Reward
 
 BASE, ALIGNED = "base", "aligned"
 
@@ -58,6 +59,7 @@ class Evaluate(Section):
     models: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     fidelity: Literal["tones"] | None = Field(default=None, exclude_if=lambda world: world is None)  # see pipelines/frechet.py
     batch_size: int = Field(default=64, ge=1)  # speed and memory only
+    max_unanswered: int = Field(default=MOST, ge=0)  # samples of all models that a judge may leave without a score
     prompts_per_shard: int = Field(default=64, ge=1)
 
     @field_validator("models", mode="after")
@@ -78,7 +80,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     check_conditions(config.model, prompts, "evaluate.prompts")
     rewards, trained_on, models = rewards_of(config, section), trained_on_of(config, section), models_of(config, section)
     settings = {
-        **settings_of(section, without=("batch_size",)),
+        **settings_of(section, without=("batch_size", "max_unanswered")),
         "rewards": rewards,
         "trained_on": trained_on,
         "seed": config.seed,
@@ -99,11 +101,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         for name, checkpoints in {BASE: (), **models}.items():
             size = _sample(config, section, stage, prompts, name, checkpoints, size, progress)
             release_memory()
-        opened: dict[str, Reward] = {}
-        for name in (BASE, *models):
-            _score(section, stage, name, rewards, opened, progress)
-        opened.clear()
-        release_memory()
+        score_samples(section, stage, (BASE, *models), rewards, progress)
         report = report_of(config, section, stage.path, prompts, list(models), trained_on, size)
         if section.fidelity is not None:
             names, texts = [BASE, *models], [prompt.text for prompt in prompts]
@@ -296,28 +294,6 @@ def _agreed_size(config: Config, section: Evaluate, backbone: Backbone, name: st
 def _trained_sizes(config: Config) -> set[tuple[int, ...]]:
     """The sizes of the media in the latent cache; empty where the run has none."""
     return {tuple(map(int, size)) for size in summary_of(config, "encode").get("sizes", [])}
-
-
-def _score(section: Evaluate, stage: StageFolder, name: str, rewards: Mapping[str, Mapping[str, Any]], opened: dict[str, Reward],
-           progress: Progress) -> None:  # fmt: skip
-    """Writes the scores of a model's samples that are missing, by rewards of `opened`, to which it adds those that it loads."""
-    from diffalign.data.records import Candidate
-    from diffalign.data.shards import read_file, shard_paths
-
-    shards = shard_paths(stage.path / name)
-    work = [(reward, path, stage.path / name / "scores" / reward / path.name) for path in shards for reward in rewards]
-    missing = [(reward, path, target) for reward, path, target in work if not target.is_file()]
-    with progress.bar(f"score {name}", len(work), done=len(work) - len(missing)) as advance:
-        for path in shards:
-            due = [(reward, target) for reward, source, target in missing if source == path]
-            rows = [Candidate.from_row(row) for row in read_file(path)] if due else []
-            for reward_name, target in due:
-                if reward_name not in opened:
-                    opened[reward_name] = open_reward(reward_name, rewards[reward_name])
-                reward = opened[reward_name]
-                keep_revision(stage, reward_name, reward.revision)
-                write_scores(target, reward, rows, batch_size=section.batch_size)
-                advance(1)
 
 
 def report_of(config: Config, section: Evaluate, folder: Path, prompts: Sequence[Prompt], models: Sequence[str], trained_on: Sequence[str],

@@ -7,7 +7,9 @@ rewards of the section score rank its candidates anew.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,16 +19,17 @@ from pydantic import ConfigDict, Field, model_validator
 from diffalign.data.pairing_settings import PairingSettings, RuleName
 from pipelines.config import Section, files_fingerprint, settings_of
 from pipelines.progress import Progress
-from pipelines.stage import is_changed, is_current, open_stage, stage_path
+from pipelines.stage import is_changed, is_current, open_stage, stage_path, write_atomically
 
 if TYPE_CHECKING:
-    from diffalign.data.importers import ImportedGroup
+    from diffalign.data.importers import ImportedGroup, ImportReport
     from diffalign.data.pairing import PairingSummary
     from diffalign.data.source_shortcut import SourceShortcut
     from pipelines.config import Config
     from pipelines.score import Score
 
 PREFERENCES_PER_SHARD = 10_000
+BROKEN = "broken.jsonl"  # {"where": file and row, "reason": …}, beside the candidates
 BAR = 40  # characters of the longest bar of the histogram
 
 
@@ -181,12 +184,14 @@ def import_set(config: Config, *, redo: bool = False, progress: Progress) -> lis
     source = pair.source
     path = Path(source.path).expanduser()
     settings = {"import": {**settings_of(source), "files": files_fingerprint(path, contents=False) if path.exists() else None}}
-    with open_stage(config, "generate", settings=settings, redo=redo and is_changed(config, "generate", settings)) as stage:
+    again = redo and is_changed(config, "generate", settings)
+    # The list of broken rows is no output: what a failed import left of it must not hold the next one to its settings.
+    with open_stage(config, "generate", settings=settings, outputs=("shard-*.parquet", "judgements-*.parquet"), redo=again) as stage:
         if not stage.is_complete:
             counts = {"groups": 0, "candidates": 0, "judgements": 0}
             conditioned: bool | None = None
             set_read = build_import(source.importer, source.path, **source.settings)
-            with progress.bar(f"import {source.importer}", None) as advance:
+            with _broken_rows_listed(stage.path, set_read.report, progress), progress.bar(f"import {source.importer}", None) as advance:
                 for index, block in enumerate(_blocks(set_read.groups, source.groups_per_shard)):
                     # A set is read in one stream: after an interrupt it is read again, and only what is missing is written.
                     candidates = [candidate for group in block for candidate in group.candidates]
@@ -203,12 +208,12 @@ def import_set(config: Config, *, redo: bool = False, progress: Progress) -> lis
                         counts[name] += len(rows)
                     advance(len(block))
             report = set_read.report
-            stage.finish(counts | {"report": asdict(report)})
+            stage.finish(counts | {"report": {key: value for key, value in asdict(report).items() if key != "broken_rows"}})
             progress.say(
                 f"import: {counts['candidates']} candidates, {counts['judgements']} judgements in {stage.path}; "
                 f"of {report.read} rows {report.kept} kept ({report.tied} tied), {report.skipped} skipped, {report.broken} broken"
             )
-            for reason in report.reasons:
+            for reason in report.reasons:  # the first few
                 progress.say(f"  broken: {reason}", style="yellow")
         return sorted(stage.path.glob("judgements-*.parquet"))
 
@@ -216,6 +221,21 @@ def import_set(config: Config, *, redo: bool = False, progress: Progress) -> lis
 def judgements_path(folder: Path, index: int) -> Path:
     """The imported preferences of shard `index`, beside its candidates."""
     return folder / f"judgements-{index:05d}.parquet"
+
+
+@contextmanager
+def _broken_rows_listed(folder: Path, report: ImportReport, progress: Progress) -> Iterator[None]:
+    """Lists all broken rows in folder/broken.jsonl at the end of an import, however it ends, and says so; no file where there are none."""
+    file = folder / BROKEN
+    try:
+        yield
+    finally:
+        if report.broken_rows:
+            lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in report.broken_rows]
+            write_atomically(file, "".join(lines).encode(errors="backslashreplace"))  # of names that are no text
+            progress.say(f"import: {report.broken} broken, all listed with their reasons in {file}", style="yellow")
+        else:
+            file.unlink(missing_ok=True)
 
 
 def _blocks(groups: Iterator[ImportedGroup], size: int) -> Iterator[list[ImportedGroup]]:

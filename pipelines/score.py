@@ -17,6 +17,7 @@ from pipelines.memory import release_memory
 from pipelines.pair import import_set
 from pipelines.progress import Progress
 from pipelines.stage import StageFolder, open_stage, require_stage
+from pipelines.unanswered import MOST, Unscored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,6 +55,7 @@ class Score(Section):
 
     rewards: Rewards = Field(min_length=1)
     batch_size: int = Field(default=64, ge=1)  # speed and memory only
+    max_unanswered: int = Field(default=MOST, ge=0)  # candidates that a judge may leave without a score; pair sets them aside
 
 
 def check_reward(name: str, settings: Mapping[str, Any]) -> None:
@@ -94,13 +96,17 @@ def score_media(
     *,
     batch_size: int = 64,
     groups: Sequence[str] | None = None,
+    unscored: Unscored | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> dict[str, list[float]]:
     """Scores of the media, one list per dimension, in order.
 
-    groups   group_id of each item, for groupwise rewards, which see a whole group in a call; None: equal prompts are a group
-    ValueError naming the reward: dimensions other than it declares, a list of another length, a score that is not a finite number.
+    groups    group_id of each item, for groupwise rewards, which see a whole group in a call; None: equal prompts are a group
+    unscored  counts the items that have NaN because a judge did not answer; None: one is an error
+    ValueError naming the reward: dimensions other than it declares, a list of another length, a score that is not a finite number, more
+    items without an answer than may be.
     """
+    unscored = unscored or Unscored(0)
     if not (len(prompts) == len(media) == len(prompts if groups is None else groups)):
         raise ValueError(
             f"reward {reward.name!r} got {len(prompts)} prompts for {len(media)} media; give one of each (and of groups) per item"
@@ -109,6 +115,7 @@ def score_media(
     for batch in _batches(reward, list(prompts if groups is None else groups), batch_size):
         found = reward([prompts[index] for index in batch], [media[index] for index in batch])
         _check(reward, found, [prompts[index] for index in batch])
+        unscored.add(reward, found)
         for dimension, values in scores.items():
             for index, value in zip(batch, found[dimension], strict=True):
                 values[index] = float(value)
@@ -126,16 +133,19 @@ def _batches(reward: Reward, groups: list[str], batch_size: int) -> list[list[in
 
 
 def _check(reward: Reward, found: Any, prompts: list[str]) -> None:
+    from reward_models.contract import unanswered_of
+
     if not isinstance(found, dict) or set(found) != set(reward.dimensions):
         got = ", ".join(found) if isinstance(found, dict) else type(found).__name__
         raise ValueError(f"reward {reward.name!r} gave {got}; it declares the dimensions {', '.join(reward.dimensions)}")
+    answers_all = not unanswered_of(reward)
     for dimension, values in found.items():
         if len(values) != len(prompts):
             raise ValueError(
                 f"reward {reward.name!r} gave {len(values)} scores of {dimension!r} for {len(prompts)} items; one each is needed"
             )
         for prompt, value in zip(prompts, values, strict=True):
-            if not math.isfinite(value):
+            if math.isinf(value) or (math.isnan(value) and answers_all):
                 raise ValueError(f"reward {reward.name!r} gave {dimension} = {value} for {prompt[:80]!r}; scores must be finite numbers")
 
 
@@ -147,12 +157,12 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     import_set(config, redo=redo, progress=progress)
     folder = require_stage(config, "score", "generate")
     for name, settings in score.rewards.items():
-        _score_with(config, folder, name, settings, score.batch_size, redo=redo, progress=progress)
+        _score_with(config, folder, name, settings, score, redo=redo, progress=progress)
         release_memory()  # one reward at a time, and none beside the training that follows
 
 
 def _score_with(
-    config: Config, candidates: Path, name: str, settings: Mapping[str, Any], batch_size: int, *, redo: bool, progress: Progress
+    config: Config, candidates: Path, name: str, settings: Mapping[str, Any], score: Score, *, redo: bool, progress: Progress
 ) -> None:
     from diffalign.data.shards import shard_paths
 
@@ -168,18 +178,24 @@ def _score_with(
         counts = [sum(_rows(path) for path in unit) for unit in units]
         missing = stage.missing(len(units))
         total = sum(counts)
+        unscored = Unscored(score.max_unanswered, stage.path.glob("shard-*.parquet"))
         with progress.bar(f"score {name}", total, done=total - sum(counts[index] for index in missing)) as advance:
             for index in missing:
                 with _usage_is_kept(stage, reward):
                     # No name for the rows: the media of this unit would stay in memory while those of the next are read.
-                    write_scores(stage.shard(index), reward, _read(units[index]), batch_size=batch_size, advance=advance)
-        usage = stage.record.get("usage", {})
-        stage.finish(_summary(stage.path, reward, total) | ({"usage": usage} if usage else {}))
+                    write_scores(
+                        stage.shard(index), reward, _read(units[index]), batch_size=score.batch_size, unscored=unscored, advance=advance
+                    )
+        usage, unanswered = stage.record.get("usage", {}), stage.record.get("unanswered")
+        told = {"unscored": unscored.count, "unanswered": unanswered} if unscored.count else {}
+        stage.finish(_summary(stage.path, reward, total) | ({"usage": usage} if usage else {}) | told)
     if usage:
         progress.say(
             f"score: {name} asked {usage['questions']} questions of {usage['prompt_tokens']} tokens, "
             f"answers of {usage['completion_tokens']} tokens"
         )
+    if unscored.count:
+        progress.say(f"score: {unscored.count} of {total} candidates have no score by {name}; the first: {unanswered}", style="yellow")
     means = ", ".join(f"{dimension} {mean:.4g}" for dimension, mean in stage.summary["means"].items())
     progress.say(f"score: {total} candidates by {name}; means: {means}")
 
@@ -199,8 +215,9 @@ def keep_revision(stage: StageFolder, name: str, revision: str) -> None:
 
 @contextmanager
 def _usage_is_kept(stage: StageFolder, reward: Reward) -> Iterator[None]:
-    """Adds what an endpoint was asked meanwhile to the stage's record: what is paid for is counted, whether or not it ends well."""
-    from reward_models.contract import accounts_of
+    """Adds what an endpoint was asked meanwhile, and the first reason why it did not answer, to the stage's record: what is paid for is
+    counted, whether or not it ends well."""
+    from reward_models.contract import accounts_of, unanswered_of
 
     accounts = accounts_of(reward)
     before = [account.counts() for account in accounts]
@@ -211,18 +228,26 @@ def _usage_is_kept(stage: StageFolder, reward: Reward) -> Iterator[None]:
             recorded = stage.record.setdefault("usage", dict.fromkeys(earlier, 0))
             for key, value in account.counts().items():
                 recorded[key] += value - earlier[key]
-        if accounts:
+        for reason in unanswered_of(reward)[:1]:
+            stage.record.setdefault("unanswered", reason)
+        if accounts or "unanswered" in stage.record:
             stage.save_record()
 
 
 def write_scores(
-    path: Path, reward: Reward, rows: Sequence[Candidate], *, batch_size: int, advance: Callable[[int], None] = lambda n: None
+    path: Path,
+    reward: Reward,
+    rows: Sequence[Candidate],
+    *,
+    batch_size: int,
+    unscored: Unscored | None = None,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> None:
     """Scores the rows and writes their shard, a line each in their order."""
     from diffalign.data.shards import write_shard
 
     prompts, media, groups = [row.prompt for row in rows], [row.media for row in rows], [row.group_id for row in rows]
-    found = score_media(reward, prompts, media, batch_size=batch_size, groups=groups, advance=advance)
+    found = score_media(reward, prompts, media, batch_size=batch_size, groups=groups, unscored=unscored, advance=advance)
     table = [
         {"candidate_id": row.candidate_id, **{dimension: found[dimension][place] for dimension in reward.dimensions}}
         for place, row in enumerate(rows)
@@ -231,7 +256,7 @@ def write_scores(
 
 
 def score_schema(dimensions: Sequence[str]) -> pa.Schema:
-    """The columns of scores/NAME: candidate_id and one float per dimension."""
+    """The columns of scores/NAME: candidate_id and one float per dimension, NaN where a judge did not answer."""
     import pyarrow as pa
 
     columns = [pa.field("candidate_id", pa.string(), nullable=False)]
@@ -241,11 +266,14 @@ def score_schema(dimensions: Sequence[str]) -> pa.Schema:
 def _summary(path: Path, reward: Reward, total: int) -> dict[str, Any]:
     from diffalign.data.shards import read_rows
 
-    sums = dict.fromkeys(reward.dimensions, 0.0)
+    sums, counts = dict.fromkeys(reward.dimensions, 0.0), dict.fromkeys(reward.dimensions, 0)
     for row in read_rows(path):
         for dimension in sums:
-            sums[dimension] += row[dimension]
-    return {"candidates": total, "revision": reward.revision, "means": {dimension: value / total for dimension, value in sums.items()}}
+            if not math.isnan(row[dimension]):
+                sums[dimension] += row[dimension]
+                counts[dimension] += 1
+    means = {dimension: value / counts[dimension] for dimension, value in sums.items() if counts[dimension]}
+    return {"candidates": total, "revision": reward.revision, "means": means}
 
 
 def _units_of_whole_groups(shards: list[Path]) -> list[list[Path]]:

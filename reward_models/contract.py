@@ -36,7 +36,10 @@ class Reward(Protocol):
     def groupwise(self) -> bool: ...
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-        """One list per dimension, one float per item, in order; higher is more of what the reward measures."""
+        """One list per dimension, one float per item, in order; higher is more of what the reward measures.
+
+        NaN is no score: of a judge that did not answer about the item, and says in `unanswered` why.
+        """
         ...
 
 
@@ -54,6 +57,11 @@ def check_call(reward: Reward, prompts: Sequence[str], media: Sequence[Media]) -
 def accounts_of(reward: Reward) -> tuple[Account, ...]:
     """What a reward, and those that it is made of, asked of endpoints so far (its attribute `accounts`); none where it asks nobody."""
     return getattr(reward, "accounts", ())
+
+
+def unanswered_of(reward: Reward) -> list[str]:
+    """Why a reward, and those that it is made of, has no answer to questions asked so far, a sentence each (its attribute `unanswered`)."""
+    return getattr(reward, "unanswered", [])
 
 
 def fitting_rewards(modality: str) -> str:

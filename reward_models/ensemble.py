@@ -12,7 +12,7 @@ import numpy as np
 from diffalign.data.modalities import Media
 from diffalign.did_you_mean import did_you_mean
 from reward_models import ANY, dimensions_of, load_reward
-from reward_models.contract import accounts_of, check_call
+from reward_models.contract import accounts_of, check_call, unanswered_of
 
 Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]  # scores (n, K) and weights (n,) → (K,)
 
@@ -106,6 +106,11 @@ class Ensemble:
         revisions = sha256("\n".join(f"{name}/{reward.revision}" for name, reward in self.rewards.items()).encode()).hexdigest()[:12]
         self.revision = f"{rule}/{words}/{revisions}"
 
+    @property
+    def unanswered(self) -> list[str]:
+        """Of each of its rewards."""
+        return [reason for reward in self.rewards.values() for reason in unanswered_of(reward)]
+
     @staticmethod
     def dimensions_of(of: Mapping[str, Mapping[str, Any] | None] | Sequence[str], **_: Any) -> tuple[str, ...] | None:
         """`score`, and those of each reward under its name; None where one of them does not say its own."""
@@ -117,10 +122,12 @@ class Ensemble:
         check_call(self, prompts, media)
         found = {name: reward(prompts, media) for name, reward in self.rewards.items()}
         matrix = np.array([found[name][dimension] for name, dimension in self.weights], np.float64).reshape(len(self.weights), len(media))
-        weights, score = np.array(list(self.weights.values()), np.float64), np.empty(len(media))
+        weights, score = np.array(list(self.weights.values()), np.float64), np.full(len(media), np.nan)
+        lacks = set(np.flatnonzero(np.isnan(matrix).any(axis=0)).tolist())  # one without a score by a reward is compared with none
         for prompt in dict.fromkeys(prompts):
-            places = [place for place, other in enumerate(prompts) if other == prompt]
-            score[places] = self.rule(matrix[:, places], weights)
+            places = [place for place, other in enumerate(prompts) if other == prompt and place not in lacks]
+            if places:
+                score[places] = self.rule(matrix[:, places], weights)
         own = {f"{name}_{dimension}": [float(value) for value in found[name][dimension]] for name, dimension in self.columns}
         return {"score": score.tolist(), **own}
 

@@ -7,15 +7,18 @@ from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from diffalign.data.modalities import Media
 from diffalign.data.modalities.image import Image
 from reward_models import REWARD_MODELS, dimensions_of, load_reward
-from reward_models.contract import Reward, accounts_of, check_call, fitting_rewards
+from reward_models.contract import Reward, accounts_of, check_call, fitting_rewards, unanswered_of
 
 if TYPE_CHECKING:
     from diffalign.data.modalities.video import Video
 
-REDUCTIONS: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "min": min}
+# A frame without a score leaves its video without one; `min` alone would find it or not by its place.
+REDUCTIONS: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "min": lambda values: float(np.min(values))}
 
 
 class FrameScore:
@@ -47,6 +50,11 @@ class FrameScore:
         self.every, self.reduce = every, REDUCTIONS[reduce]
         self.dimensions, self.accounts = self.of.dimensions, accounts_of(self.of)
         self.revision = f"{self.of.name}/{self.of.revision}/every-{every}/{reduce}"
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Of the image reward."""
+        return unanswered_of(self.of)
 
     @staticmethod
     def dimensions_of(

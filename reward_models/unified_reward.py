@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from math import nan
 from statistics import fmean
 from typing import Any
 
 from diffalign.data.modalities import Media
+from diffalign.endpoint import Unanswered
 from reward_models.both_orders import pairs_in_both_orders, win_shares
 from reward_models.contract import check_call, check_counts
 from reward_models.vision_language import judge_of, parsed, shown, text
@@ -83,6 +85,7 @@ class UnifiedReward:
             self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype, max_tokens=max_tokens
         )
         self.accounts = self.judge.accounts
+        self.unanswered: list[str] = []
         self.answer, self.question, self.longest_side = answer, question or QUESTIONS[answer], longest_side
         self.groupwise = answer == "rank"
         words = sha256(self.question.encode()).hexdigest()[:12]
@@ -96,7 +99,7 @@ class UnifiedReward:
         return (*CRITERIA, "score") if answer == "dimensions" else ("score",)
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-        """One list per dimension. ValueError names the pictures about which no answer can be read."""
+        """One list per dimension; NaN of pictures about which no answer can be read, and `unanswered` says why."""
         check_call(self, prompts, media)
         parts = [shown(self.judge, item, frames=1, longest_side=self.longest_side) for item in media]
         if self.answer == "rank":
@@ -105,8 +108,8 @@ class UnifiedReward:
             return {"score": win_shares(dict(zip(pairs, answers, strict=True)), len(media))}
         questions = [((place,), prompt, parts[place]) for place, prompt in enumerate(prompts)]
         if self.answer == "final":
-            return {"score": self._answers(questions, final_score)}
-        rows = self._answers(questions, dimension_scores)
+            return {"score": [nan if score is None else score for score in self._answers(questions, final_score)]}
+        rows = [dict.fromkeys(CRITERIA, nan) if row is None else row for row in self._answers(questions, dimension_scores)]
         return {**{name: [row[name] for row in rows] for name in CRITERIA}, "score": [fmean(row.values()) for row in rows]}
 
     def _answers(self, questions: Sequence[tuple[tuple[int, ...], str, list[dict[str, Any]]]], parse: Callable[[str], Any]) -> list[Any]:
@@ -114,7 +117,11 @@ class UnifiedReward:
             try:
                 return parsed(self.judge, [*parts, text(f"{self.question}\nText Caption: [{prompt}]")], parse)
             except ValueError as error:
-                raise ValueError(f"unified_reward has no score for item {' and '.join(map(str, places))} of a call: {error}") from error
+                told = f"unified_reward has no score for item {' and '.join(map(str, places))} of a call: {error}"
+                if not isinstance(error, Unanswered):
+                    raise ValueError(told) from error
+                self.unanswered.append(told)
+                return None
 
         with ThreadPoolExecutor(self.judge.questions) as pool:
             return list(pool.map(lambda each: answer(*each), questions))

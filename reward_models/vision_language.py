@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from diffalign.data.modalities import Media, modality_of
 from diffalign.data.modalities.image import Image
-from diffalign.endpoint import Account, Endpoint, json_in
+from diffalign.endpoint import Account, Endpoint, Unanswered, json_in
 from reward_models.pretrained import checked_dtype, from_pretrained, pretrained_model, settings_digest, torch_device, weights_digest
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Judge(Protocol):
         ...
 
     def ask_json(self, parts: Sequence[dict[str, Any]], check: Callable[[Any], bool]) -> Any:
-        """The JSON value in the model's answer; ValueError where none comes that passes `check`."""
+        """The JSON value in the model's answer; Unanswered where none comes that passes `check`."""
         ...
 
 
@@ -98,14 +98,14 @@ def shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
 
 
 def parsed(judge: Judge, parts: Sequence[dict[str, Any]], parse: Callable[[str], Found | None]) -> Found:
-    """What `parse` finds in the first answer where it finds something; ValueError after as many as the judge is worth."""
+    """What `parse` finds in the first answer where it finds something; Unanswered after as many as the judge is worth."""
     answer = ""
     for _ in range(judge.tries):
         answer = judge.ask(parts)
         found = parse(answer)
         if found is not None:
             return found
-    raise ValueError(f"no answer of the form asked for in {judge.tries}, the last: {answer[:200]!r}; ask a larger model")
+    raise Unanswered(f"no answer of the form asked for in {judge.tries}, the last: {answer[:200]!r}; ask a larger model")
 
 
 class RemoteJudge:
@@ -198,7 +198,7 @@ class LocalJudge:
         answer = self.ask(parts)
         value = json_in(answer)
         if value is None or not check(value):
-            raise ValueError(f"{self.checkpoint!r} gave no such JSON, but {answer[:200]!r}, and would say it again; ask a larger model")
+            raise Unanswered(f"{self.checkpoint!r} gave no such JSON, but {answer[:200]!r}, and would say it again; ask a larger model")
         return value
 
 

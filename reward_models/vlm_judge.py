@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from math import nan
 from statistics import fmean
 from typing import Any
 
 from diffalign.data.modalities import Media, modality_of
+from diffalign.endpoint import Unanswered
 from reward_models.both_orders import CHOICES, pairs_in_both_orders, win_shares
 from reward_models.contract import check_call, check_counts
 from reward_models.vision_language import judge_of, shown, text
@@ -31,7 +33,8 @@ class VlmJudge:
               al. 2023, arXiv:2306.05685, section 3.3) is in no score
 
     Answers are JSON and checked; what is none is asked again. Calls that fail are repeated after longer and longer waits, and no more than
-    `per_minute` are made: endpoint settings. What was asked, and the tokens of it, stands in `accounts`.
+    `per_minute` are made: endpoint settings. What was asked, and the tokens of it, stands in `accounts`. A question that the server
+    refuses, or never answers in JSON, leaves its medium without a score, or its pair out of both media's shares.
 
     endpoint      {url, model, …} as diffalign.endpoint.Endpoint has it, or else
     checkpoint    a folder or hub id of an image-text-to-text model of transformers, which hears no sound
@@ -57,6 +60,7 @@ class VlmJudge:
         self.criteria = checked_criteria(criteria)
         self.judge = judge_of(self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype)
         self.accounts = self.judge.accounts
+        self.unanswered: list[str] = []
         self.groupwise = mode == "compare"
         self.frames, self.longest_side = frames, longest_side
         self.dimensions = self.dimensions_of(criteria=criteria)
@@ -69,7 +73,7 @@ class VlmJudge:
         return (*checked_criteria(criteria), "score")
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-        """One float per dimension and medium. ValueError names the media about which the model does not answer."""
+        """One float per dimension and medium; NaN of those about which the model does not answer, and `unanswered` says why."""
         check_call(self, prompts, media)
         parts = [shown(self.judge, item, frames=self.frames, longest_side=self.longest_side) for item in media]
         kinds = [KINDS[modality_of(item)] for item in media]
@@ -88,7 +92,8 @@ class VlmJudge:
             return isinstance(value, dict) and all(is_between(value.get(name)) for name in self.criteria)
 
         answers = self._answers([((place,), question(place)) for place in range(len(parts))], is_rating)
-        return {name: [float(answers[place,][name]) for place in range(len(parts))] for name in self.criteria}
+        rows = [answers[place,] for place in range(len(parts))]
+        return {name: [nan if row is None else float(row[name]) for row in rows] for name in self.criteria}
 
     def _compare(self, prompts: Sequence[str], kinds: Sequence[str], parts: Sequence[list[dict[str, Any]]]) -> dict[str, list[float]]:
         def question(first: int, second: int) -> list[dict[str, Any]]:
@@ -101,7 +106,9 @@ class VlmJudge:
 
         answers = self._answers([(pair, question(*pair)) for pair in pairs_in_both_orders(prompts)], is_choice)
         return {
-            name: win_shares({(first, second): answer[name] for (first, second), answer in answers.items()}, len(parts))
+            name: win_shares(
+                {(first, second): None if answer is None else answer[name] for (first, second), answer in answers.items()}, len(parts)
+            )
             for name in self.criteria
         }
 
@@ -112,7 +119,11 @@ class VlmJudge:
             try:
                 return self.judge.ask_json(parts, check)
             except ValueError as error:
-                raise ValueError(f"vlm_judge got no answer about item {' and '.join(map(str, places))} of a call: {error}") from error
+                told = f"vlm_judge got no answer about item {' and '.join(map(str, places))} of a call: {error}"
+                if not isinstance(error, Unanswered):
+                    raise ValueError(told) from error
+                self.unanswered.append(told)
+                return None
 
         with ThreadPoolExecutor(self.judge.questions) as pool:
             return dict(zip([places for places, _ in questions], pool.map(lambda each: answer(*each), questions), strict=True))

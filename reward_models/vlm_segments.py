@@ -13,6 +13,7 @@ import numpy as np
 
 from diffalign.data.modalities import Media
 from diffalign.data.modalities.image import Image
+from diffalign.endpoint import Unanswered
 from reward_models.both_orders import CHOICES, win_shares
 from reward_models.contract import check_call, check_counts
 from reward_models.vision_language import judge_of, shrunk, text
@@ -47,7 +48,8 @@ class VlmSegments:
     After Wu et al. 2025 (DenseDPO), arXiv:2506.03517, whose machine labels are of one pair and whose segments last a second.
     Every pair is asked about every segment in both orders, K(K − 1) · segments questions for K videos. Where both answers name the same
     video it has 1 and the other 0; ties and answers that change with the order are 0.5 each. `segment_i` is the mean over a video's
-    pairs, `score` the mean over segments. Videos are compared where their prompts are equal; one alone has 0.5.
+    pairs, `score` the mean over segments. Videos are compared where their prompts are equal; one alone has 0.5. A question that the server
+    refuses, or never answers in JSON, leaves its pair out of that segment; a video without a pair has no score there, and no `score`.
 
     endpoint      {url, model, …} as diffalign.endpoint.Endpoint has it, or else
     checkpoint    a folder or hub id of an image-text-to-text model of transformers
@@ -82,6 +84,7 @@ class VlmSegments:
             raise ValueError(f"vlm_segments got question = {question!r}; say what to judge, or leave it out")
         self.judge = judge_of(self.name, endpoint, checkpoint, at_once=at_once, revision=revision, device=device, dtype=dtype)
         self.accounts = self.judge.accounts
+        self.unanswered: list[str] = []
         self.segments, self.frames, self.question, self.longest_side = segments, frames, question, longest_side
         self.dimensions = self.dimensions_of(segments=segments)
         words = sha256("\n".join([question, ANSWER]).encode()).hexdigest()[:12]
@@ -94,7 +97,7 @@ class VlmSegments:
         return (*(f"segment_{place + 1}" for place in range(segments)), "score")
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
-        """One list per dimension, one float in [0, 1] per video. ValueError names the question that the model does not answer."""
+        """One list per dimension, one float in [0, 1] per video; NaN where the model answers about none of its pairs (see `unanswered`)."""
         check_call(self, prompts, media)
         groups: dict[str, list[int]] = {}
         for place, prompt in enumerate(prompts):
@@ -121,8 +124,8 @@ class VlmSegments:
             for places in frame_places(len(frames), self.segments, self.frames)
         ]
 
-    def _better(self, asked: Asked, shown: Mapping[int, list[list[dict[str, Any]]]]) -> str:
-        """first, second or tie."""
+    def _better(self, asked: Asked, shown: Mapping[int, list[list[dict[str, Any]]]]) -> str | None:
+        """first, second or tie; None where there is no answer."""
         parts = [
             text(f"{self.question}\n\nThe prompt: {asked.prompt}\n\nFrames of the first video:"),
             *shown[asked.first][asked.segment],
@@ -134,7 +137,11 @@ class VlmSegments:
             return self.judge.ask_json(parts, is_choice)["better"]
         except ValueError as error:
             where = f"segment {asked.segment + 1} of items {asked.first} and {asked.second} ({asked.prompt[:80]!r})"
-            raise ValueError(f"vlm_segments got no answer about {where}: {error}") from error
+            told = f"vlm_segments got no answer about {where}: {error}"
+            if not isinstance(error, Unanswered):
+                raise ValueError(told) from error
+            self.unanswered.append(told)
+            return None
 
 
 def is_choice(value: Any) -> bool:
@@ -142,9 +149,9 @@ def is_choice(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("better"), str) and value["better"] in CHOICES
 
 
-def points_of(answers: Mapping[Asked, str], items: int, segments: int) -> np.ndarray:
+def points_of(answers: Mapping[Asked, str | None], items: int, segments: int) -> np.ndarray:
     """(items, segments): the share of its pairs that an item wins in a segment, by `win_shares`."""
-    by_segment: list[dict[tuple[int, int], str]] = [{} for _ in range(segments)]
+    by_segment: list[dict[tuple[int, int], str | None]] = [{} for _ in range(segments)]
     for asked, answer in answers.items():
         by_segment[asked.segment][asked.first, asked.second] = answer
     return np.array([win_shares(own, items) for own in by_segment]).T

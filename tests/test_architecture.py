@@ -122,6 +122,7 @@ SHARED_FILES = {
         "config",
         "config_file",
         "encode_conditions",
+        "evaluate_scores",
         "export",
         "export_card",
         "export_lora",
@@ -145,6 +146,7 @@ SHARED_FILES = {
         "stage",
         "strategies",
         "train_task",
+        "unanswered",
     },
 }
 

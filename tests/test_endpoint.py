@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
 import pytest
 from fake_endpoint import Server
 
-from diffalign.endpoint import Endpoint, json_in
+from diffalign.endpoint import Endpoint, Unanswered, json_in
 
 
 @pytest.fixture
@@ -59,6 +60,30 @@ def test_failures_that_stay_are_told(server: Server) -> None:
         endpoint.ask("?")
     with pytest.raises(ConnectionError, match="did not answer in 1 attempts"):
         Endpoint(url="http://127.0.0.1:1/v1", model="m", retries=0).ask("?")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((400, {}, "unsafe picture"), r"refused the question to 'm' \(HTTP 400: unsafe picture\)"),
+        ((403, {}, "flagged"), "HTTP 403: flagged"),
+        ((413, {}, "too large"), "HTTP 413: too large"),
+        ((200, {}, json.dumps({"choices": [{"message": {"content": None, "refusal": "no"}}]})), "'m' answered without words: .*refusal"),
+    ],
+)
+def test_a_refusal_of_one_question_is_told_apart(server: Server, answer: object, told: str) -> None:
+    server.answers = [answer]
+    with pytest.raises(Unanswered, match=told):
+        Endpoint(url=server.url, model="m", retries=2).ask("?")
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("code", [401, 402, 404])
+def test_a_refusal_of_every_question_is_another_error(server: Server, code: int) -> None:
+    server.answers = [(code, {}, "no")]
+    with pytest.raises(ValueError, match="refused the question") as found:
+        Endpoint(url=server.url, model="m").ask("?")
+    assert not isinstance(found.value, Unanswered)
 
 
 def test_json_is_found_in_talk_and_asked_for_again(server: Server) -> None:

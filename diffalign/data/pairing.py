@@ -314,7 +314,7 @@ def _nothing_left(summary: PairingSummary, settings: PairingSettings) -> str:
 
 
 FIXES = {
-    "unscored": "Run the stage `score` for all candidates",
+    "unscored": "Run the stage `score` for all candidates, and see there how many the judge did not answer about",
     "deduplicate": "Generate with different seeds, or set deduplicate to false",
     "alone": "Generate at least 2 samples per prompt",
     "same_source": "Generate several samples per model, or set same_source to false",

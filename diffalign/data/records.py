@@ -296,9 +296,12 @@ def score_columns(folder: Path, names: Sequence[str], samples: Iterable[str], *,
         found = read_scores(folder, [reward]) if (Path(folder) / reward).is_dir() else {}
         if name not in found:
             raise ValueError(f"no score {name!r} in {folder}; write reward.dimension of a reward of the section score ({', '.join(found)})")
-        missing = [sample for sample in wanted if found[name].get(sample) is None]
+        missing = [sample for sample in wanted if (value := found[name].get(sample)) is None or math.isnan(value)]
         if missing:
-            raise ValueError(f"{len(missing)} of {len(wanted)} samples have no {name}, the first: {missing[0]!r}; run the stage `score`")
+            raise ValueError(
+                f"{len(missing)} of {len(wanted)} samples have no {name}, the first: {missing[0]!r}; run the stage `score`, or, where its "
+                "judge did not answer about them, have pair set them aside: name the score in pair.by or pair.agreement"
+            )
         values = [found[name][sample] for sample in wanted]
         mean, deviation = (fmean(values), pstdev(values) or 1.0) if standardise else (0.0, 1.0)
         columns.append([(value - mean) / deviation for value in values])

@@ -19,6 +19,7 @@ from diffalign.data.records import (
     read_candidates,
     read_preferences,
     read_scores,
+    score_columns,
     write_candidates,
     write_preferences,
 )
@@ -222,3 +223,12 @@ def test_missing_and_damaged_shards_say_what_to_do(tmp_path):
 def test_impossible_preferences_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Preference(**{"group_id": "g", "prompt": "p", "samples": ("a", "b"), **values})
+
+
+def test_a_score_that_a_judge_left_out_is_missing_where_training_reads_it(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("candidate_id", pa.string()), pa.field("score", pa.float64())])
+    rows = [{"candidate_id": name, "score": value} for name, value in (("a", 1.0), ("b", float("nan")), ("c", 3.0))]
+    write_shard(tmp_path / "judge" / "shard-00000.parquet", rows, schema)
+    assert score_columns(tmp_path, ["judge.score"], ["a", "c"], standardise=False) == {"a": (1.0,), "c": (3.0,)}
+    with pytest.raises(ValueError, match=r"2 of 3 samples have no judge\.score, the first: 'b'; .*name the score in pair\.by"):
+        score_columns(tmp_path, ["judge.score"], ["a", "b", "d"], standardise=False)

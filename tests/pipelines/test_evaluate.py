@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_endpoint import Server, rating
 from small_road import make_config, save_tiny_pipeline
 
 from diffalign.data.records import read_candidates, read_scores
@@ -256,6 +257,26 @@ def test_each_reward_is_loaded_once_for_all_models_and_gone_at_the_end(
     config = evaluated(tmp_path, model)
     assert len(list((config.run / "evaluation").glob("*/scores/*/*"))) == 18
     assert sorted(name for name, _ in loaded) == ["contrast", "saturation", "sharpness"] and not any(found() for _, found in loaded)
+
+
+def test_samples_that_a_judge_refuses_are_left_out_up_to_a_limit(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One prompt of five is refused, of the base and of the trained model; the limit is no setting of what was made."""
+    server = Server()
+    try:
+        server.answers = [lambda question: (400, {}, "unsafe") if "green" in json.dumps(question) else rating(question)]
+        rewards = {"vlm_judge": {"endpoint": {"url": server.url, "model": "m"}}}
+        config = with_evaluate(tmp_path, model, rewards=rewards, max_unanswered=1)
+        finish_training(config)
+        with pytest.raises(ValueError, match=r"'vlm_judge' has no score for 2 items, more than max_unanswered=1; .*HTTP 400: unsafe"):
+            run(config, progress=QUIET)
+        assert len(server.asked) == 5 + 2
+        run(with_evaluate(tmp_path, model, rewards=rewards, max_unanswered=2), progress=Progress())
+        assert len(server.asked) == 5 + 2 + 5
+        assert "evaluate: 2 samples have no score by vlm_judge" in " ".join(capsys.readouterr().err.split())
+        scores = json.loads(report_bytes(config))["models"]["aligned"]["scores"]
+        assert scores["vlm_judge.alignment"]["prompts"] == 4 and scores["contrast.score"]["prompts"] == 5
+    finally:
+        server.close()
 
 
 def test_a_change_of_trained_on_rewrites_the_report_alone(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

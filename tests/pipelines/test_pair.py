@@ -186,6 +186,38 @@ def test_an_imported_set_brings_candidates_and_preferences(tmp_path: Path, capsy
     assert not (config.run / "replaced" / "candidates.1").exists()  # an unchanged set is not read again
 
 
+def test_all_broken_rows_of_a_set_are_listed_beside_its_candidates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Eight of ten rows; the report keeps the first five reasons. Also where they are too many, and the list binds nobody afterwards."""
+    write_pickapic(tmp_path / "set.parquet", count=10, ties=0)
+    rows = pq.read_table(tmp_path / "set.parquet").to_pylist()
+    for row in rows[:8]:
+        row["jpg_0"] = row["jpg_0"][:50]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
+    config = imported(tmp_path)
+    assert config.pair is not None and config.pair.source is not None
+    strict = config.model_copy(update={"pair": Pair(source=config.pair.source.model_copy(update={"max_broken": 6}))})
+    file = config.run / "candidates" / "broken.jsonl"
+    with pytest.raises(ValueError, match="7 of 7 rows are broken, more than max_broken=6"):
+        import_set(strict, progress=Progress())
+    assert f"7 broken, all listed with their reasons in {file}".replace(" ", "") in "".join(capsys.readouterr().err.split())
+    assert len(file.read_text().splitlines()) == 7
+    import_set(config, progress=Progress())
+    told = "".join(capsys.readouterr().err.split())
+    assert f"8 broken, all listed with their reasons in {file}".replace(" ", "") in told
+    listed = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["where"] for row in listed] == [f"set.parquet row {index}" for index in range(8)]
+    assert all("jpg_0" in row["reason"] and set(row) == {"where", "reason"} for row in listed)
+    record = json.loads((file.parent / "stage.json").read_text())
+    assert record["summary"]["report"]["broken"] == 8 and len(record["summary"]["report"]["reasons"]) == 5
+    assert set(record["files"]) == {"shard-00000.parquet", "judgements-00000.parquet"} and "broken_rows" not in record["summary"]["report"]
+    other = strict.model_copy(update={"run": tmp_path / "other"})
+    with pytest.raises(ValueError, match="more than max_broken=6"):
+        import_set(other, progress=QUIET)
+    write_pickapic(tmp_path / "set.parquet")
+    import_set(other, progress=QUIET)
+    assert not (other.run / "candidates" / "broken.jsonl").exists()
+
+
 def test_an_imported_set_may_be_ranked_anew(tmp_path: Path) -> None:
     write_pickapic(tmp_path / "set.parquet")
     config = imported(tmp_path, rewards=True, by="contrast.score")

@@ -4,7 +4,7 @@ import json
 import math
 import random
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,12 +19,15 @@ from test_generate import kill_once
 import pipelines.score
 from diffalign.data import shards
 from diffalign.data.modalities.image import Image
-from diffalign.data.records import Candidate, read_candidates, read_scores
+from diffalign.data.records import Candidate, read_candidates, read_preferences, read_scores
 from pipelines.config import Config
 from pipelines.generate import run as generate
 from pipelines.memory import release_memory
+from pipelines.pair import Pair
+from pipelines.pair import run as pair
 from pipelines.progress import Progress
 from pipelines.score import Score, check_reward, open_reward, run, score_media
+from pipelines.unanswered import Unscored
 
 QUIET = Progress(silent=True)
 REWARDS = {"rewards": {"sharpness": {}, "contrast": {}}}
@@ -41,6 +44,7 @@ class Fake:
 
     def __init__(self, **changes: Any) -> None:
         self.answer: Any = None
+        self.unanswered: list[str] = []
         self.calls: list[list[str]] = []
         self.itself: Fake | None = None
         for name, value in changes.items():
@@ -313,6 +317,65 @@ def test_what_a_judge_was_asked_is_counted_through_a_failure_and_the_resumption(
                          "completion_tokens": 2 * (asked["questions"] + 16)}  # fmt: skip
     finally:
         server.close()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr("diffalign.endpoint.time.sleep", lambda seconds: None)
+    found = Server()
+    yield found
+    found.close()
+
+
+def refused(*prompts: int) -> Callable[[dict[str, Any]], Any]:
+    """The answer of a server that refuses questions about these prompts."""
+
+    def answer(question: dict[str, Any]) -> Any:
+        return (400, {}, "unsafe") if any(f"prompt {prompt}" in json.dumps(question) for prompt in prompts) else rating(question)
+
+    return answer
+
+
+def judged(config: Config, server: Server, **score: Any) -> Config:
+    rewards = {"vlm_judge": {"endpoint": {"url": server.url, "model": "m"}}}
+    return config.model_copy(update={"score": Score(rewards=rewards, **score), "pair": Pair(by="vlm_judge.alignment")})
+
+
+def test_what_a_judge_refuses_has_no_score_up_to_a_limit_that_may_be_raised(
+    config: Config, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two prompts of six, with four candidates each, in two of three shards."""
+    server.answers = [refused(0, 3)]
+    folder = config.run / "scores" / "vlm_judge"
+    for asked in (16, 24):  # at the resumption what is written counts too, and is not asked about again
+        with pytest.raises(
+            ValueError,
+            match=r"'vlm_judge' has no score for 8 items, more than max_unanswered=7; .*The first: vlm_judge got .*HTTP 400: unsafe",
+        ):
+            run(judged(config, server, max_unanswered=7), progress=QUIET)
+        assert [path.name for path in folder.glob("*.parquet")] == ["shard-00000.parquet"] and len(server.asked) == asked
+    run(judged(config, server), progress=Progress())
+    summary = json.loads((folder / "stage.json").read_text())["summary"]
+    assert summary["unscored"] == 8 and "HTTP 400: unsafe" in summary["unanswered"] and len(server.asked) == 40
+    told = " ".join(capsys.readouterr().err.split())
+    assert "8 of 24 candidates have no score by vlm_judge; the first: vlm_judge got no answer about item" in told
+    scores = read_scores(config.run / "scores")["vlm_judge.alignment"]
+    prompts = {row.candidate_id: row.prompt for row in read_candidates(config.run / "candidates")}
+    assert {prompts[row] for row, value in scores.items() if math.isnan(value)} == {"prompt 0", "prompt 3"}
+    assert summary["means"]["alignment"] == pytest.approx(np.nanmean(list(scores.values())))
+    pair(judged(config, server), progress=Progress())
+    assert "set aside, unscored: 8 candidates" in " ".join(capsys.readouterr().err.split())
+    assert {row.prompt for row in read_preferences(config.run / "preferences")} == {f"prompt {index}" for index in (1, 2, 4, 5)}
+
+
+def test_nan_with_a_reason_is_no_score_and_infinity_never_is_one() -> None:
+    reward = Fake(answer={"first": [math.nan], "second": [1.0]}, unanswered=["refused"])
+    assert math.isnan(score_media(reward, ["a"], pictures(1), unscored=Unscored(1))["first"][0])
+    with pytest.raises(ValueError, match=r"no score for 1 items, more than max_unanswered=0.*The first: refused"):
+        score_media(reward, ["a"], pictures(1))
+    reward.answer = {"first": [math.inf], "second": [1.0]}
+    with pytest.raises(ValueError, match="first = inf"):
+        score_media(reward, ["a"], pictures(1), unscored=Unscored(1))
 
 
 @pytest.mark.long

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import wave
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -20,12 +21,13 @@ from diffalign.data.modalities.image import Image
 from diffalign.data.modalities.video import Video
 from reward_models import load_reward
 from reward_models.both_orders import pairs_in_both_orders, win_shares
-from reward_models.contract import accounts_of
+from reward_models.contract import accounts_of, unanswered_of
 from reward_models.unified_reward import QUESTIONS, UnifiedReward, better, dimension_scores, final_score
 from reward_models.vision_language import evenly, wav
 from reward_models.vlm_judge import CRITERIA, VlmJudge
 
 PROMPT = "a red circle"
+NAN = pytest.approx(math.nan, nan_ok=True)
 
 
 @pytest.fixture
@@ -87,8 +89,51 @@ def test_an_answer_of_another_form_is_asked_again_and_then_named(server: Server,
     server.answers = [wrong, '{"alignment": 3, "quality": 3}']
     assert judge(server, at_once=1)([PROMPT], [grey(1)])["score"] == [3.0] and len(server.asked) == 2
     server.answers = ['{"alignment": 3, "quality": 3}', wrong]
-    with pytest.raises(ValueError, match="vlm_judge got no answer about item 1 of a call: 'judge' gave no such JSON in 3 answers"):
-        judge(server, at_once=1)([PROMPT] * 2, [grey(1), grey(2)])
+    reward = judge(server, at_once=1)
+    assert reward([PROMPT] * 2, [grey(1), grey(2)]) == {name: [3.0, NAN] for name in ("alignment", "quality", "score")}
+    (reason,) = unanswered_of(reward)
+    assert reason.startswith("vlm_judge got no answer about item 1 of a call: 'judge' gave no such JSON in 3 answers")
+
+
+def refuses(level: int, answer: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]], Any]:
+    """A server that answers, but refuses what shows a picture of this grey."""
+
+    def found(question: dict[str, Any]) -> Any:
+        shown = shown_pictures(question, words_first=False)
+        return (400, {}, "unsafe") if any(picture[0, 0, 0] == level for each in shown for picture in each) else answer(question)
+
+    return found
+
+
+def test_a_medium_that_the_server_refuses_has_no_score(server: Server) -> None:
+    whole, reward = judge(server)([PROMPT] * 3, [grey(3), grey(4), grey(200)]), judge(server)
+    server.answers = [refuses(4, rating)]
+    scores = reward([PROMPT] * 3, [grey(3), grey(4), grey(200)])
+    assert scores == {name: [first, NAN, last] for name, (first, _, last) in whole.items()}
+    assert ["item 1 of a call" in reason and "HTTP 400: unsafe" in reason for reason in unanswered_of(reward)] == [True]
+
+
+@pytest.mark.parametrize("code", [401, 404])
+def test_what_would_refuse_any_question_ends_the_call(server: Server, code: int) -> None:
+    server.answers = [(code, {}, "no")]
+    with pytest.raises(ValueError, match=rf"vlm_judge got no answer about item 0 of a call: .*HTTP {code}: no"):
+        judge(server, at_once=1)([PROMPT], [grey(1)])
+    with pytest.raises(ValueError, match=rf"unified_reward has no score for item 0 of a call: .*HTTP {code}: no"):
+        unified(server, at_once=1)([PROMPT], [grey(1)])
+
+
+def test_rewards_of_rewards_pass_on_what_has_no_answer(server: Server) -> None:
+    endpoint = {"url": server.url, "model": "m"}
+    server.answers = [refuses(4, rating)]
+    frames = load_reward("frame_score", of={"vlm_judge": {"endpoint": endpoint}}, reduce="min")
+    clips = [np.stack([np.full((4, 6, 3), level, dtype=np.uint8) for level in levels]) for levels in ((3, 4), (4, 3), (3, 255))]
+    assert frames([PROMPT] * 3, [Video.from_frames(clip, 8) for clip in clips])["alignment"] == [NAN, NAN, pytest.approx(1 + 12 / 255)]
+    assert len(unanswered_of(frames)) == 2
+    parts = {"brightness": {}, "judge": {"reward": "vlm_judge", "endpoint": endpoint}}
+    ensemble = load_reward("ensemble", of=parts, rule="win_fraction", weights={"brightness.score": 1.0, "judge.alignment": 1.0})
+    prompts, media = [PROMPT, PROMPT, "b", PROMPT], [grey(3), grey(4), grey(4), grey(200)]
+    assert ensemble(prompts, media)["score"] == [0.0, NAN, NAN, 1.0]
+    assert len(unanswered_of(ensemble)) == 2 and unanswered_of(load_reward("brightness")) == []
 
 
 def test_criteria_of_ones_own_are_the_dimensions(server: Server) -> None:
@@ -162,10 +207,20 @@ def test_a_win_holds_in_both_orders_and_a_taste_for_a_place_is_a_tie(server: Ser
     assert reward.groupwise is True and len(server.asked) == 3 * 2 + 2
 
 
+def test_a_pair_that_the_server_refuses_counts_for_neither(server: Server) -> None:
+    server.answers = [refuses(4, lighter)]
+    reward = judge(server, mode="compare")
+    scores = reward([PROMPT, "b", PROMPT, PROMPT, "b", "c"], [grey(9), grey(4), grey(4), grey(200), grey(7), grey(4)])
+    assert scores["alignment"] == [0.0, NAN, NAN, 1.0, NAN, 0.5]  # 9 and 200 have met each other; the last is alone
+    assert len(unanswered_of(reward)) == 2 * 2 + 2
+
+
 def test_both_orders_of_a_pair_follow_each_other() -> None:
     assert pairs_in_both_orders(["a", "b", "a", "a"]) == [(0, 2), (2, 0), (0, 3), (3, 0), (2, 3), (3, 2)]
     answers = {(0, 1): "first", (1, 0): "second", (0, 2): "tie", (2, 0): "second", (1, 2): "second", (2, 1): "first"}
     assert win_shares(answers, 4) == [0.75, 0.0, 0.75, 0.5]
+    assert win_shares({**answers, (2, 0): None}, 4) == [1.0, 0.0, 1.0, 0.5]
+    assert win_shares({**answers, (2, 0): None, (0, 1): None}, 4) == [NAN, 0.0, 1.0, 0.5]
 
 
 def test_revision_names_what_the_answers_depend_on(server: Server) -> None:
@@ -198,8 +253,7 @@ def test_a_wrong_setting_is_named_with_its_fix(name: str, settings: dict[str, An
 def test_a_model_on_this_machine_sees_and_does_not_hear(tiny_llava: Path) -> None:
     reward = VlmJudge(checkpoint=str(tiny_llava), device="cpu")
     reward.judge.max_tokens = 4  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"item 0 of a call: .*tiny' gave no such JSON"):
-        reward([PROMPT], [grey(1, (8, 8))])
+    assert reward([PROMPT], [grey(1, (8, 8))])["score"] == [NAN] and "tiny' gave no such JSON" in unanswered_of(reward)[0]
     with pytest.raises(ValueError, match="tiny' sees pictures and hears no sound; give an endpoint"):
         reward([PROMPT], [Audio.from_waveform(np.zeros((1, 400)), 8000)])
     assert accounts_of(reward) == ()
@@ -236,10 +290,11 @@ def test_unified_reward_rates(server: Server) -> None:
     server.answers = ["nothing", "Final Score: 4", "nothing"]
     assert unified(server, answer="final", question="How good?")([PROMPT], media[:1]) == {"score": [4]}
     assert words_of(server.asked[-1]) == f"How good?\nText Caption: [{PROMPT}]"
-    with pytest.raises(
-        ValueError, match="unified_reward has no score for item 0 of a call: no answer of the form asked for in 3, the last"
-    ):
-        unified(server, answer="final")([PROMPT], media[:1])
+    for answer, dimensions in (("final", ["score"]), ("dimensions", ["alignment", "coherence", "style", "score"])):
+        reward = unified(server, answer=answer)
+        assert reward([PROMPT], media[:1]) == {dimension: [NAN] for dimension in dimensions}
+        (reason,) = unanswered_of(reward)
+        assert reason.startswith("unified_reward has no score for item 0 of a call: no answer of the form asked for in 3, the last")
 
 
 def test_unified_reward_ranks_in_both_orders(server: Server) -> None:
@@ -252,6 +307,8 @@ def test_unified_reward_ranks_in_both_orders(server: Server) -> None:
     assert reward([PROMPT] * 3, [grey(9), grey(200), grey(9)]) == {"score": [0.25, 1.0, 0.25]} and reward.groupwise is True
     server.answers = ["Image 1 is better than Image 2."]
     assert reward([PROMPT] * 2, [grey(9), grey(200)]) == {"score": [0.5, 0.5]}
+    server.answers = ["I cannot say"]
+    assert reward([PROMPT] * 2, [grey(9), grey(200)]) == {"score": [NAN, NAN]} and len(unanswered_of(reward)) == 2
 
 
 # VQAScore ---------------------------------------------------------------------------------------------

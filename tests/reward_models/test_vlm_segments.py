@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +18,11 @@ from tiny_llava import ALWAYS
 from diffalign.data.modalities.image import Image
 from diffalign.data.modalities.video import Video
 from reward_models import load_reward
+from reward_models.contract import unanswered_of
 from reward_models.vision_language import LocalJudge, shrunk, text
 from reward_models.vlm_segments import ANSWER, QUESTION, VlmSegments, frame_places
 
+NAN = pytest.approx(math.nan, nan_ok=True)
 PROMPT = "a red circle rises"
 
 
@@ -127,9 +131,26 @@ def test_an_answer_that_is_no_choice_is_asked_again(server: Server) -> None:
 def test_a_pair_that_is_never_answered_is_named(server: Server) -> None:
     server.answers = [brighter, brighter, "no"]
     endpoint = {"url": server.url, "model": "judge", "retries": 1}
-    message = r"about segment 2 of items 0 and 1 \('a red circle rises'\): 'judge' gave no such JSON in 2 answers, the last: 'no'"
-    with pytest.raises(ValueError, match=message):
-        VlmSegments(endpoint=endpoint, at_once=1)([PROMPT] * 2, [quarters([1] * 4), quarters([2] * 4)])
+    reward = VlmSegments(endpoint=endpoint, at_once=1, segments=2)
+    scores = reward([PROMPT] * 2, [quarters([1, 1]), quarters([2, 2])])
+    assert scores == {"segment_1": [0.0, 1.0], "segment_2": [NAN, NAN], "score": [NAN, NAN]}
+    message = "about segment 2 of items 0 and 1 ('a red circle rises'): 'judge' gave no such JSON in 2 answers, the last: 'no'"
+    assert message in unanswered_of(reward)[0] and len(unanswered_of(reward)) == 2
+    server.answers = [(401, {}, "no key")]
+    with pytest.raises(ValueError, match=r"about segment 1 of items 0 and 1 .*HTTP 401: no key"):
+        reward([PROMPT] * 2, [quarters([1, 1]), quarters([2, 2])])
+
+
+def test_a_video_that_the_server_refuses_leaves_the_others_their_pairs(server: Server) -> None:
+    def answer(question: dict[str, Any]) -> Any:
+        refused = any(int(picture[0, 0, 0]) == 66 for pictures in shown_pictures(question) for picture in pictures)
+        return (400, {}, "unsafe") if refused else brighter(question)
+
+    server.answers = [answer]
+    reward = judge(server, segments=2)
+    scores = reward([PROMPT] * 3, [quarters([9, 1]), quarters([5, 66]), quarters([7, 8])])
+    assert scores["segment_1"] == [1.0, 0.0, 0.5] and scores["segment_2"] == [0.0, NAN, 1.0]
+    assert scores["score"] == [0.5, NAN, 0.75] and len(unanswered_of(reward)) == 4
 
 
 def places_by_spans(count: int, segments: int) -> list[int]:
@@ -236,8 +257,8 @@ def test_a_local_model_is_asked_as_transformers_asks_it(tiny_llava: Path) -> Non
 def test_a_local_model_that_gives_no_json_is_told(tiny_llava: Path) -> None:
     reward = VlmSegments(checkpoint=str(tiny_llava), device="cpu", segments=1)
     reward.judge.max_tokens = 8  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"no answer about segment 1 of items 0 and 1 .*tiny' gave no such JSON, but 'word"):
-        reward([PROMPT] * 2, [quarters([10]), quarters([200])])
+    assert reward([PROMPT] * 2, [quarters([10]), quarters([200])])["score"] == [NAN, NAN]
+    assert re.search(r"no answer about segment 1 of items 0 and 1 .*tiny' gave no such JSON, but 'word", unanswered_of(reward)[0])
 
 
 def test_a_local_model_answers_in_json(tiny_llava: Path) -> None:

@@ -23,11 +23,21 @@ class ImportedGroup:
     preferences: tuple[Preference, ...]
 
 
+@dataclass(frozen=True)
+class BrokenRow:
+    """A row that cannot be used: where it stands (the file, and the row in it), and why."""
+
+    where: str
+    reason: str
+
+
 @dataclass
 class ImportReport:
-    """Counted while an import is read: read = kept + skipped + broken; tied is a part of kept. `reasons`: of the first few broken.
+    """Counted while an import is read: read = kept + skipped + broken; tied is a part of kept.
 
-    modality   of all media kept, "" before the first
+    reasons      of the first few broken
+    modality     of all media kept, "" before the first
+    broken_rows  all of them, at most max_broken and one more
     """
 
     max_broken: int = 100
@@ -38,10 +48,12 @@ class ImportReport:
     broken: int = 0
     reasons: list[str] = field(default_factory=list)
     modality: str = ""
+    broken_rows: list[BrokenRow] = field(default_factory=list)
 
     def count_broken(self, where: str, reason: object) -> None:
         """Count a row that cannot be used; ValueError above max_broken."""
         self.broken += 1
+        self.broken_rows.append(BrokenRow(where, str(reason)))
         if len(self.reasons) < REASONS_KEPT:
             self.reasons.append(f"{where}: {reason}")
         if self.broken > self.max_broken:
