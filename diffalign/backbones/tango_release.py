@@ -12,7 +12,6 @@ Configs of denoiser, scheduler and text encoder stand elsewhere: main_config.jso
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +67,13 @@ def _weights(folder: Path, part: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     path = folder / f"pytorch_model_{part}.safetensors"
-    if path.is_file():
-        return load_file(path)
-    path = path.with_suffix(".bin")
+    is_safe = path.is_file()
+    path = path if is_safe else path.with_suffix(".bin")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, nor is it as .safetensors; fetch the whole release")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        return load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format and torch release has its own; the chain keeps it
         raise ValueError(f"{path} is damaged, or holds more than tensors, which is not opened; fetch it again") from error
 
 
