@@ -85,6 +85,7 @@ SHARED_FILES = {
         "random_weights",
         "schedulers",
         "seeded",
+        "tango_release",
         "weights",
     },
     "diffalign/data/modalities": {"signature", "stored"},

@@ -69,7 +69,7 @@ def save_original_checkpoint(folder: Path, path: Path) -> Path:
     unet = {f"model.diffusion_model.{_unet_name(name)}": value for name, value in load_file(folder / "unet" / weights).items()}
     vae = {}
     for name, value in load_file(folder / "vae" / weights).items():
-        original = _vae_name(name)
+        original = vae_name(name)
         is_projection = re.search(r"attn_1\.(q|k|v|proj_out)\.weight", original) is not None
         vae[f"first_stage_model.{original}"] = value[:, :, None, None] if is_projection else value  # 1×1 convolutions in the original
     text = {}
@@ -90,7 +90,7 @@ def save_original_sdxl(folder: Path, path: Path) -> Path:
         original = re.sub(r"^add_embedding\.linear_([12])", lambda match: f"label_emb.0.{2 * int(match[1]) - 2}", original)
         found[f"model.diffusion_model.{original}"] = value
     for name, value in load_file(folder / "vae" / weights).items():
-        original = _vae_name(name)
+        original = vae_name(name)
         is_projection = re.search(r"attn_1\.(q|k|v|proj_out)\.weight", original) is not None
         found[f"first_stage_model.{original}"] = value[:, :, None, None] if is_projection else value
     for name, value in load_file(folder / "text_encoder/model.safetensors").items():
@@ -162,7 +162,7 @@ def _unet_name(name: str) -> str:
     )  # fmt: skip
 
 
-def _vae_name(name: str) -> str:
+def vae_name(name: str) -> str:
     return _renamed(
         name,
         [

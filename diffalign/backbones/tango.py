@@ -12,13 +12,15 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor, nn
 
-from diffalign.backbones import Loading
+from diffalign.backbones import Loading, quiet_loading
 from diffalign.backbones.mel import Mel, vocode
-from diffalign.backbones.pipeline import AudioPipeline, load_pipeline
+from diffalign.backbones.pipeline import AudioPipeline, load_pipeline, with_loaded
 from diffalign.backbones.process import Diffusion
 from diffalign.backbones.schedulers import scheduler_named
 from diffalign.backbones.seeded import generators, latents_of
+from diffalign.backbones.tango_release import is_release, read_parts
 from diffalign.data.modalities.audio import Audio
+from diffalign.model_source import source_path
 
 TOKEN_LIMIT = 512
 
@@ -59,10 +61,11 @@ class TangoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     @torch.no_grad()
     def vocode(self, log_mel: Tensor) -> Tensor:
-        """(N, 1, samples) in [−1, 1] of (N, 1, frames, bins)."""
+        """(N, 1, samples) in [−1, 1] of (N, 1, frames, bins), hop samples for each frame."""
         if self.vocoder is None:
             return self.mel.waveform(log_mel)
-        return vocode(self.vocoder, log_mel)
+        # HiFi-GAN's transposed convolutions of an odd rate give a few samples more.
+        return vocode(self.vocoder, log_mel)[..., : log_mel.shape[2] * self.mel.hop]
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -150,6 +153,18 @@ class Tango(AudioPipeline):
         return [Audio.from_waveform(waveform[None], round(self.rate)) for waveform in waveforms]
 
 
-def load(source: str, loading: Loading) -> Tango:
-    """See `load_backbone`: a folder that `TangoPipeline` saved."""
-    return Tango(load_pipeline(Tango, source, loading), source)
+def load(source: str, loading: Loading, *, text_encoder: str = "") -> Tango:
+    """See `load_backbone`: a folder that `TangoPipeline` saved, or one as Tango is released, see `tango_release`.
+
+    text_encoder  of a release: folder or hub id of its tokenizer and config; empty: the hub's that the release names
+    """
+    path = source_path(source)
+    if path is None or not is_release(path):
+        if text_encoder:
+            raise ValueError(f"{source} brings its text encoder, and text_encoder is {text_encoder!r}; remove it from model.settings")
+        return Tango(load_pipeline(Tango, source, loading), source)
+    if loading.quantise is not None:
+        raise ValueError(f"{source} is a release of Tango, which is not quantised; load it, save() it, and give that folder")
+    quiet_loading()
+    pipeline = TangoPipeline(**read_parts(path, loading.dtype, text_encoder or None))
+    return Tango(with_loaded(Tango, pipeline, source, loading), source)

@@ -103,7 +103,7 @@ def test_timesteps_cover_the_scheduler_s_range(loaded) -> None:
 # The denoiser, the encoder and the autoencoder
 
 
-def test_predict_is_what_the_pipeline_calls(loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_is_what_the_pipeline_s_steps_take(loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call of the denoiser while diffusers samples, repeated by `predict` with our own embeds of the prompt and of the empty one."""
     calls = []
     forward = loaded.denoiser.forward
