@@ -71,6 +71,26 @@ def test_the_safeguard_of_a_triple_is_that_of_its_pair() -> None:
     close(triple.policy.grad[:, 0], weight[:, 0])
 
 
+def test_padding_has_no_part_in_the_scale() -> None:
+    """λ from the gradients of the errors as they are: over a sample's own steps alone, each a mean over as many as it has."""
+    outputs = overlapping()
+    lengths = torch.tensor([[3, 6], [6, 3], [4, 4], [6, 6], [2, 5]])
+    outputs = replace(outputs, lengths=lengths)
+    policy = outputs.policy.clone().requires_grad_()
+    errors = replace(outputs, policy=policy).error
+    (by_winner,), (by_loser,) = (torch.autograd.grad(errors[:, k].sum(), policy, retain_graph=True) for k in (0, 1))
+    plain, safe = gradient(outputs), gradient(outputs, lambda each: winner_safeguard(each, mu=0.6))
+    close(safe[:, 0], plain[:, 0])
+    shares = []
+    for index in range(len(plain)):
+        winner, loser = by_winner[index, 0].flatten(), by_loser[index, 1].flatten()
+        shares.append(float(min(0.4 * winner @ winner / (winner @ loser), 1.0)) if winner @ loser > 0 else 1.0)
+        close(safe[index, 1], shares[-1] * plain[index, 1])
+    assert any(0 < share < 1 for share in shares)
+    filled = outputs.policy + 100 * (torch.arange(6).view(6, 1) >= lengths[..., None, None, None])
+    close(gradient(replace(outputs, policy=filled), lambda each: winner_safeguard(each, mu=0.6)), safe)
+
+
 def test_a_loser_that_points_away_is_left_alone() -> None:
     outputs = overlapping()
     policy = outputs.policy.clone()
