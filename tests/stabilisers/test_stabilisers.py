@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffalign.objectives import OBJECTIVES, build_objective
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
-from diffalign.stabilisers import STABILISERS, build_stabiliser
+from diffalign.stabilisers import STABILISERS, build_stabiliser, build_stabilisers
 from diffalign.stabilisers.kl_correction import kl_correction
 from diffalign.stabilisers.winner_safeguard import winner_safeguard
 from diffalign.tensors import Outputs
@@ -176,6 +176,25 @@ def test_alpha_one_takes_away_the_loser_s_quadratic_pull() -> None:
         assert margin is not None
         slopes.append(torch.autograd.grad(margin.sum(), policy)[0][:, 1])
     close(*slopes)
+
+
+@pytest.mark.parametrize("names", [("winner_safeguard", "kl_correction"), ("kl_correction", "winner_safeguard")])
+def test_with_a_correction_too_the_loser_s_gradient_is_scaled_by_lambda_exactly(names: tuple[str, str]) -> None:
+    """In any order of the config: not the error's gradient alone, beside a correction that runs on at full strength."""
+    outputs = overlapping()
+    settings = {"winner_safeguard": {"mu": 0.6}, "kl_correction": {"alpha": 0.5, "through_winner": True}}
+
+    def stabilised(outputs: Outputs) -> Outputs:
+        for stabiliser in build_stabilisers({name: settings[name] for name in names}):
+            outputs = stabiliser(outputs)
+        return outputs
+
+    corrected = gradient(outputs, lambda each: kl_correction(each, alpha=0.5, through_winner=True))
+    safe = gradient(outputs, stabilised)
+    close(safe[:, 0], corrected[:, 0])
+    for index in range(len(safe)):
+        winner, loser = (outputs.policy - outputs.target)[index].flatten(1)
+        close(safe[index, 1], float(min(0.4 * winner @ winner / (winner @ loser), 1.0)) * corrected[index, 1])
 
 
 def test_names_and_arguments() -> None:
