@@ -32,7 +32,7 @@ class Train(Settings):
         default={"name": "diffusion_dpo"}, description="a name of `diffalign methods`, or a mapping with its arguments"
     )
     noising: dict[str, Any] = Field(default={"name": "shared"}, description="a name of NOISINGS, or a mapping with its arguments")
-    stabilisers: dict[str, dict[str, Any]] = Field(default={}, description="names with their arguments, applied in order")
+    stabilisers: dict[str, dict[str, Any]] = Field(default={}, description="names of STABILISERS with their arguments, in any order")
     scores: tuple[str, ...] = Field(
         default=(), description="reward.dimension of each score the objective reads, of this run; none: what the rows were ranked by"
     )
@@ -79,7 +79,7 @@ class Train(Settings):
     def _check(self) -> Train:
         from diffalign.noising import load_noising
         from diffalign.objectives import OBJECTIVES, build_objective, defaults
-        from diffalign.stabilisers import build_stabiliser
+        from diffalign.stabilisers import build_stabilisers
 
         if "name" not in self.objective:
             raise ValueError(f"objective {self.objective!r} has no name; write {{name: diffusion_dpo, beta: 2000}}")
@@ -102,8 +102,7 @@ class Train(Settings):
             if field not in OBJECTIVES[name].reads and getattr(self, field) is not None:
                 raise ValueError(f"objective {name!r} reads no {field}; remove train.{field}, or choose an objective that does")
         load_noising(**self.noising)
-        for stabiliser, arguments in self.stabilisers.items():
-            build_stabiliser(stabiliser, **arguments)
+        build_stabilisers(self.stabilisers)
         if self.stabilisers and not OBJECTIVES[name].is_pairwise:
             raise ValueError(f"stabilisers {list(self.stabilisers)} act on pairs, and objective {name!r} trains on {OBJECTIVES[name].rows}")
         if "kl_correction" in self.stabilisers and OBJECTIVES[name].reference != "error":

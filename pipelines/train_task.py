@@ -20,7 +20,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from diffalign.data.records import read_preferences, score_columns
     from diffalign.noising import load_noising
     from diffalign.objectives import OBJECTIVES, build_objective
-    from diffalign.stabilisers import build_stabiliser
+    from diffalign.stabilisers import build_stabilisers
     from diffalign.training.alignment import AlignmentTask, Sampling
     from diffalign.training.groups import CachedGroups
     from diffalign.training.lora import add_lora
@@ -105,7 +105,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     return AlignmentTask(
         backbone, groups, build_objective(**section.objective), needs, load_noising(**section.noising), reference,
         teacher=teacher, mask=mask, cache=cache, own_samples=own_samples,
-        stabilisers=[build_stabiliser(name, **arguments) for name, arguments in section.stabilisers.items()],
+        stabilisers=build_stabilisers(section.stabilisers),
         sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), sft_steps=section.sft_steps, seed=seed,
         identity=identity,
         write_weights=lambda denoiser, folder: backbone.save_trained(folder),

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from diffalign.arguments import Share
-from diffalign.tensors import Outputs
+from diffalign.tensors import Outputs, within
 
 
 def winner_safeguard(outputs: Outputs, *, mu: Share = 0.9, scope: Literal["sample", "batch"] = "sample") -> Outputs:
@@ -22,7 +22,11 @@ def winner_safeguard(outputs: Outputs, *, mu: Share = 0.9, scope: Literal["sampl
     """
     with torch.no_grad():
         exact = torch.promote_types(outputs.policy.dtype, torch.float32)
-        winner, loser = (outputs.policy.to(exact) - outputs.target.to(exact)).flatten(2)[:, -2:].unbind(1)
+        difference = outputs.policy.to(exact) - outputs.target.to(exact)
+        if outputs.lengths is not None:  # padding is in no error, and a mean over fewer steps has the larger gradient
+            own = within(outputs.lengths, difference.shape[3]).to(exact) / outputs.lengths[..., None]
+            difference = difference * own[(..., *[None] * (difference.ndim - 4))].unsqueeze(2)
+        winner, loser = difference.flatten(2)[:, -2:].unbind(1)
         squared, overlap = winner.square().sum(1), (winner * loser).sum(1)
         if scope == "batch":
             squared, overlap = squared.sum().expand_as(squared), overlap.sum().expand_as(overlap)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffalign.objectives import OBJECTIVES, build_objective
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
-from diffalign.stabilisers import STABILISERS, build_stabiliser
+from diffalign.stabilisers import STABILISERS, build_stabiliser, build_stabilisers
 from diffalign.stabilisers.kl_correction import kl_correction
 from diffalign.stabilisers.winner_safeguard import winner_safeguard
 from diffalign.tensors import Outputs
@@ -69,6 +69,26 @@ def test_the_safeguard_of_a_triple_is_that_of_its_pair() -> None:
     assert triple.policy.grad is not None and pair.grad is not None
     close(triple.policy.grad[:, 1:], pair.grad)
     close(triple.policy.grad[:, 0], weight[:, 0])
+
+
+def test_padding_has_no_part_in_the_scale() -> None:
+    """λ from the gradients of the errors as they are: over a sample's own steps alone, each a mean over as many as it has."""
+    outputs = overlapping()
+    lengths = torch.tensor([[3, 6], [6, 3], [4, 4], [6, 6], [2, 5]])
+    outputs = replace(outputs, lengths=lengths)
+    policy = outputs.policy.clone().requires_grad_()
+    errors = replace(outputs, policy=policy).error
+    (by_winner,), (by_loser,) = (torch.autograd.grad(errors[:, k].sum(), policy, retain_graph=True) for k in (0, 1))
+    plain, safe = gradient(outputs), gradient(outputs, lambda each: winner_safeguard(each, mu=0.6))
+    close(safe[:, 0], plain[:, 0])
+    shares = []
+    for index in range(len(plain)):
+        winner, loser = by_winner[index, 0].flatten(), by_loser[index, 1].flatten()
+        shares.append(float(min(0.4 * winner @ winner / (winner @ loser), 1.0)) if winner @ loser > 0 else 1.0)
+        close(safe[index, 1], shares[-1] * plain[index, 1])
+    assert any(0 < share < 1 for share in shares)
+    filled = outputs.policy + 100 * (torch.arange(6).view(6, 1) >= lengths[..., None, None, None])
+    close(gradient(replace(outputs, policy=filled), lambda each: winner_safeguard(each, mu=0.6)), safe)
 
 
 def test_a_loser_that_points_away_is_left_alone() -> None:
@@ -156,6 +176,25 @@ def test_alpha_one_takes_away_the_loser_s_quadratic_pull() -> None:
         assert margin is not None
         slopes.append(torch.autograd.grad(margin.sum(), policy)[0][:, 1])
     close(*slopes)
+
+
+@pytest.mark.parametrize("names", [("winner_safeguard", "kl_correction"), ("kl_correction", "winner_safeguard")])
+def test_with_a_correction_too_the_loser_s_gradient_is_scaled_by_lambda_exactly(names: tuple[str, str]) -> None:
+    """In any order of the config: not the error's gradient alone, beside a correction that runs on at full strength."""
+    outputs = overlapping()
+    settings = {"winner_safeguard": {"mu": 0.6}, "kl_correction": {"alpha": 0.5, "through_winner": True}}
+
+    def stabilised(outputs: Outputs) -> Outputs:
+        for stabiliser in build_stabilisers({name: settings[name] for name in names}):
+            outputs = stabiliser(outputs)
+        return outputs
+
+    corrected = gradient(outputs, lambda each: kl_correction(each, alpha=0.5, through_winner=True))
+    safe = gradient(outputs, stabilised)
+    close(safe[:, 0], corrected[:, 0])
+    for index in range(len(safe)):
+        winner, loser = (outputs.policy - outputs.target)[index].flatten(1)
+        close(safe[index, 1], float(min(0.4 * winner @ winner / (winner @ loser), 1.0)) * corrected[index, 1])
 
 
 def test_names_and_arguments() -> None:

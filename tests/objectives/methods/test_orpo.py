@@ -6,39 +6,42 @@ import math
 from dataclasses import replace
 
 import torch
-from objective_checks import Group, Hand, close, outputs_of_errors, random_outputs
+from objective_checks import Group, Hand, close, next_running, outputs_of_errors, random_outputs
 
 from diffalign.objectives.asft import asft
 from diffalign.objectives.orpo import orpo
 
 VARIANTS = ({"kappa": 0.7}, {"kappa": 100.0, "weight": 0.01})  # the second beyond where exp(κe) is formed
-RUNNING = {"error": [0.8, 1.1, 1.4, 1.7]}
+RUNNING = {"error": [0.2, 0.33, 0.28, 0.51], "seen": [0.25, 0.3, 0.2, 0.3]}
 EXEMPT = {"value at reference": "it has no reference: it depends on the errors"}
 
 
 def naive(group: Group, *, weight: float, kappa: float | None, decay: float) -> float:
     if kappa is None:
-        kappa = 1 / group.running["error"][group.bucket] if "error" in group.running else 1.0
+        seen = group.running["seen"][group.bucket] if "seen" in group.running else 0.0
+        own = (group.frozen.error(0) + group.frozen.error(1)) / 2
+        kappa = seen / group.running["error"][group.bucket] if seen else 1 / own
     odds = [-math.log(math.expm1(max(kappa * group.error(sample), 1e-4))) for sample in (0, 1)]
     return kappa * group.error(0) + weight * math.log1p(math.exp(-(odds[0] - odds[1])))
 
 
 def naive_tracked(group: Group, *, decay: float, **_: object) -> dict[str, list[float]]:
-    errors = [float(value) for value in group.running.get("error", [1.0] * 4)]
-    mean = (group.error(0) + group.error(1)) / 2
-    errors[group.bucket] += 4 * (1 - decay) * (mean - errors[group.bucket])
-    return {"error": errors}
+    total, seen = ([decay * float(value) for value in group.running.get(key, [0.0] * 4)] for key in ("error", "seen"))
+    total[group.bucket] += (1 - decay) * (group.error(0) + group.error(1)) / 2
+    seen[group.bucket] += 1 - decay
+    return {"error": total, "seen": seen}
 
 
-# κe = (ln 2, ln 3): odds 1 and ½, log-odds 0 and −ln 2, ln 2 + ln(1 + ½) = ln 3; exchanged, and κ = 1 where nothing is tracked yet:
-# ln 3 + ln(1 + 2); the same κe by the third bucket's E = ½, λ = ½: ln 2 + ½·ln 1.5; loser's κe below the clamp x = 1e-4: log-odds 0 and
-# −ln(e^x − 1), ln 2 − ln(1 − e^−x); winner's below: 1e-9 + ln(1 + (e^x − 1)·1) = 1e-9 + x.
+# κe = (ln 2, ln 3): odds 1 and ½, log-odds 0 and −ln 2, ln 2 + ln(1 + ½) = ln 3; exchanged, and over their mean x where nothing
+# is tracked yet: ln 3/x + ln(1 + (3^(1/x) − 1)/(2^(1/x) − 1)); the same κe by the third bucket's E = 0.1/0.2, λ = ½: ln 2 + ½·ln 1.5;
+# loser's κe below the clamp x = 1e-4: log-odds 0 and −ln(e^x − 1), ln 2 − ln(1 − e^−x); winner's below: 1e-9 + ln(1 + (e^x − 1)·1) =
+# 1e-9 + x.
 HAND = (
     Hand((0.6931471805599453, 1.0986122886681098), 1.0986122886681098, arguments={"kappa": 1.0}),
-    Hand((1.0986122886681098, 0.6931471805599453), 2.1972245773362196),
+    Hand((1.0986122886681098, 0.6931471805599453), 2.345531551758328),
     Hand(
         (0.34657359027997264, 0.5493061443340549), 0.8958797346140275, arguments={"weight": 0.5},
-        more={"running": {"error": [9.0, 9.0, 0.5, 9.0]}, "fraction": 0.6},
+        more={"running": {"error": [9.0, 9.0, 0.1, 9.0], "seen": [1.0, 1.0, 0.2, 1.0]}, "fraction": 0.6},
     ),
     Hand((0.6931471805599453, 1e-9), 9.903537552119461, arguments={"kappa": 1.0}),
     Hand((1e-9, 0.6931471805599453), 1.00001e-4, arguments={"kappa": 1.0}),
@@ -60,24 +63,29 @@ def test_relative_kappa_has_no_unit() -> None:
     """Errors ten times as large beside a mean error ten times as large: the same value."""
     error = torch.tensor([[0.3, 0.8], [1.2, 0.4]], dtype=torch.float64)
     mean = torch.tensor([0.5, 0.6, 0.7, 0.8], dtype=torch.float64)
-    fraction = torch.tensor([0.1, 0.9], dtype=torch.float64)
-    small = orpo(outputs_of_errors(error, fraction=fraction, running={"error": mean}))
-    large = orpo(outputs_of_errors(10 * error, fraction=fraction, running={"error": 10 * mean}))
+    fraction, share = torch.tensor([0.1, 0.9], dtype=torch.float64), torch.full((4,), 0.2, dtype=torch.float64)
+    small = orpo(outputs_of_errors(error, fraction=fraction, running={"error": 0.2 * mean, "seen": share}))
+    large = orpo(outputs_of_errors(10 * error, fraction=fraction, running={"error": 2.0 * mean, "seen": share}))
     close(large.value, small.value)
 
 
-def test_tracks_the_error_of_each_bucket() -> None:
-    """Timesteps spread over all buckets: the mean over the batch is decay·E + (1 − decay)·mean error, bucket by bucket."""
-    error = torch.tensor([[1.0, 3.0], [2.0, 2.0], [0.0, 1.0], [5.0, 1.0]], dtype=torch.float64)
-    fraction = torch.tensor([0.3, 0.8, 0.0, 0.5], dtype=torch.float64)
-    before = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
-    outputs = outputs_of_errors(error, fraction=fraction, running={"error": before})
-    tracked = orpo(outputs, decay=0.8).tracked["error"]
-    assert tracked.shape == (4, 4)
-    close(tracked[0], [1.0, 2.0 + 0.8 * (2.0 - 2.0), 3.0, 4.0])
-    close(tracked[2], [1.0 + 0.8 * (0.5 - 1.0), 2.0, 3.0, 4.0])
-    close(tracked.mean(0), [0.8 * 1 + 0.2 * 0.5, 0.8 * 2 + 0.2 * 2.0, 0.8 * 3 + 0.2 * 3.0, 0.8 * 4 + 0.2 * 2.0])
-    close(orpo(replace(outputs, running={})).tracked["error"][2], [1 + 0.4 * (0.5 - 1), 1.0, 1.0, 1.0])
+def test_kappa_is_one_over_the_mean_of_the_errors_seen_in_a_bucket() -> None:
+    """From the first batch on, however unevenly the timesteps fall: never 1 from nowhere, never below the errors that were seen."""
+    outputs = outputs_of_errors(
+        torch.tensor([[1.0, 3.0], [20.0, 2.0], [6.0, 8.0]], dtype=torch.float64),
+        fraction=torch.tensor([0.3, 0.8, 0.3], dtype=torch.float64),
+    )
+    first = next_running(outputs, [{key: each[row] for key, each in orpo(outputs, decay=0.5).tracked.items()} for row in range(3)])
+    ratio = first.running["error"] / first.running["seen"]
+    close(ratio[1], 4.5)
+    close(ratio[3], 11.0)
+    assert first.running["seen"][0] == first.running["seen"][2] == 0
+    small = replace(first, target=outputs.target, fraction=torch.full((3,), 0.3, dtype=torch.float64), policy=outputs.policy / 10)
+    second = next_running(first, [{key: each[row] for key, each in orpo(small, decay=0.5).tracked.items()} for row in range(3)])
+    shares = torch.tensor([1 / 6, 1 / 2], dtype=torch.float64)  # of bucket 1: ½ of 2 of 3, faded by ½, and ½ of all
+    least = small.error.mean()
+    close(second.running["error"][1] / second.running["seen"][1], (shares[0] * 4.5 + shares[1] * least) / shares.sum())
+    close(second.running["error"][3] / second.running["seen"][3], 11.0)
 
 
 def test_large_errors_do_not_overflow_in_float32() -> None:
