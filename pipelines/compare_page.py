@@ -15,6 +15,7 @@ from rich.text import Text
 
 import diffalign
 from diffalign.objectives import OBJECTIVES
+from pipelines.compare_ground import unlike
 from pipelines.compare_marks import LEVEL, marks, p_values
 from pipelines.stage import write_atomically
 
@@ -141,12 +142,20 @@ def _introduction(result: Result, methods: Sequence[tuple[str, Result]]) -> list
         "```",
         "",
         f"{len(methods)} methods, {seeds} each, on {result['prompts']} held-out "
-        f"prompts that say {result['clusters']} things. {'B' if result['own_data'] else 'Candidates, b'}ase, budget, prompts and the seeds "
+        f"prompts that say {result['clusters']} things. {'B' if result['own_data'] else 'Candidates, b'}ase, prompts and the seeds "
         f"of sampling are the same for all{', how candidates are made is not' if result['own_data'] else ''}. " + grid,
         "",
         f"Changes are against the base ({base}), over all seeds. Wins are shares of samples whose `{result['select']}` is above the "
         f"base's, a tie counting one half. {_of_intervals(least)}",
+        *_made_otherwise(result, methods),
     ]
+
+
+def _made_otherwise(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:
+    """A list of the methods whose grid, seeds or budget are not those of the others: of an earlier comparison, or by their configs."""
+    found = unlike(dict(methods), result["against"])
+    intro = ["", "Not made as the others, and so not quite comparable:", ""] if found else []
+    return intro + [f"- `{name}`: {words}" for name, words in found.items()]
 
 
 def _of_intervals(seeds: int) -> str:

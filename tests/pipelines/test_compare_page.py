@@ -55,6 +55,9 @@ RESULT = {
 }  # fmt: skip
 
 
+GROUND = {"model": "tiny", "evaluate": {"steps": 20}}
+
+
 def test_the_best_is_first_and_what_is_clear_is_marked() -> None:
     methods = RESULT["methods"]
     assert [row[0] for row in rows(RESULT)] == ["smpo", "simpo", "diffusion_dpo", "worse"]
@@ -128,9 +131,30 @@ def test_what_rests_on_another_ground_does_not_join() -> None:
         (moved, "has change of diffusion_dpo"),
         (other_base, "has base "),
         ({"prompts": 200}, "no compare.json of this version"),
+        (RESULT | {"ground": {**GROUND, "evaluate": {"steps": 50}}}, r"has evaluate\.steps 50 and this one 20, so one table"),
+        (RESULT | {"ground": {**GROUND, "model": "other"}}, "has model 'other' and this one 'tiny'"),
     ):
         with pytest.raises(ValueError, match=message):
-            join(RESULT, earlier)
+            join(RESULT | {"ground": GROUND}, earlier)
+    assert join(RESULT | {"ground": GROUND}, RESULT)["ground"] == GROUND  # of an earlier version, which kept none: its numbers alone
+
+
+def test_the_page_says_what_was_made_otherwise(tmp_path: Path) -> None:
+    own = {"grid": [[1, 1], [3, 1]], "validation": {"world": "shapes", "count": 200, "file": None}, "seeds": [1, 2], "steps": 150}
+    grounds = {
+        "diffusion_dpo": own, "worse": own, "smpo": {**own, "grid": [[1, 1]], "validation": None},
+        "simpo": {**own, "seeds": [1], "steps": 300},
+    }  # fmt: skip
+    methods = {name: {**each, "ground": grounds[name]} for name, each in RESULT["methods"].items() if name in grounds}
+    write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
+    page = (tmp_path / "README.md").read_text()
+    assert "- `smpo`: grid 1×1, not grid 1×1, 3×1; chosen on nothing, not chosen on world shapes, count 200\n" in page
+    assert "- `simpo`: seeds 1, not seeds 1, 2; steps 300, not steps 150\n" in page and "- `worse`" not in page
+    del methods["worse"]["ground"]
+    write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
+    assert "- `worse`: not kept by its earlier comparison\n" in (tmp_path / "README.md").read_text()
+    write_page(RESULT, tmp_path / "README.md")
+    assert "not quite comparable" not in (tmp_path / "README.md").read_text()
 
 
 def test_what_a_training_costs() -> None:
