@@ -46,7 +46,7 @@ RESULT = {
     "prompts": 200, "clusters": 109, "scores": [OVERALL, SCORE], "select": SCORE, "against": "diffusion_dpo", "target": 0.05,
     "own_data": False, "made": [{"command": "diffalign compare a.yaml", "commit": "abc"}],
     "methods": {
-        "worse": method("capo", -0.06, -0.09, beta=None),
+        "worse": method("capo", -0.06, -0.09, beta=None, grid=[{"mean": 0.8}]),
         "diffusion_dpo": method("diffusion_dpo", 0.03, None),
         "smpo": method("smpo", 0.1, 0.07, cost=1.5, steps={"75": {OVERALL: 0.02}, "150": {OVERALL: 0.09}}, steps_to_target=150),
         "simpo": method("simpo", 0.04, 0.01, steps={"75": {OVERALL: 0.01}, "150": {OVERALL: 0.04}}, steps_to_target=None),
@@ -77,10 +77,10 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
         "| +0.070 <sub>+0.050 … +0.090</sub> | 55 % <sub>48 … 60</sub> |",
         "| 4 | 🟢 `worse` <sub>capo</sub> | ▼ −0.060 <sub>−0.080 … −0.040</sub> | −0.030 <sub>−0.050 … −0.010</sub> "
         "| −0.090 <sub>−0.110 … −0.070</sub> | 47 % <sub>48 … 60</sub> |",
-        "| method | β | lr | cost | s / step | seconds | rows | win_adv | lose_adv "
+        "| method | β | lr | points | cost | s / step | seconds | rows | win_adv | lose_adv "
         "| saturation | sharpness | steps to +0.05 | seconds to +0.05 |",
-        "| `smpo` | 500 | 5e-05 | 1.50 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
-        "| `worse` | – | 5e-05 | – | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – | – |",
+        "| `smpo` | 500 | 5e-05 | 2 | 1.50 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
+        "| `worse` | – | 5e-05 | 1 | – | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – | – |",
         "| method | `jpeg_size.score` | `shapes.count` |",
         "| `simpo` | **−0.300** | +0.010 |",
         "- `kto`: all pairs were filtered out",
@@ -88,6 +88,7 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
         "# at commit abc\ndiffalign compare a.yaml",
     ):
         assert f"\n{line}\n" in page, line
+    assert "Of the methods 3 had 2 and 1 had 1 points (below)" in page and "same grid" not in page
     assert "4 methods, 2 seeds each, on 200 held-out prompts that say 109 things" in page and "(`shapes.overall` 0.500," in page
     assert json.loads((tmp_path / "compare.json").read_text()) == RESULT
     for picture in ("methods.png", "curve.png"):
@@ -107,7 +108,13 @@ def test_without_curves_or_a_rival_the_page_does_not_speak_of_them(tmp_path: Pat
     alone = RESULT | {"against": None, "methods": {"diffusion_dpo": RESULT["methods"]["diffusion_dpo"]}}
     write_page(alone, tmp_path / "README.md")
     page = (tmp_path / "README.md").read_text()
-    assert not (tmp_path / "curve.png").exists() and "curve.png" not in page and "steps to" not in page and "▲" not in page
+    assert (
+        "All had 2 points." in page
+        and not (tmp_path / "curve.png").exists()
+        and "curve.png" not in page
+        and "steps to" not in page
+        and "▲" not in page
+    )
     assert "|  | method | `shapes.overall` | `shapes.score` | wins |" in page
 
 
