@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, variance
+from statistics import variance
 from typing import Any
 
 from pipelines.bootstrap import holm, p_value
@@ -50,4 +50,4 @@ def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     """The variance within groups and its degrees of freedom; 0 and 0 where each has one value."""
     several = [values for values in groups if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
-    return (fmean([variance(values) for values in several], [len(values) - 1 for values in several]), freedom) if several else (0.0, 0)
+    return sum((len(values) - 1) * variance(values) for values in several) / max(1, freedom), freedom
