@@ -124,7 +124,7 @@ for _stage in STAGES:
 @app.command()
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="an objective, for its formula, its paper, what it needs and its β elsewhere")
+        str | None, typer.Argument(metavar="[NAME]", help="an objective or a preset of configs/methods: formula, paper, needs, β elsewhere")
     ] = None,
     traceback: Traceback = False,
 ) -> None:

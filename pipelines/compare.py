@@ -29,6 +29,7 @@ from pydantic import Field
 
 from pipelines import evaluate
 from pipelines.compare_agreement import check_agreement, check_disjoint, outsiders
+from pipelines.compare_ground import own_ground, shared_ground
 from pipelines.compare_jobs import Job, Point, Road, digest_of, link_stages, make_job, points_for, train_jobs
 from pipelines.compare_result import Contest, Evaluation, judge
 from pipelines.config import Config, Section, load_config, read_override, read_section, settings_of
@@ -142,7 +143,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
         folder = judged("heldout", heldout, models)
         overall, select = headline_of(settings.select, trained_on, read_report(folder))
         scored = Evaluation(folder, prompts, roads[0].evaluate.samples_per_prompt, trained_on, first.seed)
-        return judge(
+        result = judge(
             contests,
             scored,
             scores=tuple(dict.fromkeys((overall, select))),
@@ -151,6 +152,9 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
             target=settings.target,
             own_data=settings.own_data,
         )
+    for road in roads:
+        result["methods"][road.name]["ground"] = own_ground(road, settings.points, validation, settings.seeds)
+    return result | {"ground": shared_ground(roads[0], own_data=settings.own_data)}
 
 
 def read_words(words: Sequence[str]) -> tuple[list[Road], Compare]:

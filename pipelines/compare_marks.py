@@ -50,4 +50,4 @@ def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     """The variance within groups and its degrees of freedom; 0 and 0 where each has one value."""
     several = [values for values in groups if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
-    return (sum((len(values) - 1) * variance(values) for values in several) / freedom, freedom) if several else (0.0, 0)
+    return sum((len(values) - 1) * variance(values) for values in several) / max(1, freedom), freedom

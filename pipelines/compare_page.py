@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.text import Text
 
 import diffalign
 from diffalign.objectives import OBJECTIVES
+from pipelines.compare_ground import unlike
 from pipelines.compare_marks import LEVEL, marks, p_values
 from pipelines.stage import write_atomically
 
@@ -132,8 +134,8 @@ def _introduction(result: Result, methods: Sequence[tuple[str, Result]]) -> list
     grid = "β and learning rate were not chosen from a grid."
     if _has_grids(result):
         grid = (
-            f"Each method had the same grid of factors of its own β and learning rate; `{result['select']}` on validation prompts, which "
-            "share no scene with the held-out ones, chose the point."
+            f"The grid is of factors of a method's own β and learning rate, the same factors for all. {_tried(methods)}. "
+            f"`{result['select']}` on validation prompts, which share no scene with the held-out ones, chose the point."
         )
     return [
         "```bash",
@@ -141,12 +143,29 @@ def _introduction(result: Result, methods: Sequence[tuple[str, Result]]) -> list
         "```",
         "",
         f"{len(methods)} methods, {seeds} each, on {result['prompts']} held-out "
-        f"prompts that say {result['clusters']} things. {'B' if result['own_data'] else 'Candidates, b'}ase, budget, prompts and the seeds "
+        f"prompts that say {result['clusters']} things. {'B' if result['own_data'] else 'Candidates, b'}ase, prompts and the seeds "
         f"of sampling are the same for all{', how candidates are made is not' if result['own_data'] else ''}. " + grid,
         "",
         f"Changes are against the base ({base}), over all seeds. Wins are shares of samples whose `{result['select']}` is above the "
         f"base's, a tie counting one half. {_of_intervals(least)}",
+        *_made_otherwise(result, methods),
     ]
+
+
+def _tried(methods: Sequence[tuple[str, Result]]) -> str:
+    """How many points the methods had to choose from: one without a β has the learning rates alone."""
+    counts = Counter(len(method["grid"]) or 1 for _, method in methods)
+    if len(counts) == 1:
+        return f"All had {max(counts)} points"
+    several = " and ".join(f"{number} had {points}" for points, number in sorted(counts.items(), reverse=True))
+    return f"Of the methods {several} points (below): an objective without a β has learning rates alone, and more tries find more"
+
+
+def _made_otherwise(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:
+    """A list of the methods whose grid, seeds or budget are not those of the others: of an earlier comparison, or by their configs."""
+    found = unlike(dict(methods), result["against"])
+    intro = ["", "Not made as the others, and so not quite comparable:", ""] if found else []
+    return intro + [f"- `{name}`: {words}" for name, words in found.items()]
 
 
 def _of_intervals(seeds: int) -> str:
@@ -204,7 +223,7 @@ def _results(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]
 def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) -> list[str]:
     guards = list(dict.fromkeys(guard for _, method in methods for guard in method["guards"]))
     table = [
-        [f"`{name}`", *_settings(method), _cost(method), *_seconds(method), f"{method['groups']:.0f}",
+        [f"`{name}`", *_settings(method), str(len(method["grid"]) or 1), _cost(method), *_seconds(method), f"{method['groups']:.0f}",
          *(_signed(method.get(key)) for key in ("win_adv", "lose_adv")),
          *(_share(method["guards"].get(guard, {}).get("relative")) for guard in guards),
          *(_reached(method) if curves else [])]
@@ -220,11 +239,11 @@ def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) 
     of = "in the mean of " + " or ".join(map(str, seeds)) + " seeds" if seeds != [1] else "of the first seed alone"
     reached = f"; the checkpoint from which on `{first}` stays {target} above the base's or more, {of}" if curves else ""
     return [
-        f"The chosen β and learning rate; {cost}seconds of the median step and of the whole training, several of which may have shared the "
-        "machine; the rows trained on; how far the denoising error of winners had fallen (win_adv) and that of losers risen (lose_adv) at "
-        f"the end; the drift of looks, relative to the base{reached}.",
+        f"The chosen β and learning rate, of how many points; {cost}seconds of the median step and of the whole training, several of which "
+        "may have shared the machine; the rows trained on; how far the denoising error of winners had fallen (win_adv) and that of losers "
+        f"risen (lose_adv) at the end; the drift of looks, relative to the base{reached}.",
         "",
-        *_markdown(["method", "β", "lr", "cost", "s / step", "seconds", "rows", "win_adv", "lose_adv", *guards, *steps], table),
+        *_markdown(["method", "β", "lr", "points", "cost", "s / step", "seconds", "rows", "win_adv", "lose_adv", *guards, *steps], table),
     ]
 
 

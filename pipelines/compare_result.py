@@ -1,8 +1,8 @@
 """What a comparison found, as numbers. compare.json:
 
     made → command, commit: of this comparison, and of the earlier ones whose methods joined it
-    prompts, clusters, scores (the headline), select, against, target, own_data
-    methods → NAME → objective, beta, learning_rate (chosen, in force), grid (beta, learning_rate, mean or failure of each point)
+    prompts, clusters, scores (the headline), select, against, target, own_data, ground (of all: compare_ground.py)
+    methods → NAME → objective, beta, learning_rate (chosen, in force), grid (beta, learning_rate, mean or failure of each point), ground
                    → scores → "reward.dimension" → Change against the base, over all seeds (pipelines/report.py)
                    → against → "reward.dimension" → Change against the method `against`, over the seeds that both have; of `scores` also
                      prompt_error, the standard error over prompts alone, and seeds (seed → change), for the marks (compare_marks.py)
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.bootstrap import standard_error
+from pipelines.compare_ground import clash
 from pipelines.compare_jobs import Job
 from pipelines.evaluate import BASE, read_scored
 from pipelines.report import Scored, make_report
@@ -146,22 +147,33 @@ def rivals_of(contests: Sequence[Contest], against: str) -> dict[str, Contest | 
 def join(result: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
     """A result with the methods of an earlier comparison that it has not itself; both are compare.json.
 
-    ValueError where their changes are not against the same: other prompts or headline, another base, another training of `against`.
+    ValueError where their changes are not against the same: other prompts or headline, base, data or evaluation, another training of
+    `against`. What differs by method, as its grid or its seeds, the page says.
     """
     if not {"made", "methods", "scores"} <= earlier.keys():
         raise ValueError("what earlier= names is no compare.json of this version; name the one beside a page that compare has written")
-    mine, theirs = _ground(result), _ground(earlier)
-    for key, value in mine.items():
-        if theirs.get(key) != value:
-            raise ValueError(
-                f"the earlier comparison has {key} {theirs.get(key)!r} and this one {value!r}, so one table cannot hold both: "
-                "compare all of its methods again, or leave out earlier="
-            )
-    return {**result, "methods": earlier["methods"] | result["methods"], "made": [*earlier["made"], *result["made"]]}
+    mine, theirs = _measured(result), _measured(earlier)
+    unequal = [f"{key} {theirs.get(key)!r} and this one {value!r}" for key, value in mine.items() if theirs.get(key) != value]
+    different = clash(result.get("ground", {}), earlier.get("ground", {})) or next(iter(unequal), None)
+    if different is not None:
+        raise ValueError(
+            f"the earlier comparison has {different}, so one table cannot hold both: "
+            "compare all of its methods again, or leave out earlier="
+        )
+    before = {name: _reached_again(method, result) for name, method in earlier["methods"].items()}
+    return {**result, "methods": before | result["methods"], "made": [*earlier["made"], *result["made"]]}
 
 
-def _ground(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What all changes of a result rest on; scores with three decimals, beyond which machines differ."""
+def _reached_again(method: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """A method of an earlier comparison, its steps to the target as they are counted now."""
+    if "steps" not in method:
+        return dict(method)
+    curve = {int(step): change[result["scores"][0]] for step, change in method["steps"].items()}
+    return {**method, "steps_to_target": lasting(curve, result["target"])}
+
+
+def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What all changes of a result are measured by; scores with three decimals, beyond which machines differ."""
     scores = result["scores"]
     found = {key: result.get(key) for key in ("prompts", "clusters", "scores", "select", "against", "target", "own_data")}
     bases = {name: method["scores"] for name, method in result["methods"].items() if "scores" in method}

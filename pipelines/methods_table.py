@@ -9,8 +9,10 @@ from importlib import import_module
 
 import yaml
 
+from diffalign.did_you_mean import did_you_mean
 from diffalign.objectives import OBJECTIVES, defaults, objective_function
 from pipelines.config_file import bundled_configs
+from pipelines.methods_presets import describe_preset, presets
 
 COLUMNS = ("objective", "rows", "reference", "what it does")
 ROWS = {
@@ -55,8 +57,11 @@ ELSEWHERE: tuple[tuple[str, float | str, tuple[str, ...]], ...] = (
     ("Diffusion-DPO, Tango 2, TangoFlux, VideoDPO, InPO, SmPO", 1, ()),
     ("diffusers' research script for SDXL", 1, ()),
     ("diffusers' research script for SD 1.5, align-anything", 2, ()),
+    ("Curriculum-DPO's script (2000, written into it)", 1, ()),
     ("flow_grpo (Flow-DPO; on velocity errors, where 100 is usual)", 1, ()),
     ("SimpleTuner (sum over N latent elements)", "β / N", ()),
+    ("papers in the sum form, βTω·‖·‖² (sum over N latent elements)", "βTω = β / (2N)", ()),
+    ("D3PO, SPO, LPO (log-ratios of sampling steps of deviation σ_step)", "β·σ_step², on posterior means", ()),
     ("Diffusion-KTO", 2, ("diffusion_kto", "kto")),
     ("RankDPO, DenseDPO, as their papers write it (if their norm is a mean)", 2, ("rankdpo", "densedpo")),
     ("CaPO, as its paper writes it", 2, ("capo",)),
@@ -70,7 +75,12 @@ def methods_rows() -> list[tuple[str, str, str, str]]:
 
 
 def describe(name: str) -> str:
-    """One objective in full, as text. ValueError for a name that is not in OBJECTIVES."""
+    """One objective or preset in full, as text. ValueError for a name that is neither."""
+    if name in presets():
+        return describe_preset(presets()[name])
+    if name not in OBJECTIVES:
+        hint = did_you_mean(name, [*OBJECTIVES, *presets()])
+        raise ValueError(f"unknown method {name!r}{hint}; choose one of: {', '.join(OBJECTIVES)}; or a preset: {', '.join(presets())}")
     function = objective_function(name)
     needs, formula, arguments = OBJECTIVES[name], inspect.getdoc(function) or "", defaults(name)
     fields = [field for each in needs.reads for field in each.split(" or ")]

@@ -23,6 +23,7 @@ from diffalign import __version__
 from diffalign.objectives import OBJECTIVES, defaults, objective_function
 from pipelines import STAGES
 from pipelines.cli import app
+from pipelines.config_file import bundled_configs
 from pipelines.methods_table import pull
 from reward_models import REWARD_MODELS
 
@@ -226,6 +227,40 @@ def test_each_method_in_full(name: str) -> None:
     assert yaml.safe_load(config) == {
         "train": {"objective": {"name": name, **{key: _plain(value) for key, value in defaults(name).items()}}, **noising}
     }
+
+
+PRESETS = [path.stem for path in sorted((bundled_configs() / "methods").glob("*.yaml")) if path.stem not in OBJECTIVES]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_preset_in_full(name: str) -> None:
+    """Whatever its file has beside the objective is told, with the objective's formula and its arguments in force."""
+    told, file = call("methods", name).stdout, bundled_configs() / f"methods/{name}.yaml"
+    values, text = yaml.safe_load(file.read_text()), file.read_text()
+    objective = values["train"]["objective"]
+    assert told.startswith(f"{name}: {text.splitlines()[0][2:]}\n")
+    assert (inspect.getdoc(objective_function(objective["name"])) or "").splitlines()[0] in told
+    assert all(f"https://arxiv.org/abs/{number}" in told for number in re.findall(r"^# Paper:.*arXiv:(\S+)", text, re.MULTILINE))
+    keys = [f"{section}.{key}=" for section in values if section not in ("base", "run") for key in values[section] if key != "objective"]
+    assert [key for key in keys if key not in told] == [] and bool(keys) != ("adds                nothing" in told)
+    arguments = {**defaults(objective["name"]), **objective}
+    assert all(f"{key}={value!r}" in told for key, value in arguments.items() if key != "name")
+    assert f"configs/methods/{name}.yaml" in told and f"diffalign methods {objective['name']}" in told
+
+
+def test_a_preset_says_what_its_parts_do() -> None:
+    assert len(PRESETS) >= 16
+    assert "λ" in call("methods", "winner_safeguard").stdout and "winner's error cannot rise" in call("methods", "winner_safeguard").stdout
+    assert "train.noising={name: ddim_inversion, steps: 10" in call("methods", "inpo").stdout
+    assert "beta (default: 5000.0)" in call("methods", "tango2").stdout
+    refused = call("methods", "tdpo11", status=1).stderr
+    assert "did you mean 'tdpo1'?" in refused and "or a preset: " in refused
+
+
+def test_the_beta_of_other_forms() -> None:
+    told = call("methods", "diffusion_dpo").stdout
+    assert re.search(r"sum form.*βTω = β / \(2N\)", told) and re.search(r"D3PO, SPO, LPO.*β·σ_step²", told)
+    assert re.search(r"Curriculum-DPO.*β = 5000\b", told)
 
 
 def _plain(value: Any) -> Any:

@@ -227,7 +227,12 @@ def test_the_numbers_by_hand(made: Made) -> None:
         assert (found["forwards_per_step"], found["backwards_per_step"]) == ({"diffusion_dpo": 16, "mapo": 8}[method], 8)
         assert found["cost"] == pytest.approx({"diffusion_dpo": 1, "mapo": 24 / 32}[method])
         assert found["groups"] == records[0]["summary"]["groups"] == 9
+        own = {"grid": [[1, 1], [1, 20]], "seeds": [4, 5], "steps": 3, "batch_size": 4}
+        assert own.items() <= found["ground"].items() and found["ground"]["validation"]["texts"] == ["a blue circle", "a green"]
     assert made.result["clusters"] == 3 and made.result["prompts"] == 4
+    ground = made.result["ground"]
+    assert ground["seed"] == 3 and ground["evaluate"]["prompts"]["texts"] == HELDOUT and ground["evaluate"]["guidance"] == 2.0
+    assert ground["generate"]["samples_per_prompt"] == 3 and "batch_size" not in ground["generate"] and set(ground["score"]["rewards"])
     against = made.result["methods"]["mapo"]["against"]["contrast.score"]
     difference = per_prompt["mapo"] - per_prompt["diffusion_dpo"]
     assert against["change"] == pytest.approx(difference.mean())

@@ -46,13 +46,16 @@ RESULT = {
     "prompts": 200, "clusters": 109, "scores": [OVERALL, SCORE], "select": SCORE, "against": "diffusion_dpo", "target": 0.05,
     "own_data": False, "made": [{"command": "diffalign compare a.yaml", "commit": "abc"}],
     "methods": {
-        "worse": method("capo", -0.06, -0.09, beta=None),
+        "worse": method("capo", -0.06, -0.09, beta=None, grid=[{"mean": 0.8}]),
         "diffusion_dpo": method("diffusion_dpo", 0.03, None),
         "smpo": method("smpo", 0.1, 0.07, cost=1.5, steps={"75": {OVERALL: 0.02}, "150": {OVERALL: 0.09}}, steps_to_target=150),
         "simpo": method("simpo", 0.04, 0.01, steps={"75": {OVERALL: 0.01}, "150": {OVERALL: 0.04}}, steps_to_target=None),
         "kto": {"objective": "kto", "grid": [], "failures": {"kto": "all pairs were\nfiltered out"}},
     },
 }  # fmt: skip
+
+
+GROUND = {"model": "tiny", "evaluate": {"steps": 20}}
 
 
 def test_the_best_is_first_and_what_is_clear_is_marked() -> None:
@@ -74,10 +77,10 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
         "| +0.070 <sub>+0.050 … +0.090</sub> | 55 % <sub>48 … 60</sub> |",
         "| 4 | 🟢 `worse` <sub>capo</sub> | ▼ −0.060 <sub>−0.080 … −0.040</sub> | −0.030 <sub>−0.050 … −0.010</sub> "
         "| −0.090 <sub>−0.110 … −0.070</sub> | 47 % <sub>48 … 60</sub> |",
-        "| method | β | lr | cost | s / step | seconds | rows | win_adv | lose_adv "
+        "| method | β | lr | points | cost | s / step | seconds | rows | win_adv | lose_adv "
         "| saturation | sharpness | steps to +0.05 | seconds to +0.05 |",
-        "| `smpo` | 500 | 5e-05 | 1.50 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
-        "| `worse` | – | 5e-05 | – | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – | – |",
+        "| `smpo` | 500 | 5e-05 | 2 | 1.50 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
+        "| `worse` | – | 5e-05 | 1 | – | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – | – |",
         "| method | `jpeg_size.score` | `shapes.count` |",
         "| `simpo` | **−0.300** | +0.010 |",
         "- `kto`: all pairs were filtered out",
@@ -85,6 +88,7 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
         "# at commit abc\ndiffalign compare a.yaml",
     ):
         assert f"\n{line}\n" in page, line
+    assert "Of the methods 3 had 2 and 1 had 1 points (below)" in page and "same grid" not in page
     assert "4 methods, 2 seeds each, on 200 held-out prompts that say 109 things" in page and "(`shapes.overall` 0.500," in page
     assert json.loads((tmp_path / "compare.json").read_text()) == RESULT
     for picture in ("methods.png", "curve.png"):
@@ -104,7 +108,13 @@ def test_without_curves_or_a_rival_the_page_does_not_speak_of_them(tmp_path: Pat
     alone = RESULT | {"against": None, "methods": {"diffusion_dpo": RESULT["methods"]["diffusion_dpo"]}}
     write_page(alone, tmp_path / "README.md")
     page = (tmp_path / "README.md").read_text()
-    assert not (tmp_path / "curve.png").exists() and "curve.png" not in page and "steps to" not in page and "▲" not in page
+    assert (
+        "All had 2 points." in page
+        and not (tmp_path / "curve.png").exists()
+        and "curve.png" not in page
+        and "steps to" not in page
+        and "▲" not in page
+    )
     assert "|  | method | `shapes.overall` | `shapes.score` | wins |" in page
 
 
@@ -128,9 +138,30 @@ def test_what_rests_on_another_ground_does_not_join() -> None:
         (moved, "has change of diffusion_dpo"),
         (other_base, "has base "),
         ({"prompts": 200}, "no compare.json of this version"),
+        (RESULT | {"ground": {**GROUND, "evaluate": {"steps": 50}}}, r"has evaluate\.steps 50 and this one 20, so one table"),
+        (RESULT | {"ground": {**GROUND, "model": "other"}}, "has model 'other' and this one 'tiny'"),
     ):
         with pytest.raises(ValueError, match=message):
-            join(RESULT, earlier)
+            join(RESULT | {"ground": GROUND}, earlier)
+    assert join(RESULT | {"ground": GROUND}, RESULT)["ground"] == GROUND  # of an earlier version, which kept none: its numbers alone
+
+
+def test_the_page_says_what_was_made_otherwise(tmp_path: Path) -> None:
+    own = {"grid": [[1, 1], [3, 1]], "validation": {"world": "shapes", "count": 200, "file": None}, "seeds": [1, 2], "steps": 150}
+    grounds = {
+        "diffusion_dpo": own, "worse": own, "smpo": {**own, "grid": [[1, 1]], "validation": None},
+        "simpo": {**own, "seeds": [1], "steps": 300},
+    }  # fmt: skip
+    methods = {name: {**each, "ground": grounds[name]} for name, each in RESULT["methods"].items() if name in grounds}
+    write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
+    page = (tmp_path / "README.md").read_text()
+    assert "- `smpo`: grid 1×1, not grid 1×1, 3×1; chosen on nothing, not chosen on world shapes, count 200\n" in page
+    assert "- `simpo`: seeds 1, not seeds 1, 2; steps 300, not steps 150\n" in page and "- `worse`" not in page
+    del methods["worse"]["ground"]
+    write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
+    assert "- `worse`: not kept by its earlier comparison\n" in (tmp_path / "README.md").read_text()
+    write_page(RESULT, tmp_path / "README.md")
+    assert "not quite comparable" not in (tmp_path / "README.md").read_text()
 
 
 def test_what_a_training_costs() -> None:

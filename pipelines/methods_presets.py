@@ -1,0 +1,75 @@
+"""`diffalign methods NAME` of a preset: a file of configs/methods that is an objective with pairs, noising or an order of its own."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diffalign.noising import NOISINGS
+from diffalign.objectives import OBJECTIVES, defaults, objective_function
+from diffalign.stabilisers import STABILISERS
+from pipelines.config_file import bundled_configs
+
+ARRANGEMENT = ("base", "run")  # keys of the file that are no part of the method
+
+
+def presets() -> dict[str, Path]:
+    """Name → file, of those in configs/methods that are called as no objective."""
+    return {path.stem: path for path in sorted((bundled_configs() / "methods").glob("*.yaml")) if path.stem not in OBJECTIVES}
+
+
+def describe_preset(path: Path) -> str:
+    """A preset in full, as text: what it is by its header, the objective's formula, what it adds to that, and its arguments."""
+    text = path.read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    given = values.get("train", {}).get("objective", "diffusion_dpo")
+    name = given if isinstance(given, str) else given["name"]
+    arguments = defaults(name) | ({} if isinstance(given, str) else {key: value for key, value in given.items() if key != "name"})
+    changed = {key: value for key, value in arguments.items() if value != defaults(name)[key]}
+    formula = (inspect.getdoc(objective_function(name)) or "").splitlines()[0]
+    added = [line for key, value in values.items() if key not in ARRANGEMENT for line in _added(key, value)]
+    lines = [
+        ("paper", _links(_header(text, "Paper"))),
+        ("preset", _header(text, "Preset")),
+        ("objective", f"{name}; diffalign methods {name} has it in full, with its β in other projects' terms"),
+        ("rows", OBJECTIVES[name].rows),
+        *(("adds" if index == 0 else "", line) for index, line in enumerate(added or ["nothing but its name and arguments"])),
+        ("arguments", ", ".join(f"{key}={value!r}" for key, value in arguments.items())),
+        ("not the default", ", ".join(f"{key} (default: {defaults(name)[key]!r})" for key in changed) or "none"),
+        ("config", f"configs/methods/{path.name}"),
+    ]
+    title = text.splitlines()[0].removeprefix("# ")
+    return f"{path.stem}: {title}\n\n{formula}\n\n" + "\n".join(f"{label:<20}{line}" for label, line in lines)
+
+
+def _added(section: str, values: dict[str, Any]) -> list[str]:
+    """One line a setting of the file, with what a noising or a stabiliser does."""
+    lines = []
+    for key, value in values.items():
+        if (section, key) == ("train", "objective"):
+            continue
+        does = ""
+        if (section, key) == ("train", "noising"):
+            does = ": " + NOISINGS[value if isinstance(value, str) else value["name"]]
+        if (section, key) == ("train", "stabilisers"):
+            does = ": " + "; ".join(STABILISERS[each] for each in value)
+        lines.append(f"{section}.{key}={_brief(value)}{does}")
+    return lines
+
+
+def _brief(value: Any) -> str:
+    """A value as a config has it, on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).removesuffix("\n").removesuffix("\n...")
+
+
+def _header(text: str, label: str) -> str:
+    found = re.search(rf"^# {label}: +(.*)$", text, re.MULTILINE)
+    return found[1] if found else "–"
+
+
+def _links(paper: str) -> str:
+    return re.sub(r"arXiv:(\d{4}\.\d{5})", r"https://arxiv.org/abs/\1", paper)
