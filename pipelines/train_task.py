@@ -25,7 +25,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from diffalign.training.groups import CachedGroups
     from diffalign.training.lora import add_lora
     from diffalign.training.masks import Mask
-    from diffalign.training.own_samples import Buffer
+    from diffalign.training.own_samples import AT_ONCE, Buffer
     from diffalign.training.randomness import seed_of
     from diffalign.training.reference import build_reference, frozen_copy
     from diffalign.training.reference_cache import ReferenceCache
@@ -82,7 +82,10 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     cache = None
     if section.reference_cache is not None and needs.reference is not None and section.reference.name == "initial":
         held = section.reference_dtype if section.lora is None else config.model.dtype
-        cache = ReferenceCache(section.reference_cache.expanduser(), f"{config.model.fingerprint()} {base} {held} {section.precision}")
+        # A prediction is of its batch, whose size rounds it: a batch in parts is another one.
+        parts = "" if section.samples_per_forward is None else f" {section.samples_per_forward}"
+        weights = f"{config.model.fingerprint()} {base} {held} {section.precision}{parts}"
+        cache = ReferenceCache(section.reference_cache.expanduser(), weights)
     own_samples = None
     if section.own_samples is not None:
         if section.flip and groups.cache.conditioned:
@@ -91,7 +94,8 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
                 f"set train.flip=0"
             )
         own_samples = Buffer(
-            section.own_samples, backbone, groups, prompt_dropout=section.prompt_dropout, timesteps=section.timesteps, seed=seed
+            section.own_samples, backbone, groups, prompt_dropout=section.prompt_dropout, timesteps=section.timesteps, seed=seed,
+            at_once=min(AT_ONCE, section.samples_per_forward or AT_ONCE),
         )  # fmt: skip
     identity: dict[str, Any] = {
         "kind": "full" if section.lora is None else "lora",
@@ -99,12 +103,14 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         "source": config.model.source,
         "adapter": config.model.adapter,
     }
+    if section.samples_per_forward is not None and section.lora is not None and section.lora.dropout > 0:
+        identity["samples per forward"] = section.samples_per_forward  # as "groups per forward" of diffalign.training.loop
     ancestors = ancestors_of(config.model)
     if ancestors:
         identity["ancestors"] = ancestors
     return AlignmentTask(
         backbone, groups, build_objective(**section.objective), needs, load_noising(**section.noising), reference,
-        teacher=teacher, mask=mask, cache=cache, own_samples=own_samples,
+        teacher=teacher, mask=mask, cache=cache, own_samples=own_samples, samples_per_forward=section.samples_per_forward,
         stabilisers=[build_stabiliser(name, **arguments) for name, arguments in section.stabilisers.items()],
         sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), sft_steps=section.sft_steps, seed=seed,
         identity=identity,

@@ -119,6 +119,22 @@ def result_of(config: Config) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
+def test_a_micro_batch_may_run_in_parts(road: Callable[..., Config]) -> None:
+    """The same run to rounding, whose setting may change; with dropout it is another run, for masks are drawn by forward."""
+    both = road("both", samples_per_forward=3, gradient_checkpointing=True)
+    configs = (road("whole"), road("parts", samples_per_forward=3), both)
+    for config in configs:
+        run(config, progress=QUIET)
+    losses = [[line["loss"] for line in metrics_of(config)] for config in configs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0] != losses[1] and losses[1] == pytest.approx(losses[2], rel=1e-3)
+    run(road("parts"), progress=QUIET)  # changes nothing that was computed
+    dropout = {"lora": {"rank": 2, "dropout": 0.5}, "checkpoint_every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        run(road("dropout", samples_per_forward=3, **dropout), progress=Interrupting(3))
+    with pytest.raises(ValueError, match="samples per forward: checkpoint has 3, this run 1"):
+        run(road("dropout", samples_per_forward=1, **dropout), progress=QUIET)
+
+
 class Interrupting(Progress):
     """Ctrl-C after some steps."""
 
