@@ -13,7 +13,6 @@ from torch import nn
 from diffalign.backbones import load_backbone, random_weights
 from diffalign.backbones.miniature.stable_diffusion import Architecture, build_autoencoder, build_pipeline
 
-
 # Parameters of the published checkpoints as other projects' logs count them. Of Stable Diffusion 3.5 medium no count was found: its file
 # has 4.94 GB in half precision, which are these and the 384²·1536 numbers of the positions, 2.47 G together; Stability AI says 2.5 billion.
 CLIP_L, CLIP_G, T5_XXL, UMT5_XXL = 123_060_480, 694_659_840, 4_762_310_656, 5_680_910_336
