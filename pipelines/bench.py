@@ -32,24 +32,26 @@ BENCHES = {
 
 @dataclass(frozen=True)
 class Ratio:
-    """Medians in seconds of two things measured in turn, and their ratio."""
+    """Medians in seconds of two things measured in turn, and their ratio; the most memory that the GPU held for both, None without one."""
 
     name: str
     seconds: float
     against: float
+    peak_bytes: int | None = None
 
     @property
     def ratio(self) -> float:
         return self.seconds / self.against
 
     def __str__(self) -> str:
-        return f"{self.name}: {1000 * self.seconds:.1f} ms against {1000 * self.against:.1f} ms, ratio {self.ratio:.3f}"
+        times = f"{self.name}: {1000 * self.seconds:.1f} ms against {1000 * self.against:.1f} ms, ratio {self.ratio:.3f}"
+        return times if self.peak_bytes is None else f"{times}, peak memory {self.peak_bytes / 2**30:.1f} GiB"
 
 
 class Bench(Section):
     """What is measured: an objective on a model, its batch, and how many steps."""
 
-    source: str = "bundled:shapes"  # random:sd15 for a full-size model without a download
+    source: str = "bundled:shapes"  # random:sd15, random:sdxl, …: full sizes without a download
     backbone: str = "stable_diffusion"
     lora: bool = False
     objective: str = "diffusion_dpo"
@@ -131,10 +133,13 @@ def _in_turn(name: str, task: AlignmentTask, other: Callable[[], None], folder: 
     training = Settings(
         steps=steps, batch_size=settings.batch_size, precision=settings.precision, learning_rate=1e-6, checkpoint_every=steps, tracker=None
     )  # fmt: skip
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     train(task, training, folder, advance=advance)
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
     taken = [json.loads(line)["seconds"] for line in (folder / "speed.jsonl").read_text().splitlines()]
     skip = max(1, steps // 5)
-    return Ratio(name, median(taken[skip:]), median(beside[-(steps - skip) :]))
+    return Ratio(name, median(taken[skip:]), median(beside[-(steps - skip) :]), peak)
 
 
 def _floor(task: AlignmentTask, batch_size: int) -> Callable[[], None]:

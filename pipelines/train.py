@@ -65,6 +65,11 @@ class Train(Settings):
     reference_cache: Path | None = Field(
         default=None, description="folder that keeps what the frozen reference predicts, for other runs on the same rows with the same seed"
     )
+    samples_per_forward: int | None = Field(
+        default=None,
+        ge=1,
+        description="of a micro-batch, whose groups have several: at most so many run at once, and run again for the gradient; None: all",
+    )
     prompt_dropout: float = Field(default=0.0, ge=0, le=1, description="share of groups trained with the empty prompt")
     flip: float = Field(default=0.0, ge=0, le=1, description="share of groups mirrored as a whole; needs encode.flip")
     seed: int | None = Field(default=None, ge=0, description="of order, noise, timesteps and LoRA; None: the run's seed")  # type: ignore[assignment]  # resolved before it is used

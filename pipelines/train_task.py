@@ -25,9 +25,9 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from diffalign.training.groups import CachedGroups
     from diffalign.training.lora import add_lora
     from diffalign.training.masks import Mask
-    from diffalign.training.own_samples import Buffer
+    from diffalign.training.own_samples import AT_ONCE, Buffer
     from diffalign.training.randomness import seed_of
-    from diffalign.training.reference import build_reference, frozen_copy
+    from diffalign.training.reference import LateCopy, Reference, build_reference, frozen_copy
     from diffalign.training.reference_cache import ReferenceCache
     from pipelines.evaluate import ancestors_of, load_aligned
     from pipelines.model import load_model
@@ -67,8 +67,29 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         add_lora(backbone.denoiser, section.lora, seed_of(seed, "lora"))
     else:
         backbone.denoiser.requires_grad_(True)
-    reference, dtype, rests_on_cpu = None, getattr(torch, section.reference_dtype), section.reference_device == "cpu"
-    if needs.reference is not None:
+    dtype, rests_on_cpu = getattr(torch, section.reference_dtype), section.reference_device == "cpu"
+    reference: Reference | None = None
+    cache = None
+    if section.reference_cache is not None and needs.reference is not None and section.reference.name == "initial":
+        held = section.reference_dtype if section.lora is None else config.model.dtype
+        # A prediction is of its batch, whose size rounds it: a batch in parts is another one.
+        parts = "" if section.samples_per_forward is None else f" {section.samples_per_forward}"
+        weights = f"{config.model.fingerprint()} {base} {held} {section.precision}{parts}"
+        cache = ReferenceCache(section.reference_cache.expanduser(), weights)
+
+    def copy_of_base() -> Reference:
+        """Of the model loaded once more, on the CPU; ValueError where its denoiser has changed since."""
+        again = load_model(config.model.model_copy(update={"device": "cpu"}))
+        if again.identity() != base:
+            raise ValueError(
+                f"the denoiser of {config.model.source!r} has changed since this run began ({base} then, {again.identity()} now), and "
+                f"train.reference_cache lacks predictions of it; put it back, or train again with --redo"
+            )
+        return frozen_copy(again.denoiser, dtype, rests_on_cpu=rests_on_cpu, device=next(backbone.denoiser.parameters()).device)
+
+    if cache is not None and section.lora is None and section.mask is None:  # a mask needs more than the prediction
+        reference = LateCopy(copy_of_base)
+    elif needs.reference is not None:
         reference = build_reference(backbone.denoiser, section.reference, section, dtype, rests_on_cpu=rests_on_cpu)
     if section.gradient_checkpointing:
         backbone.denoiser.enable_gradient_checkpointing()
@@ -79,10 +100,6 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     if section.mask is not None:
         device = next(backbone.denoiser.parameters()).device
         mask = Mask(**section.mask.model_dump(), channels=backbone.last_layer(backbone.denoiser).in_channels).to(device)
-    cache = None
-    if section.reference_cache is not None and needs.reference is not None and section.reference.name == "initial":
-        held = section.reference_dtype if section.lora is None else config.model.dtype
-        cache = ReferenceCache(section.reference_cache.expanduser(), f"{config.model.fingerprint()} {base} {held} {section.precision}")
     own_samples = None
     if section.own_samples is not None:
         if section.flip and groups.cache.conditioned:
@@ -91,7 +108,8 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
                 f"set train.flip=0"
             )
         own_samples = Buffer(
-            section.own_samples, backbone, groups, prompt_dropout=section.prompt_dropout, timesteps=section.timesteps, seed=seed
+            section.own_samples, backbone, groups, prompt_dropout=section.prompt_dropout, timesteps=section.timesteps, seed=seed,
+            at_once=min(AT_ONCE, section.samples_per_forward or AT_ONCE),
         )  # fmt: skip
     identity: dict[str, Any] = {
         "kind": "full" if section.lora is None else "lora",
@@ -99,12 +117,14 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         "source": config.model.source,
         "adapter": config.model.adapter,
     }
+    if section.samples_per_forward is not None and section.lora is not None and section.lora.dropout > 0:
+        identity["samples per forward"] = section.samples_per_forward  # as "groups per forward" of diffalign.training.loop
     ancestors = ancestors_of(config.model)
     if ancestors:
         identity["ancestors"] = ancestors
     return AlignmentTask(
         backbone, groups, build_objective(**section.objective), needs, load_noising(**section.noising), reference,
-        teacher=teacher, mask=mask, cache=cache, own_samples=own_samples,
+        teacher=teacher, mask=mask, cache=cache, own_samples=own_samples, samples_per_forward=section.samples_per_forward,
         stabilisers=build_stabilisers(section.stabilisers),
         sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), sft_steps=section.sft_steps, seed=seed,
         identity=identity,

@@ -279,6 +279,11 @@ def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, *
     options   of `from_pretrained`
     """
     quiet_loading()
+    if source.startswith("random:"):
+        from diffalign.backbones.random_weights import random_pipeline  # of five families, of which this is one at most
+
+        made = random_pipeline(source.removeprefix("random:"), family.PIPELINE, loading.dtype, **options)
+        return with_loaded(family, made, source, loading)
     quantised = quantisation(loading.quantise, loading.dtype)
     if quantised is not None:
         options["quantization_config"] = PipelineQuantizationConfig(quant_mapping={family.DENOISER: quantised})

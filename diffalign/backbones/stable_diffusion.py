@@ -6,10 +6,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
-from diffalign.backbones import Loading, quiet_loading
-from diffalign.backbones.pipeline import ImagePipeline, load_pipeline, with_loaded
+from diffalign.backbones import Loading
+from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Diffusion
-from diffalign.backbones.random_weights import random_pipeline
 
 
 class StableDiffusion(ImagePipeline):
@@ -41,9 +40,4 @@ class StableDiffusion(ImagePipeline):
 
 def load(source: str, loading: Loading) -> StableDiffusion:
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is."""
-    if source.startswith("random:"):
-        quiet_loading()
-        pipeline = with_loaded(StableDiffusion, random_pipeline(source.removeprefix("random:"), loading.dtype), source, loading)
-    else:
-        pipeline = load_pipeline(StableDiffusion, source, loading, safety_checker=None, requires_safety_checker=False)
-    return StableDiffusion(pipeline, source)
+    return StableDiffusion(load_pipeline(StableDiffusion, source, loading, safety_checker=None, requires_safety_checker=False), source)

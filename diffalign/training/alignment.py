@@ -22,6 +22,7 @@ from diffalign.training.groups import CachedGroups, GroupBatch
 from diffalign.training.loop import Measured, Visit
 from diffalign.training.masks import features_of
 from diffalign.training.own_samples import Buffer, Records
+from diffalign.training.predict import predict_own
 from diffalign.training.randomness import generator
 from diffalign.training.reference import Moving, OnPolicy, Reference
 from diffalign.training.reference_cache import ReferenceCache
@@ -67,8 +68,11 @@ class Networks:
 
 
 def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: GroupBatch, noised: Noised, timestep: Tensor,
-            needs: Needs, work: Work | None = None) -> Outputs:  # fmt: skip
-    """One forward of the policy, and of each other network that the objective needs, over all B·K samples at once; added to `work`."""
+            needs: Needs, at_once: int | None = None, work: Work | None = None) -> Outputs:  # fmt: skip
+    """What the policy, and each other network that the objective needs, predicts on all B·K samples; added to `work`.
+
+    at_once  samples in a forward; None: all
+    """
     work = Work() if work is None else work
     count = noised.sample.shape[1]
     flat, every = noised.sample.flatten(0, 1), timestep.repeat_interleave(count)
@@ -76,7 +80,7 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
 
     def predict(denoiser: nn.Module, prompts: dict[str, Tensor], cache: ReferenceCache | None = None) -> Tensor:
         embeds = {name: value.repeat_interleave(count, 0) for name, value in prompts.items()}
-        made = partial(predict_own, backbone, denoiser, flat, every, embeds, lengths)
+        made = partial(predict_own, backbone, denoiser, flat, every, embeds, lengths, at_once)
         work.forwards += len(flat)
         return (made() if cache is None else cache.recall(made, flat, every, prompts, lengths)).view_as(noised.sample)
 
@@ -87,7 +91,7 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
         with networks.reference.use() as denoiser, features_of(backbone, denoiser, wanted=networks.mask is not None) as features:
             frozen = predict(denoiser, batch.embeds, networks.cache if networks.mask is None else None)  # a mask needs the forward itself
         if networks.mask is not None:
-            mask = networks.mask(features[0]).unflatten(0, noised.sample.shape[:2])
+            mask = networks.mask(torch.cat(features)).unflatten(0, noised.sample.shape[:2])
     if networks.teacher is not None:
         with networks.teacher.use() as denoiser:
             teacher = predict(denoiser, batch.embeds)
@@ -105,19 +109,6 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
     )  # fmt: skip
 
 
-def predict_own(backbone: Backbone, denoiser: nn.Module, x: Tensor, timestep: Tensor, embeds: dict[str, Tensor],
-                lengths: Tensor | None) -> Tensor:  # fmt: skip
-    """The prediction (N, C, *S) at x_t, of each sample without its padding as if it were alone, and zeros there; lengths (N,) or None."""
-    if lengths is None:
-        return backbone.predict(denoiser, x, timestep, embeds)
-    found = torch.zeros_like(x)
-    for length in lengths.unique().tolist():
-        rows = lengths == length
-        own = {name: value[rows] for name, value in embeds.items()}
-        found[rows, :, :length] = backbone.predict(denoiser, x[rows, :, :length], timestep[rows], own).to(found)
-    return found
-
-
 def columns(value: Tensor) -> list[tuple[str, Tensor]]:
     """(B,) under the name "", or the columns of (B, N) by number."""
     return [("", value)] if value.ndim == 1 else [(str(index), column) for index, column in enumerate(value.unbind(1))]
@@ -132,13 +123,14 @@ class AlignmentTask:
     own_samples the policy's own, for objectives whose groups have one at index 1
     sft_steps   the first steps train on the denoising error of index 0 instead (Tango 2, arXiv:2404.09956). Draws are those
                 of the objective, for which an inversion runs all samples and the reference; where frozen, that is the same afterwards
+    samples_per_forward  of those of a micro-batch, at most so many run at once; None: all
     write_weights(denoiser, folder)  saves the policy as users load it
     """
 
     def __init__(self, backbone: Backbone, groups: CachedGroups, objective: Callable[[Outputs], Loss], needs: Needs,
                  noising: Callable[[Draw], Noised], reference: Reference | None, *,
                  teacher: Reference | None = None, mask: nn.Module | None = None, cache: ReferenceCache | None = None,
-                 own_samples: Buffer | None = None,
+                 own_samples: Buffer | None = None, samples_per_forward: int | None = None,
                  stabilisers: Sequence[Callable[[Outputs], Outputs]] = (),
                  sampling: Sampling, sft_steps: int = 0, seed: int, identity: dict[str, Any],
                  write_weights: Callable[[nn.Module, Path], None], starts_at_reference: bool = True):  # fmt: skip
@@ -148,7 +140,7 @@ class AlignmentTask:
         self.teacher, self.mask, self.cache, self.own_samples, self.stabilisers = teacher, mask, cache, own_samples, stabilisers
         if mask is not None and any(parameter.requires_grad for parameter in mask.parameters()):
             self.modules["mask"] = mask
-        self.sft_steps = sft_steps
+        self.sft_steps, self.samples_per_forward = sft_steps, samples_per_forward
         self.identity, self.write_weights, self.starts_at_reference = identity, write_weights, starts_at_reference
         self.group_count, self.difficulty = len(groups), groups.difficulty
         self.has_started, self.step = False, 0
@@ -205,7 +197,7 @@ class AlignmentTask:
                 lengths = None if batch.lengths is None else batch.lengths.flatten()[rows]
                 self.work.forwards += len(x)
                 with use() as denoiser:
-                    made = partial(predict_own, self.backbone, denoiser, x, timestep, embeds, lengths)
+                    made = partial(predict_own, self.backbone, denoiser, x, timestep, embeds, lengths, self.samples_per_forward)
                     return made() if cache is None else cache.recall(made, x, timestep, embeds, lengths)
 
             return predict
@@ -219,7 +211,8 @@ class AlignmentTask:
         if self.step < self.sft_steps:
             return self._supervised(batch, noised, timestep)
         networks = Networks(self.reference, self.teacher, self.modules.get("mask", self.mask), self.cache)
-        outputs = forward(self.backbone, self.modules["denoiser"], networks, batch, noised, timestep, self.needs, self.work)
+        at_once, policy = self.samples_per_forward, self.modules["denoiser"]
+        outputs = forward(self.backbone, policy, networks, batch, noised, timestep, self.needs, at_once, self.work)
         outputs = replace(outputs, running=self.running)
         with torch.autocast(timestep.device.type, enabled=False):
             for stabiliser in self.stabilisers:
@@ -238,7 +231,8 @@ class AlignmentTask:
         lengths = None if batch.lengths is None else batch.lengths[:, :1]
         first = replace(batch, latents=batch.latents[:, :1], lengths=lengths, scores=None, labels=None, mismatched=None)
         noised = replace(noised, sample=noised.sample[:, :1], target=noised.target[:, :1])
-        outputs = forward(self.backbone, self.modules["denoiser"], Networks(), first, noised, timestep, OBJECTIVES["sft"], self.work)
+        at_once, policy = self.samples_per_forward, self.modules["denoiser"]
+        outputs = forward(self.backbone, policy, Networks(), first, noised, timestep, OBJECTIVES["sft"], at_once, self.work)
         with torch.autocast(timestep.device.type, enabled=False):
             loss = build_objective("sft")(outputs)
         return Measured(loss.value, batch.weight, diagnostics.numbers(outputs, loss), replace(self.work))

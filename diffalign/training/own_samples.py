@@ -65,9 +65,9 @@ class Buffer:
     """
 
     def __init__(self, settings: OwnSamples, backbone: Backbone, groups: CachedGroups, *, prompt_dropout: float,
-                 timesteps: tuple[float, float], seed: int):  # fmt: skip
+                 timesteps: tuple[float, float], seed: int, at_once: int = AT_ONCE):  # fmt: skip
         self.settings, self.backbone, self.groups = settings, backbone, groups
-        self.prompt_dropout, self.timesteps, self.seed = prompt_dropout, timesteps, seed
+        self.prompt_dropout, self.timesteps, self.seed, self.at_once = prompt_dropout, timesteps, seed, at_once
         self._order = Order(len(groups), seed_of(seed, "own samples"))
         self._records: Records | None = None
         self._round = -1
@@ -115,7 +115,7 @@ class Buffer:
                 predict = partial(self._predict, denoiser, embeds)
                 return follow_path(self.backbone.process, predict, noise[rows], timestep[rows])
 
-        sample, target = _shared_out(visited, len(paths)).unbind(1)
+        sample, target = _shared_out(visited, len(paths), self.at_once).unbind(1)
         whole = Records(sample, target, timestep, *(each.to(device)[:, None].expand_as(share) for each in (group, is_dropped)))
         return whole[((low <= share) & (share < high)).to(device)]
 
@@ -124,13 +124,13 @@ class Buffer:
         return self.backbone.predict(denoiser, x, timestep, embeds)
 
 
-def _shared_out(make: Callable[[list[int]], Tensor], count: int) -> Tensor:
-    """The rows 0 … count − 1 of `make`, each process making as many; where they do not divide, some are made twice."""
+def _shared_out(make: Callable[[list[int]], Tensor], count: int, at_once: int) -> Tensor:
+    """The rows 0 … count − 1 of `make`, `at_once` in a call, each process making as many; where they do not divide, some are made twice."""
     is_parallel = distributed.is_available() and distributed.is_initialized()
     processes, rank = (distributed.get_world_size(), distributed.get_rank()) if is_parallel else (1, 0)
     own = -(-count // processes)
     rows = [(rank * own + place) % count for place in range(own)]
-    made = torch.cat([make(rows[first : first + AT_ONCE]) for first in range(0, own, AT_ONCE)])
+    made = torch.cat([make(rows[first : first + at_once]) for first in range(0, own, at_once)])
     if processes == 1:
         return made
     parts = [torch.empty_like(made) for _ in range(processes)]

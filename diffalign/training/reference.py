@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Literal, Protocol
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
@@ -83,12 +84,13 @@ class AdapterOff:
 
 
 class FrozenCopy:
-    """A copy of the denoiser as it is now, for full fine-tuning; `dtype` may be lower than the policy's to save memory."""
+    """A copy of the denoiser as it is now, for full fine-tuning; `dtype` may be lower than the policy's to save memory.
 
-    def __init__(self, denoiser: nn.Module, dtype: torch.dtype | None = None):
-        self.denoiser = copy.deepcopy(denoiser).requires_grad_(False).eval()
-        if dtype is not None:
-            self.denoiser.to(dtype)
+    device  of the copy; None: the denoiser's
+    """
+
+    def __init__(self, denoiser: nn.Module, dtype: torch.dtype | None = None, device: torch.device | None = None):
+        self.denoiser = copy.deepcopy(denoiser).requires_grad_(False).eval().to(device=device, dtype=dtype)
 
     def use(self) -> AbstractContextManager[nn.Module]:
         return _without_gradient(self.denoiser)
@@ -101,8 +103,8 @@ class RestingCopy:
     them there afterwards: they never change, and nothing is copied back. For CUDA they rest in pinned memory, of which copies are fast.
     """
 
-    def __init__(self, denoiser: nn.Module, dtype: torch.dtype | None = None):
-        self.device = next(denoiser.parameters()).device
+    def __init__(self, denoiser: nn.Module, dtype: torch.dtype | None = None, device: torch.device | None = None):
+        self.device = device or next(denoiser.parameters()).device
         self.denoiser = FrozenCopy(denoiser, dtype).denoiser.to("cpu")
         self.tensors = [*self.denoiser.parameters(), *self.denoiser.buffers()]
         self.resting = [tensor.data.pin_memory() if self.device.type == "cuda" else tensor.data for tensor in self.tensors]
@@ -129,9 +131,36 @@ class RestingCopy:
                 self._rest()
 
 
-def frozen_copy(denoiser: nn.Module, dtype: torch.dtype | None = None, *, rests_on_cpu: bool = False) -> Reference:
-    """A copy of the denoiser as it is now, on its device, or in the machine's memory between its uses."""
-    return RestingCopy(denoiser, dtype) if rests_on_cpu else FrozenCopy(denoiser, dtype)
+def frozen_copy(denoiser: nn.Module, dtype: torch.dtype | None = None, *, rests_on_cpu: bool = False,
+                device: torch.device | None = None) -> Reference:  # fmt: skip
+    """A copy of the denoiser as it is now, on its device or another one, or in the machine's memory between its uses."""
+    return RestingCopy(denoiser, dtype, device) if rests_on_cpu else FrozenCopy(denoiser, dtype, device)
+
+
+class LateCopy:
+    """A frozen copy that is made when it first runs: not at all where all predictions are remembered, and then none is in memory.
+
+    make  the copy, of the base: by then the policy is no longer what it was
+    """
+
+    def __init__(self, make: Callable[[], Reference]):
+        self.make = cache(make)
+
+    @contextmanager
+    def use(self) -> Iterator[nn.Module]:
+        with torch.no_grad(), ExitStack() as uses:
+            yield _Late(lambda: uses.enter_context(self.make().use()))
+
+
+class _Late(nn.Module):
+    """Stands for a denoiser whose use begins with its first forward."""
+
+    def __init__(self, begin: Callable[[], nn.Module]):
+        super().__init__()
+        self.denoiser = cache(begin)
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        return self.denoiser()(*inputs, **named)
 
 
 class OnPolicy:

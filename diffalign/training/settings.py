@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from diffalign.section import Section
 
 # What changes how a run is shown or split over devices, and not what it computes.
-FREE = {"log_every", "tracker", "micro_batch_size", "reference_cache", "reference_device"}
+FREE = {"log_every", "tracker", "micro_batch_size", "samples_per_forward", "reference_cache", "reference_device"}
 
 
 class Curriculum(Section):

@@ -27,6 +27,20 @@ def test_a_bench_gives_a_ratio_of_two_times(name: str, lora: bool, tiny_pipeline
     assert str(found).startswith(found.name) and str(found).endswith(f"ratio {found.ratio:.3f}")
 
 
+def test_peak_memory_is_said_where_there_is_a_gpu() -> None:
+    """By hand: 1.5·2³⁰ bytes."""
+    assert str(Ratio("x", 0.3, 0.2, 3 << 29)) == "x: 300.0 ms against 200.0 ms, ratio 1.500, peak memory 1.5 GiB"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("backbone", ["sdxl"])
+def test_a_full_size_model_without_a_download_is_measured(backbone: str) -> None:
+    """The base's weights alone take 2.57 G × 4 bytes."""
+    found = run("step", Bench(source=f"random:{backbone}", backbone=backbone, lora=True, precision="bf16", batch_size=1, steps=2))
+    assert isinstance(found, Ratio) and found.peak_bytes is not None and found.peak_bytes > 4 * 2_567_463_684
+
+
 @pytest.mark.parametrize("objective", ["dro", "rankdpo", "diffusion_kto", "densedpo"])
 def test_objectives_that_make_no_use_of_pairs_are_refused(objective: str, tiny_pipeline: Path) -> None:
     with pytest.raises(ValueError, match=f"of which '{objective}' makes no use; choose one of pairs, such as diffusion_dpo"):

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from diffalign.backbones.pipeline import LoadedPipeline
 from diffalign.objectives import OBJECTIVES
+from diffalign.training.reference import FrozenCopy
 from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.model import load_model
@@ -118,6 +120,64 @@ def result_of(config: Config) -> dict[str, bytes]:
     folder = config.run / "train"
     files = [folder / "metrics.jsonl", *(folder / "final").rglob("*.safetensors")]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def test_a_micro_batch_may_run_in_parts(road: Callable[..., Config]) -> None:
+    """The same run to rounding, whose setting may change; with dropout it is another run, for masks are drawn by forward."""
+    both = road("both", samples_per_forward=3, gradient_checkpointing=True)
+    configs = (road("whole"), road("parts", samples_per_forward=3), both)
+    for config in configs:
+        run(config, progress=QUIET)
+    losses = [[line["loss"] for line in metrics_of(config)] for config in configs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0] != losses[1] and losses[1] == pytest.approx(losses[2], rel=1e-3)
+    run(road("parts"), progress=QUIET)  # changes nothing that was computed
+    dropout = {"lora": {"rank": 2, "dropout": 0.5}, "checkpoint_every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        run(road("dropout", samples_per_forward=3, **dropout), progress=Interrupting(3))
+    with pytest.raises(ValueError, match="samples per forward: checkpoint has 3, this run 1"):
+        run(road("dropout", samples_per_forward=1, **dropout), progress=QUIET)
+
+
+@pytest.mark.parametrize("options", [{}, {"reference_device": "cpu", "samples_per_forward": 3}], ids=["", "resting"])
+def test_a_complete_cache_needs_no_frozen_copy(
+    options: dict[str, Any], road: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where predictions are lacking, the copy is of the base also after updates; the bits are those of a run without a cache."""
+    made: list[str] = []
+    init, name = FrozenCopy.__init__, ""
+
+    def counted(self: FrozenCopy, *arguments: Any) -> None:
+        made.append(name)
+        init(self, *arguments)
+
+    monkeypatch.setattr(FrozenCopy, "__init__", counted)
+    folder, found = tmp_path / "kept", []
+    for name in ("bare", "cold", "warm", "holes"):
+        config = road(name, **options, **({} if name == "bare" else {"reference_cache": str(folder)}))
+        if name == "holes":
+            for file in sorted(folder.iterdir())[::2]:
+                file.unlink()
+        run(config, progress=QUIET)
+        found.append(result_of(config))
+    assert made == ["bare", "cold", "holes"]
+    assert all(each == found[0] for each in found[1:])
+
+
+def test_a_copy_of_another_base_is_refused(road: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pipelines.model
+
+    load, loaded = pipelines.model.load_model, []
+
+    def changed(*arguments: Any, **options: Any) -> Any:
+        loaded.append(load(*arguments, **options))
+        if len(loaded) == 2:
+            with torch.no_grad():
+                loaded[1].denoiser.get_parameter("conv_out.bias").add_(1)
+        return loaded[-1]
+
+    monkeypatch.setattr(pipelines.model, "load_model", changed)
+    with pytest.raises(ValueError, match=r"has changed since this run began .* lacks predictions of it; put it back"):
+        run(road(reference_cache=str(tmp_path / "kept")), progress=QUIET)
 
 
 class Interrupting(Progress):

@@ -14,9 +14,10 @@ from diffalign.data.latents import LatentCache
 from diffalign.data.pairing import Group, PairingSettings, pair_groups
 from diffalign.data.records import Preference
 from diffalign.tensors import by_step
-from diffalign.training.alignment import AlignmentTask, predict_own
+from diffalign.training.alignment import AlignmentTask
 from diffalign.training.groups import CachedGroups
 from diffalign.training.loop import Visit, train
+from diffalign.training.predict import predict_own
 from diffalign.training.randomness import generator
 from diffalign.training.settings import Settings
 
