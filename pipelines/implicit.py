@@ -106,7 +106,7 @@ class Implicit:
                 generator = torch.Generator().manual_seed(draw)
                 uniform = low + (high - low) * (draw + torch.rand(1, generator=generator)) / self.draws
                 epsilon = torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)
-                timestep = backbone.process.timestep(uniform).to(latents.device).expand(len(media))
+                timestep = backbone.process.timestep(uniform, tuple(latents.shape[2:])).to(latents.device).expand(len(media))
                 noised, target = (make(latents, epsilon, timestep) for make in (backbone.process.noise, backbone.process.target))
                 ours, theirs = (
                     mean_squared_error(backbone.predict(denoiser, noised, timestep, embeds)[:, None], target[:, None])[:, 0]
