@@ -158,7 +158,7 @@ def load(source: str, loading: Loading, *, text_encoder: str = "") -> Tango:
 
     text_encoder  of a release: folder or hub id of its tokenizer and config; empty: the hub's that the release names
     """
-    path = source_path(source)
+    path = None if source.endswith(".safetensors") else source_path(source)
     if path is None or not is_release(path):
         if text_encoder:
             raise ValueError(f"{source} brings its text encoder, and text_encoder is {text_encoder!r}; remove it from model.settings")

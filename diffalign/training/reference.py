@@ -90,7 +90,9 @@ class FrozenCopy:
     """
 
     def __init__(self, denoiser: nn.Module, dtype: torch.dtype | None = None, device: torch.device | None = None):
-        self.denoiser = copy.deepcopy(denoiser).requires_grad_(False).eval().to(device=device, dtype=dtype)
+        self.denoiser = copy.deepcopy(denoiser).requires_grad_(False).eval().to(device=device)
+        if dtype is not None:
+            self.denoiser.to(dtype)
 
     def use(self) -> AbstractContextManager[nn.Module]:
         return _without_gradient(self.denoiser)

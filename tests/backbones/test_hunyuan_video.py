@@ -20,7 +20,7 @@ from diffalign.training.lora import Lora
 class TestHunyuanVideo(VideoFamilyChecks):
     family, config = "hunyuan_video", "hunyuan_video_flow_dpo"
     refuses_negative = "guidance as conditioning, so nothing is subtracted; negative prompt 'a blue square' would do nothing"
-    rate, step = 24.0, (FRAMES_PER_LATENT, 16, 16)
+    rate, step, rounding = 24.0, (FRAMES_PER_LATENT, 16, 16), 1  # what lies between two steps rounds to either
 
     @staticmethod
     def save(folder: Path) -> Path:

@@ -146,7 +146,7 @@ OUT_OF_RANGE = [
     ("simpo", {"gamma": -0.1}, "gamma is -0.1"),
     ("smpo", {"gamma": 0.0}, "gamma is 0.0"),
     ("smpo", {"low": 0.2, "high": 0.2}, "low is 0.2 and high 0.2; low is below high"),
-    ("smpo", {"low": 0.3}, "low is 0.3 and high 0.282016; low is below high"),
+    ("smpo", {"low": 30.0}, "low is 30.0 and high 28.2016; low is below high"),
     ("sparsepo", {"l1": -1.0}, "l1 is -1.0"),
     ("sparsepo", {"kl": -1.0}, "kl is -1.0"),
     ("sppo", {"temperature": -1}, "temperature is -1"),

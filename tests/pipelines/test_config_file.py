@@ -40,7 +40,7 @@ def test_mappings_merge_key_by_key_and_anything_else_is_replaced(write) -> None:
     assert (config.run, config.seed, config.model.source) == (Path("runs/child"), 3, "owner/name")
     assert (config.generate.steps, config.generate.prompts.texts) == ((5,), ("a red circle",))
     assert (config.train.steps, config.train.timesteps) == (50, (0.3, 1.0))
-    assert config.train.objective == {"name": "rpo", "beta": 150, "sft": 0.4}
+    assert config.train.objective == {"name": "rpo", "beta": 150, "sft": 0.4, "relative": True}
     assert config.road == ("generate", "encode", "train")
 
 
@@ -49,8 +49,8 @@ def test_mappings_merge_key_by_key_and_anything_else_is_replaced(write) -> None:
     [
         ("{name: cdpo, flip_rate: 0.2}", {"name": "cdpo", "beta": 5000, "flip_rate": 0.2}),  # no β of rpo's, and no sft
         ("ipo", {"name": "ipo", "beta": 5000}),
-        ("{name: rpo, sft: 1.0}", {"name": "rpo", "beta": 150, "sft": 1.0}),
-        ("{beta: 300}", {"name": "rpo", "beta": 300, "sft": 0.4}),
+        ("{name: rpo, sft: 1.0}", {"name": "rpo", "beta": 150, "sft": 1.0, "relative": True}),
+        ("{beta: 300}", {"name": "rpo", "beta": 300, "sft": 0.4, "relative": True}),
     ],
 )
 def test_arguments_belong_to_the_name_of_an_objective(write, child: str, objective: dict) -> None:
