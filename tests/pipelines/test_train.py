@@ -472,7 +472,7 @@ def test_own_samples_have_defaults_where_they_are_read() -> None:
     ({"stabilisers": {"safeguard": {}}}, "unknown stabiliser 'safeguard'"),
     ({"objective": "capo", "stabilisers": {"winner_safeguard": {}}}, "act on pairs, and objective 'capo' trains on lists"),
     ({"objective": "tgdpo", "teacher": "x", "stabilisers": {"kl_correction": {}}}, "and objective 'tgdpo' reads predictions"),
-    ({"noising": {"name": "ddim_inversion", "step": 3}}, "noising 'ddim_inversion' has no argument 'step' .did you mean 'steps'.*; it takes: "),
+    ({"noising": {"name": "ddim_inversion", "step": 3}}, "has no argument 'step' .did you mean 'steps'.*; it takes: steps"),
     ({"sft_steps": 6, "steps": 6}, "sft_steps 6 of 6 steps leave none for 'diffusion_dpo'; give fewer, or objective: sft"),
     ({"sft_steps": 1, "objective": "kto"}, "'kto' has labelled; remove train.sft_steps"),
     ({"timesteps": [0.5, 0.5]}, r"timesteps \[0\.5, 0\.5\] is no range in \[0, 1\]; write \[low, high\]"),
