@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -99,14 +100,14 @@ class Diffusion:
         return alpha * prediction + sigma * noised
 
 
-class _Continuous:
+class _Continuous(ABC):
     """What processes with timesteps from 0 to 1000 share; `levels` is a part of each."""
 
     timestep_count = 1000
     clean_timestep = 0.0
 
-    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+    @abstractmethod
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def signal_to_noise(self, timestep: Tensor) -> Tensor:
         alpha, sigma = self.levels(timestep)

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import CogVideoXDDIMScheduler
+from cogvideox_checks import CogvideoxChecks
 from family_checks import PROMPTS, normal, pixels
 from tiny_pipelines import T5_TOKENS
 from tiny_video_pipelines import save_cogvideox
-from torch import Tensor
-from video_checks import FRAMES_PER_LATENT, VideoFamilyChecks
 
 from diffalign.backbones import load_backbone
 
 
-class TestCogvideox(VideoFamilyChecks):
+class TestCogvideox(CogvideoxChecks):
     """With places as angles, like the model of 5 billion weights."""
 
     family, config = "cogvideox", "cogvideox_diffusion_dpo"
-    rate, step = 8.0, (FRAMES_PER_LATENT, 8, 8)
-    own: ClassVar[dict[str, Any]] = {"max_sequence_length": T5_TOKENS}
-    NOISING: ClassVar[Any] = CogVideoXDDIMScheduler
 
     @staticmethod
     def save(folder: Path) -> Path:
         return save_cogvideox(folder)
-
-    @staticmethod
-    def unpacked(latents: Tensor) -> Tensor:
-        """Of frames first."""
-        return latents.permute(0, 2, 1, 3, 4)
-
-    @staticmethod
-    def embeds_of(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
-        embeds, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, max_sequence_length=T5_TOKENS)
-        return {"prompt_embeds": embeds}
 
     def test_latents_have_their_scale(self, loaded: Any) -> None:
         media = normal(2, 3, *self.size).clamp(-1, 1)

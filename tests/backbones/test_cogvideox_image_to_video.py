@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
+from cogvideox_checks import CogvideoxChecks
 from conditioned_checks import ConditionedChecks
-from diffusers import CogVideoXDDIMScheduler, CogVideoXImageToVideoPipeline
+from diffusers import CogVideoXImageToVideoPipeline
 from family_checks import PROMPTS, normal
-from tiny_pipelines import T5_TOKENS
 from tiny_video_pipelines import save_cogvideox
-from torch import Tensor
-from video_checks import FRAMES_PER_LATENT, VideoFamilyChecks
 
 from diffalign.backbones import load_backbone
 
 PIPELINE = "diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video"
 
 
-class TestCogvideoxImageToVideo(ConditionedChecks, VideoFamilyChecks):
+class TestCogvideoxImageToVideo(ConditionedChecks, CogvideoxChecks):
     family, config = "cogvideox_image_to_video", "cogvideox_image_to_video_diffusion_dpo"
-    rate, step = 8.0, (FRAMES_PER_LATENT, 8, 8)
-    own: ClassVar[dict[str, Any]] = {"max_sequence_length": T5_TOKENS}
-    NOISING: ClassVar[Any] = CogVideoXDDIMScheduler
 
     @staticmethod
     def save(folder: Path) -> Path:
         return save_cogvideox(folder, CogVideoXImageToVideoPipeline, 8)
-
-    @staticmethod
-    def unpacked(latents: Tensor) -> Tensor:
-        """Of frames first."""
-        return latents.permute(0, 2, 1, 3, 4)
-
-    @staticmethod
-    def embeds_of(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
-        embeds, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, max_sequence_length=T5_TOKENS)
-        return {"prompt_embeds": embeds}
 
     def test_predict_is_what_the_pipeline_s_steps_take(self, loaded: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """With the mean of the first frame's posterior, from which the pipeline draws."""
