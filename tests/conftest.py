@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches a hub
 os.environ.setdefault("ACCELERATE_USE_CPU", "1")
 
 import pytest
+from fake_endpoint import Server
 
 PROMPTS = ("a red circle", "a blue square", "two green stars", "a white circle")
 
@@ -61,3 +63,12 @@ def tiny_road(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     pairs = [Preference(f"g{index}", PROMPTS[index % 4], (f"g{index}-0", f"g{index}-1"), scores=(1.0, 0.0)) for index in range(12)]
     write_preferences(folder / "preferences" / "shard-00000.parquet", pairs)
     return folder
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An endpoint on loopback, asked again without waiting."""
+    monkeypatch.setattr("diffalign.endpoint.time.sleep", lambda seconds: None)
+    found = Server()
+    yield found
+    found.close()

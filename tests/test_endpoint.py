@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 from fake_endpoint import Server
 
 from diffalign.endpoint import Endpoint, Unanswered, json_in
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr("diffalign.endpoint.time.sleep", lambda seconds: None)
-    found = Server()
-    yield found
-    found.close()
 
 
 def test_a_question_and_its_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -319,14 +319,6 @@ def test_what_a_judge_was_asked_is_counted_through_a_failure_and_the_resumption(
         server.close()
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr("diffalign.endpoint.time.sleep", lambda seconds: None)
-    found = Server()
-    yield found
-    found.close()
-
-
 def refused(*prompts: int) -> Callable[[dict[str, Any]], Any]:
     """The answer of a server that refuses questions about these prompts."""
 
