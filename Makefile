@@ -64,7 +64,7 @@ readme: $(STAMP)
 	mv .readme.md README.md && rm .methods.md
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
