@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffalign.backbones import family_of
+from pipelines.compare_ground import without_free
 from pipelines.compare_jobs import Road
 from pipelines.config import Config
 from pipelines.prompts import Prompt
@@ -44,7 +45,7 @@ def check_agreement(roads: Sequence[Road], *, own_data: bool = False) -> None:
 
 
 def _shared(config: Config, names: Sequence[str]) -> dict[str, Any]:
-    values = config.model_dump(mode="json", include=set(names))
+    values = without_free(config.model_dump(mode="json", include=set(names)))
     return {
         f"{name}.{key}" if isinstance(section, dict) else name: value
         for name, section in values.items()

@@ -9,7 +9,8 @@ from pipelines.compare_jobs import Road
 from pipelines.config import Section
 from pipelines.prompts import Prompts
 
-FREE = {"batch_size", "prompts_per_shard", "candidates_per_shard", "max_unanswered"}  # of the stages: speed, memory, and when to give up
+# Of the stages and of what is in them: speed, memory, and when to give up.
+FREE = {"batch_size", "prompts_per_shard", "candidates_per_shard", "max_unanswered", "at_once"}
 
 
 def shared_ground(road: Road, *, own_data: bool) -> dict[str, Any]:
@@ -43,8 +44,8 @@ def clash(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
     """The first difference of two shared grounds, in words; None where there is none, or one of them was not kept."""
     if not ours or not theirs:
         return None
-    mine, other = _flat(ours), _flat(theirs)
-    keys = [key for key in mine | other if mine.get(key) != other.get(key) and key.rpartition(".")[2] not in FREE]
+    mine, other = _flat(without_free(ours)), _flat(without_free(theirs))
+    keys = [key for key in mine | other if mine.get(key) != other.get(key)]
     return f"{keys[0]} {other.get(keys[0])!r} and this one {mine.get(keys[0])!r}" if keys else None
 
 
@@ -90,7 +91,14 @@ def _words(key: str, value: Any) -> str:
 
 
 def _plain(section: Section, without: set[str] | None = None) -> dict[str, Any]:
-    return section.model_dump(mode="json", exclude=FREE | (without or set()))
+    return without_free(section.model_dump(mode="json", exclude=without))
+
+
+def without_free(values: Any) -> Any:
+    """Plain values without what changes no number, however deep."""
+    if isinstance(values, Mapping):
+        return {key: without_free(value) for key, value in values.items() if key not in FREE}
+    return values
 
 
 def _flat(ground: Mapping[str, Any]) -> dict[str, Any]:

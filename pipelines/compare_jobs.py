@@ -22,7 +22,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pipelines import STAGES
-from pipelines.config import Config
+from pipelines.config import Config, source_fingerprint
 from pipelines.json_file import read_json
 from pipelines.progress import Progress
 from pipelines.report import read_metrics
@@ -137,6 +137,8 @@ def make_job(run: Path, road: Road, prepared: Path, point: Point, seed: int) -> 
     }
     train = road.train.model_copy(update=changes)
     facts = [train.facts(), road.config.model.fingerprint(), prepared.name]
+    if train.reference.adapter is not None:
+        facts.append(source_fingerprint(train.reference.adapter))
     name = f"{objective['name']}-beta{point.beta:g}-lr{point.learning_rate:g}-seed{seed}-{digest_of(facts)}"
     job = Job(road.name, point, seed, road.config.model_copy(update={"run": run / "jobs" / name, "train": train}), train)
     link_stages(prepared, job.config.run, ("generate", "score", "pair", "encode"))

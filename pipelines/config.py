@@ -59,13 +59,14 @@ class Model(Section):
 
         FileNotFoundError where a source or adapter that looks like a path is not there.
         """
-        parts = [_source_fingerprint(part, None) for part in (self.denoiser, *self.adapters) if part]
+        parts = [source_fingerprint(part) for part in (self.denoiser, *self.adapters) if part]
         levers = {"quantise": self.quantise, "tiled_vae": self.tiled_vae}  # what is made with them is not to the bit what is without
         own = [f"{name}={value}" for name, value in sorted((self.settings | {name: on for name, on in levers.items() if on}).items())]
-        return " + ".join([_source_fingerprint(self.source, self.revision), *parts, *own])
+        return " + ".join([source_fingerprint(self.source, self.revision), *parts, *own])
 
 
-def _source_fingerprint(source: str, revision: str | None) -> str:
+def source_fingerprint(source: str, revision: str | None = None) -> str:
+    """What identifies the weights of a source: see Model.fingerprint."""
     path = source_path(source)
     if path is None:
         return f"{source}@{revision or 'main'}"
@@ -151,6 +152,17 @@ class Config(Section):
     def _pair_reads_what_score_makes(self) -> Config:
         if self.pair is not None and self.score is not None:
             self.pair.check_scores(self.score)
+        return self
+
+    @model_validator(mode="after")
+    def _controls_reach_the_objective(self) -> Config:
+        controls = [] if self.pair is None else self.pair.controls
+        if controls and self.train is not None and self.train.ranks_by_scores:
+            raise ValueError(
+                f"{controls[0]} turns samples around, and objective {self.train.objective['name']!r} ranks them by train.scores "
+                f"{list(self.train.scores)}, which go with the samples: nothing would change. Set train.scores=[]: the judgement's own "
+                f"scores are read then, and keep their places"
+            )
         return self
 
     @model_validator(mode="after")

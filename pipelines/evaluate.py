@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field, field_serializer, field_validator, 
 from diffalign.model_source import LORA_FILE, PEFT_FILE, holds_lora
 from pipelines.config import Config, Model, Section, files_fingerprint, settings_of
 from pipelines.evaluate_scores import score_samples
-from pipelines.frechet import fidelity, told, warning_of
+from pipelines.frechet import check_enough, fidelity, told, warning_of
 from pipelines.generate import SampleRequest, candidate_seed, one_or_more_sizes, sample_requests
 from pipelines.json_file import read_json
 from pipelines.memory import release_memory
@@ -71,6 +71,8 @@ class Evaluate(Section):
 
     @model_validator(mode="after")
     def _as_many_of_each_size(self) -> Evaluate:
+        if len(set(self.size)) < len(self.size):
+            raise ValueError(f"evaluate.size has a size twice: {[list(size) for size in self.size]}; give each of them once")
         if len(self.size) > 1 and self.samples_per_prompt % len(self.size):
             raise ValueError(
                 f"evaluate.size has {len(self.size)} sizes and samples_per_prompt is {self.samples_per_prompt}: as many of each are "
@@ -94,6 +96,9 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         raise ValueError("the config has no section evaluate; add one with prompts, as evaluate: {prompts: {texts: [a red circle]}}")
     prompts = load_prompts(section.prompts, config.seed)
     check_conditions(config.model, prompts, "evaluate.prompts")
+    clusters = [prompt.cluster for prompt in prompts]
+    if section.fidelity is not None:
+        check_enough(clusters)
     rewards, trained_on, models = rewards_of(config, section), trained_on_of(config, section), models_of(config, section)
     settings = {
         **settings_of(section, without=("batch_size", "max_unanswered")),
@@ -101,7 +106,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         "trained_on": trained_on,
         "seed": config.seed,
         "prompts_sha256": _digest([prompt.identity for prompt in prompts]),
-        "clusters_sha256": _digest([prompt.cluster for prompt in prompts]),
+        "clusters_sha256": _digest(clusters),
         "model": {"weights": config.model.fingerprint(), "dtype": config.model.dtype},
         "checkpoints": {name: _fingerprint(paths) for name, paths in models.items() if name in section.models},
     }
@@ -120,9 +125,8 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         score_samples(section, stage, (BASE, *models), rewards, progress)
         report = report_of(config, section, stage.path, prompts, list(models), trained_on, sizes)
         if section.fidelity is not None:
-            names, texts = [BASE, *models], [prompt.text for prompt in prompts]
-            clusters = [prompt.cluster for prompt in prompts]
-            report["fidelity"] = fidelity(stage.path, section.fidelity, names, texts, clusters, config.seed)
+            texts = [prompt.text for prompt in prompts]
+            report["fidelity"] = fidelity(stage.path, section.fidelity, [BASE, *models], texts, clusters, config.seed)
             few = warning_of(report["fidelity"])
             for name in models:
                 progress.say(f"evaluate: {name}: " + told(report["fidelity"], name))
@@ -154,11 +158,10 @@ def outdated(key: str, before: Any, now: Any) -> list[str] | None:
 
 def rewards_of(config: Config, section: Evaluate) -> dict[str, dict[str, Any]]:
     """The rewards to evaluate with: the section's, else those of score, and always the guards against a drift in looks."""
-    chosen = section.rewards if section.rewards is not None else config.score.rewards if config.score is not None else {}
     from diffalign.backbones import family_of
 
-    guards = GUARDS[family_of(config.model.backbone).modality]
-    return {**chosen, **{guard: {} for guard in guards if guard not in chosen}}
+    chosen = section.rewards if section.rewards is not None else config.score.rewards if config.score is not None else {}
+    return {**chosen, **{guard: {} for guard in GUARDS[family_of(config.model.backbone).modality] if guard not in chosen}}
 
 
 def trained_on_of(config: Config, section: Evaluate) -> list[str]:
@@ -209,8 +212,7 @@ def load_aligned(config: Config, checkpoints: Sequence[Path], base_identity: str
     for part in (own, f"{own}_2"):  # or the second of two
         if (first / part).is_dir():
             return load_model(config.model, adapter=None, denoiser=str(first / part))
-    kinds = f"{LORA_FILE}, {PEFT_FILE}, {own}/ or model_index.json"
-    raise FileNotFoundError(f"{first} holds none of {kinds}; is training complete?")
+    raise FileNotFoundError(f"{first} holds none of {LORA_FILE}, {PEFT_FILE}, {own}/ or model_index.json; is training complete?")
 
 
 def ancestors_of(model: Model) -> list[str]:
@@ -260,8 +262,7 @@ def _sample(config: Config, section: Evaluate, stage: StageFolder, prompts: Sequ
     from diffalign.data.records import modality_of_candidates, write_candidates
     from diffalign.data.shards import read_rows
 
-    folder = stage.path / name
-    per_shard = section.prompts_per_shard
+    folder, per_shard = stage.path / name, section.prompts_per_shard
     blocks = [prompts[start : start + per_shard] for start in range(0, len(prompts), per_shard)]
     paths = [folder / f"shard-{index:05d}.parquet" for index in range(len(blocks))]
     missing = [index for index, path in enumerate(paths) if not path.is_file()]

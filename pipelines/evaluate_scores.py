@@ -25,6 +25,7 @@ def score_samples(
     for name in names:
         _score_model(section, stage, name, rewards, opened, unscored, progress)
     for reward, counted in unscored.items():
+        counted.require_one(opened[reward], stage.path.glob(f"*/scores/{reward}/shard-*.parquet"))
         if counted.count:
             progress.say(f"evaluate: {counted.count} samples have no score by {reward}, which did not answer about them", style="yellow")
     opened.clear()

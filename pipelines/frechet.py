@@ -52,6 +52,13 @@ def extrapolated(distance: Callable[[np.ndarray], float], members: Sequence[np.n
     return float(np.polyfit(places, values, 1, w=np.sqrt(weights))[1])
 
 
+def check_enough(clusters: Sequence[str]) -> None:
+    """ValueError with prompts that say fewer than 8 different things."""
+    count = len(set(clusters))
+    if count < 8:
+        raise ValueError(f"a Fréchet distance of {count} different prompts says nothing; evaluate 8 or more, and rather hundreds")
+
+
 def fidelity(
     evaluation: Path, world: str, models: Sequence[str], captions: Sequence[str], clusters: Sequence[str], seed: int
 ) -> dict[str, Any]:
@@ -60,15 +67,13 @@ def fidelity(
     "floor" is that of other renders of the same captions: what a perfect model would have. "at_samples" is what each is without the
     extrapolation. The interval of a change is over halves of the clusters of prompts, without replacement and the same for both: a half
     scatters around all of them as they do around the truth. A resampling with replacement would repeat rows, and so inflate distances.
-    Media of another rate than the world's are resampled. ValueError with fewer than 8 clusters.
+    Media of another rate than the world's are resampled.
     """
     from diffalign.data.records import read_candidates
     from reward_models.worlds import load_world
 
     package = load_world(world)
     members = [np.flatnonzero(np.array(clusters) == cluster) for cluster in dict.fromkeys(clusters)]
-    if len(members) < 8:
-        raise ValueError(f"a Fréchet distance of {len(members)} different prompts says nothing; evaluate 8 or more, and rather hundreds")
 
     def heard(media: Any) -> np.ndarray:
         rate = package.SAMPLE_RATE_HZ

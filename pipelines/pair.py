@@ -113,6 +113,16 @@ class Pair(Section):
         """The names of the rewards whose scores are read."""
         return tuple(dict.fromkeys(name.partition(".")[0] for name in self.scores))
 
+    @property
+    def controls(self) -> list[str]:
+        """The controls that turn samples around, as they are set."""
+        said = {
+            "pair.swap_labels=true": self.swap_labels,
+            f"pair.flip_share={self.flip_share:g}": self.flip_share > 0,
+            "pair.rule=random": self.rule == "random",
+        }
+        return [words for words, is_on in said.items() if is_on]
+
     def check_scores(self, score: Score) -> None:
         """ValueError where a score that pairing reads is not among those that the config's section score makes."""
         from pipelines.score import declared_dimensions

@@ -187,6 +187,7 @@ def _score_with(
                     write_scores(
                         stage.shard(index), reward, _read(units[index]), batch_size=score.batch_size, unscored=unscored, advance=advance
                     )
+        unscored.require_one(reward, stage.path.glob("shard-*.parquet"))
         usage, unanswered = stage.record.get("usage", {}), stage.record.get("unanswered")
         told = {"unscored": unscored.count, "unanswered": unanswered} if unscored.count else {}
         stage.finish(_summary(stage.path, reward, total) | ({"usage": usage} if usage else {}) | told)
@@ -250,8 +251,6 @@ def write_scores(
 
     prompts, media, groups = [row.prompt for row in rows], [row.media for row in rows], [row.group_id for row in rows]
     found = score_media(reward, prompts, media, batch_size=batch_size, groups=groups, unscored=unscored, advance=advance)
-    if unscored is not None:
-        unscored.require_one(reward)  # before there is a shard, which would stay
     table = [
         {"candidate_id": row.candidate_id, **{dimension: found[dimension][place] for dimension in reward.dimensions}}
         for place, row in enumerate(rows)

@@ -82,8 +82,9 @@ class Perturbed(Section):
     endpoint: Endpoint | None = None  # a language model instead
     count: int = Field(default=1, ge=1)  # samples of each group, each of another wrong prompt while there are
     strategies: tuple[str, ...] = ()  # of the world's, by name; empty: all of them
-    at_once: int = Field(default=4, ge=1)  # questions under way; speed only
-    max_unanswered: int = Field(default=MOST, ge=0)  # prompts that the language model may leave without wrong ones
+    at_once: int = Field(default=4, ge=1, exclude_if=lambda value: value == 4)  # questions under way; speed only
+    # Prompts that the language model may leave without wrong ones.
+    max_unanswered: int = Field(default=MOST, ge=0, exclude_if=lambda value: value == MOST)
 
     @model_validator(mode="after")
     def _check(self) -> Perturbed:

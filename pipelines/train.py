@@ -12,7 +12,7 @@ from diffalign.training.lora import Lora
 from diffalign.training.own_samples import OwnSamples
 from diffalign.training.reference import ReferenceSettings
 from diffalign.training.settings import FREE, Curriculum, Settings
-from pipelines.config import Config, Section, files_fingerprint
+from pipelines.config import Config, Section, files_fingerprint, source_fingerprint
 from pipelines.progress import Progress
 from pipelines.stage import StageFolder, open_stage, require_stage, stage_path
 
@@ -115,11 +115,13 @@ class Train(Settings):
         load_noising(**self.noising)
         build_stabilisers(self.stabilisers)
         check_rows(self.stabilisers, name, "pairs" if OBJECTIVES[name].is_pairwise else OBJECTIVES[name].rows)
-        if "list_safeguard" in self.stabilisers and len(self.scores) > 1:
-            raise ValueError(
-                f"stabiliser 'list_safeguard' ranks by one score, and train.scores has {len(self.scores)}: the best one of several judges "
-                f"is the objective's affair; give one score, or remove the stabiliser"
-            )
+        asks_for_the_best = {"list_safeguard"} | ({"kl_correction"} if OBJECTIVES[name].rows == "lists" else set())
+        for stabiliser in asks_for_the_best & self.stabilisers.keys():
+            if len(self.scores) > 1 and not self.stabilisers[stabiliser].get("through_winner"):
+                raise ValueError(
+                    f"stabiliser {stabiliser!r} ranks by one score, and train.scores has {len(self.scores)}: the best one of several "
+                    f"judges is the objective's affair; give one score, or remove the stabiliser"
+                )
         if "kl_correction" in self.stabilisers and OBJECTIVES[name].reference != "error":
             raise ValueError(f"stabiliser 'kl_correction' acts on errors, and objective {name!r} reads predictions; remove one of them")
         low, high = self.timesteps
@@ -134,6 +136,14 @@ class Train(Settings):
         if self.sft_steps >= self.steps:
             raise ValueError(f"sft_steps {self.sft_steps} of {self.steps} steps leave none for {name!r}; give fewer, or objective: sft")
         return self
+
+    @property
+    def ranks_by_scores(self) -> bool:
+        """Whether the objective's judgement is `scores`, whatever the order of the samples."""
+        from diffalign.objectives import OBJECTIVES
+
+        needs = OBJECTIVES[self.objective["name"]]
+        return bool(self.scores) and (needs.rows == "lists" or "scores or win_probability" in needs.reads)
 
     def facts(self) -> dict[str, Any]:
         """What determines the weights, as JSON: also how a batch is split, where groups of one forward meet."""
@@ -213,6 +223,8 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     settings = {"train": section.facts(), "model": config.model.fingerprint()}
     if section.teacher is not None:
         settings["teacher"] = files_fingerprint(teacher_folder(section.teacher))
+    if section.reference.adapter is not None:
+        settings["reference"] = source_fingerprint(section.reference.adapter)
     with open_stage(config, "train", settings=settings, inputs=("pair", "encode"), outputs=RESULT, redo=redo, is_main=is_main) as stage:
         # The others wait here until the first process has opened the stage, and do what it found.
         [is_done] = broadcast_object_list([stage.is_complete])

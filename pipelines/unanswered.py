@@ -38,11 +38,15 @@ class Unscored:
                 f"raise max_unanswered to leave more of them without a score. The first: {next(iter(unanswered_of(reward)), '')}"
             )
 
-    def require_one(self, reward: Reward) -> None:
-        """ValueError where not one item has a score yet, however few there are: nobody answers, and that is no matter of a limit."""
+    def require_one(self, reward: Reward, shards: Iterable[Path]) -> None:
+        """ValueError where not one item of the whole stage has a score, however few there are: nobody answers, and that is no matter of a
+        limit. The shards, which hold nothing, go: all is asked again.
+        """
         from reward_models.contract import unanswered_of
 
         if self.count and not self.scored:
+            for path in list(shards):
+                path.unlink()
             raise ValueError(
                 f"reward {reward.name!r} has a score for none of {self.count} items; mend what it says, and score again. "
                 f"The first: {next(iter(unanswered_of(reward)), '')}"

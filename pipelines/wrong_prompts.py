@@ -72,6 +72,11 @@ def wrong_prompts(stage: StageFolder, perturbed: Perturbed, prompts: Sequence[st
         with progress.bar("ask for wrong prompts", len(left)) as advance, ThreadPoolExecutor(perturbed.at_once) as pool:
             for _ in pool.map(ask, left):
                 advance(1)
+        if refusals and not any(isinstance(found, list) for found in kept.found.values()):
+            raise ValueError(
+                f"generate.perturbed has wrong captions for none of {len(refusals)} prompts; mend what the server says, and run again. "
+                f"The first: {next(iter(refusals.values()))}"
+            )
         for prompt in left:  # only now: of a run that was ended by refusals none is kept
             if prompt in refusals:
                 kept.add(prompt, unanswered=refusals[prompt])

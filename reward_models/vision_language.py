@@ -145,17 +145,24 @@ class RemoteJudge:
         return {"type": "input_audio", "input_audio": {"data": b64encode(wav(sound)).decode(), "format": "wav"}}
 
     def answers(self, questions: Sequence[Question], read: Callable[[str], Found | None]) -> list[Found | ValueError]:
-        """Each question is asked up to the endpoint's `retries` times more while nothing is read."""
+        """Each question is asked up to the endpoint's `retries` times more while nothing is read; none any more after an error that is of
+        no one question, as a wrong key."""
+        fatal: list[ValueError] = []
 
         def asked(parts: Question) -> Found | ValueError:
             answer, tries = "", self.endpoint.retries + 1
             try:
                 for _ in range(tries):
+                    if fatal:
+                        return fatal[0]
                     answer = self.endpoint.ask(parts)
                     found = read(answer)
                     if found is not None:
                         return found
+            except Unanswered as error:
+                return error
             except ValueError as error:
+                fatal.append(error)
                 return error
             return Unanswered(f"{self.endpoint.model!r} gave no such answer as asked for in {tries}, the last: {answer[:200]!r}")
 

@@ -119,10 +119,17 @@ def keep_reference(pipeline: Any, part: str, adapter: str, name: str, source: st
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)  # peft's, at the second: it is meant
         _load_adapter(pipeline, part, adapter, source, adapter_name=name)
+    if name not in getattr(denoiser, "peft_config", {}):  # the policy's own is there
+        raise _strange(adapter, source)
     denoiser.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
-    return weights_hash({key: value for key, value in denoiser.state_dict().items() if f".{name}." in key})
+    scales = {
+        f"{place}.scale": torch.tensor(float(module.scaling[name]))
+        for place, module in denoiser.named_modules()
+        if name in getattr(module, "scaling", {})
+    }
+    return weights_hash({key: value for key, value in denoiser.state_dict().items() if f".{name}." in key} | scales)
 
 
 def _load_adapter(pipeline: Any, part: str, adapter: str, source: str, **options: Any) -> None:
@@ -134,7 +141,11 @@ def _load_adapter(pipeline: Any, part: str, adapter: str, source: str, **options
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unfit(adapter, source, error) from error
     if not getattr(getattr(pipeline, part), "peft_config", None):  # diffusers only logs where no key fits
-        raise ValueError(f"adapter {adapter!r} has no weights for the denoiser of {source!r}; {ADAPTER_FIX}")
+        raise _strange(adapter, source)
+
+
+def _strange(adapter: str, source: str) -> ValueError:
+    return ValueError(f"adapter {adapter!r} has no weights for the denoiser of {source!r}; {ADAPTER_FIX}")
 
 
 def _fuse_by_peft(denoiser: Any, adapter: str, source: str) -> None:

@@ -276,7 +276,7 @@ def _preference(group: Group, members: Sequence[int], values: Sequence[float], j
 
 def _controlled(preference: Preference, draw: int, settings: PairingSettings) -> Preference:
     """The preference under the controls. The verdict (scores, votes, labels) keeps its place and the samples change theirs, so that
-    every objective, also one that reads scores, sees the judgement turned around."""
+    every objective, also one that reads these scores, sees the judgement turned around; scores that are looked up by sample do not."""
     flips = settings.swap_labels
     # Of (seed, group, draw) alone, through sha512 inside random.seed: the same on every machine and for any order of groups.
     chance = random.Random(f"{settings.seed}:{preference.group_id}:{draw}").random()

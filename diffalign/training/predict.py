@@ -45,10 +45,10 @@ def predict_in_parts(backbone: Backbone, denoiser: nn.Module, x: Tensor, timeste
     if at_once is None or len(x) <= at_once:
         return backbone.predict(denoiser, x, timestep, embeds)
 
-    again = unwrapped(denoiser)  # a second forward through DDP would begin a new step in the middle of a backward
+    # A second forward through DDP would begin a new step in the middle of a backward, and processes may have different numbers of parts.
+    networks = chain([denoiser], repeat(unwrapped(denoiser)))
 
     def part(rows: slice) -> Tensor:
-        networks = chain([denoiser], repeat(again))
         own = {name: value[rows] for name, value in embeds.items()}
 
         def run(x: Tensor, timestep: Tensor) -> Tensor:

@@ -147,6 +147,8 @@ def test_what_rests_on_another_ground_does_not_join() -> None:
     assert join(RESULT | {"ground": GROUND}, RESULT)["ground"] == GROUND  # of an earlier version, which kept none: its numbers alone
     limited = {**GROUND, "evaluate": {"steps": 20, "max_unanswered": 50, "batch_size": 8}}  # by which no number is another
     assert join(RESULT | {"ground": GROUND}, RESULT | {"ground": limited})["ground"] == GROUND
+    asked = [{**GROUND, "generate": {"perturbed": {"count": 2, "at_once": at_once}}} for at_once in (4, 8)]
+    join(RESULT | {"ground": asked[0]}, RESULT | {"ground": asked[1]})
 
 
 def test_a_page_that_is_written_anew_names_each_command_once() -> None:

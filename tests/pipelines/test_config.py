@@ -111,6 +111,7 @@ def test_empty_section_means_defaults_and_null_override_removes_it(tmp_path: Pat
         ("pair.by=shapes.scor", "pair reads 'shapes.scor', which reward 'shapes' does not give; choose one of: shapes.objects"),
         ("pair.by=contrast.score", "score.rewards has no 'contrast'; it has: shapes, sharpness"),
         ("pair.rule=best", "pair.rule: got 'best'"),
+        ("evaluate={prompts: {texts: [a]}, size: [[64, 32], [64, 32]]}", "evaluate.size has a size twice: [[64, 32], [64, 32]]"),
         ("pair.minimum_gap=-1", "minimum_gap is -1"),
         ("pair={rule: imported}", "needs a set"),
         ("pair={source: {importer: pickapik, path: x}}", "unknown importer 'pickapik' (did you mean 'pickapic'?)"),
@@ -119,6 +120,16 @@ def test_empty_section_means_defaults_and_null_override_removes_it(tmp_path: Pat
 )
 def test_mistakes_are_named_with_what_is_allowed(tmp_path: Path, override: str, told: str) -> None:
     assert told in refusal(write(tmp_path), override)
+
+
+@pytest.mark.parametrize("control", ["pair.swap_labels=true", "pair.flip_share=0.2", "pair.rule=random"])
+def test_a_control_that_would_change_nothing_is_refused(control: str, tmp_path: Path) -> None:
+    """Scores that are looked up by sample go with the samples: turned around, a list is ranked as before."""
+    path = write(tmp_path, BASE + "encode:\ntrain: {objective: smpo, scores: [shapes.score]}\n")
+    assert f"{control} turns samples around, and objective 'smpo' ranks them by train.scores ['shapes.score']" in refusal(path, control)
+    assert "rankdpo" in refusal(path, control, "train.objective=rankdpo")
+    load_config(path, [control, "train.scores=[]"])
+    load_config(path, [control, "train.objective=madpo"])  # scores weigh, and labels judge
 
 
 @pytest.mark.parametrize(

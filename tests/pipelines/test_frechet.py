@@ -57,8 +57,6 @@ def test_sounds_that_get_worse_are_farther(tmp_path: Path) -> None:
     assert "change -" in told(found, "better") and "change +" in told(found, "worse")
     assert abs(found["floor"]) < 0.5 * found["at_samples"]["floor"] and found["features"] == 48
     assert "24 samples with 48 features" in (warning_of(found) or "") and warning_of(found | {"samples": 480}) is None
-    with pytest.raises(ValueError, match="of 7 different prompts says nothing; evaluate 8 or more"):
-        fidelity(tmp_path, "tones", ["base", "better"], texts, clusters[:7], 0)
 
 
 def test_what_is_reported_is_of_infinitely_many() -> None:
@@ -125,6 +123,10 @@ def test_evaluate_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             "fidelity": "tones",
         },
     })  # fmt: skip
+    few = {"evaluate": config.evaluate.model_copy(update={"prompts": config.evaluate.prompts.model_copy(update={"count": 7})})}
+    with pytest.raises(ValueError, match="of 7 different prompts says nothing; evaluate 8 or more"):
+        pipelines.evaluate.run(config.model_copy(update={"run": tmp_path / "few", **few}), progress=Progress(silent=True))
+    assert not list(tmp_path.glob("few/**/*.parquet"))  # before anything is sampled
     pipelines.evaluate.run(config, progress=Progress(silent=True))
     report = json.loads((config.run / "evaluation/report.json").read_text())
     found = report["fidelity"]

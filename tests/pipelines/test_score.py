@@ -362,11 +362,17 @@ def test_what_a_judge_refuses_has_no_score_up_to_a_limit_that_may_be_raised(
 
 def test_a_judge_that_answers_about_nothing_ends_the_run_however_few_the_items_are(config: Config, server: Server) -> None:
     server.answers = [refused(*range(6))]
-    with pytest.raises(ValueError, match=r"'vlm_judge' has a score for none of 8 items; .*The first: vlm_judge got .*HTTP 400: unsafe"):
+    with pytest.raises(ValueError, match=r"'vlm_judge' has a score for none of 24 items; .*The first: vlm_judge got .*HTTP 400: unsafe"):
         run(judged(config, server, max_unanswered=100), progress=QUIET)
     assert not list((config.run / "scores" / "vlm_judge").glob("*.parquet"))
     server.answers = [rating]
     run(judged(config, server, max_unanswered=0), progress=QUIET)
+
+
+def test_a_first_shard_without_any_score_is_no_end(config: Config, server: Server) -> None:
+    server.answers = [refused(0, 1)]
+    run(judged(config, server, max_unanswered=8), progress=QUIET)
+    assert json.loads((config.run / "scores/vlm_judge/stage.json").read_text())["summary"]["unscored"] == 8
 
 
 def test_nan_with_a_reason_is_no_score_and_infinity_never_is_one() -> None:

@@ -278,6 +278,16 @@ def test_one_refusal_leaves_the_others(tmp_path: Path, answering: Server) -> Non
     run(config, progress=QUIET)  # the one that was refused is not asked about again
 
 
+def test_a_language_model_that_refuses_everything_ends_the_run_and_is_asked_again(tmp_path: Path, answering: Server) -> None:
+    answering.answers = [(403, {}, "no permission")]
+    config = wrong_config(tmp_path, answering)
+    with pytest.raises(ValueError, match=r"wrong captions for none of 6 prompts; mend what the server says.*HTTP 403: no permission"):
+        run(config, progress=QUIET)
+    answering.answers = [counted]
+    run(config, progress=QUIET)
+    assert len(wrong_of(tmp_path)) == 6
+
+
 def test_refusals_above_the_limit_are_asked_about_again(tmp_path: Path, answering: Server) -> None:
     answering.answers = [lambda question: (400, {}, "no") if asked_prompt(question) == TEXTS[5] else counted(question)]
     config = wrong_config(tmp_path, answering, perturbed={"max_unanswered": 0})

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from diffalign.backbones.pipeline import LoadedPipeline
@@ -355,13 +356,31 @@ def test_a_second_adapter_is_the_reference(road: Callable[..., Config], tmp_path
     assert facts["base"] == load_model(whole.model).identity() and len(facts["reference adapter"]) == 16
     shutil.rmtree(adapter)
     saved_adapter(whole, adapter, 3, ("to_k", "to_out.0", "conv1"), 2)
-    changed = road("changed", **settings, reference=reference)
-    with pytest.raises(KeyboardInterrupt):
-        run(changed, progress=Interrupting(3))
-    shutil.rmtree(adapter)
-    saved_adapter(whole, adapter, 3, ("to_k", "to_out.0", "conv1"), 3)
-    with pytest.raises(ValueError, match=r"a checkpoint of another run \(reference adapter: checkpoint has"):
-        run(changed, progress=QUIET)
+    with pytest.raises(ValueError, match='reference: was "sha256:'):  # complete, but measured from another one
+        run(whole, progress=QUIET)
+
+
+def test_a_reference_that_does_not_fit_is_named(road: Callable[..., Config], tmp_path: Path) -> None:
+    weights = {f"transformer.blocks.0.attn.to_q.lora_{side}.weight": torch.ones(2, 2) for side in "AB"}
+    (tmp_path / "other").mkdir()
+    save_file(weights, tmp_path / "other/pytorch_lora_weights.safetensors")
+    config = road(lora={"rank": 2}, reference={"name": "adapter", "adapter": str(tmp_path / "other")})
+    with pytest.raises(ValueError, match=r"adapter '.*other' has no weights for the denoiser of"):
+        run(config, progress=QUIET)
+
+
+def test_a_reference_s_scale_is_a_part_of_its_identity(road: Callable[..., Config], tmp_path: Path) -> None:
+    adapter = saved_adapter(road(), tmp_path / "other", 3, ("to_k",), 1)
+    named = load_file(adapter / "pytorch_lora_weights.safetensors")
+    weights = {name.removeprefix("unet."): value for name, value in named.items()}
+    targets, found = sorted({name.partition(".lora")[0] for name in weights}), []
+    for alpha in (3, 6):
+        metadata = {"r": 3, "lora_alpha": alpha, "target_modules": targets}
+        StableDiffusionPipeline.save_lora_weights(tmp_path / f"{alpha}", weights, unet_lora_adapter_metadata=metadata)
+        backbone: Any = load_model(road().model)
+        add_lora(backbone.denoiser, Lora(rank=2), 0)
+        found.append(backbone.keep_reference(str(tmp_path / f"{alpha}"), "reference"))
+    assert len(set(found)) == 2
 
 
 def test_a_reference_that_makes_no_sense_is_refused() -> None:

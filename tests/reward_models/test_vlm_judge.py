@@ -118,7 +118,8 @@ def test_a_medium_that_the_server_refuses_has_no_score(server: Server) -> None:
 def test_what_would_refuse_any_question_ends_the_call(server: Server, code: int) -> None:
     server.answers = [(code, {}, "no")]
     with pytest.raises(ValueError, match=rf"vlm_judge got no answer about item 0 of a call: .*HTTP {code}: no"):
-        judge(server, at_once=1)([PROMPT], [grey(1)])
+        judge(server, at_once=1)([PROMPT] * 5, [grey(1)] * 5)
+    assert len(server.asked) == 1  # and none of the others is asked
     with pytest.raises(ValueError, match=rf"unified_reward has no score for item 0 of a call: .*HTTP {code}: no"):
         unified(server, at_once=1)([PROMPT], [grey(1)])
 

@@ -330,7 +330,7 @@ def test_a_list_may_be_held_by_the_last_layer_too() -> None:
 @pytest.mark.parametrize("through_winner", [True, False])
 @pytest.mark.parametrize("name", LISTS)
 def test_the_correction_of_a_list_is_each_sample_s_own(name: str, through_winner: bool) -> None:
-    """Δ_k − α·d_k in the place of Δ_k for each; the gradient through d stops at the first sample, where it is to."""
+    """Δ_k − α·d_k in the place of Δ_k for each; the gradient through d stops at the best sample, where it is to."""
     outputs = random_outputs(name)
     objective = build_objective(name, **arguments(name))
     assert outputs.reference is not None
@@ -338,10 +338,24 @@ def test_the_correction_of_a_list_is_each_sample_s_own(name: str, through_winner
     objective(kl_correction(replace(outputs, policy=policy), alpha=0.5, through_winner=through_winner)).value.sum().backward()
     by_hand = outputs.policy.clone().requires_grad_()
     distance = (by_hand - outputs.reference).square().flatten(2).mean(2)
-    first = distance[:, :1] if through_winner else distance[:, :1].detach()
-    corrected = replace(outputs, policy=by_hand, correction=0.5 * torch.cat([first, distance[:, 1:]], 1))
+    assert outputs.scores is not None
+    rows = zip(distance, outputs.scores[..., 0].tolist())
+    held = [torch.stack([d if through_winner or score < max(row) else d.detach() for d, score in zip(each, row)]) for each, row in rows]
+    corrected = replace(outputs, policy=by_hand, correction=0.5 * torch.stack(held))
     objective(corrected).value.sum().backward()
     close(policy.grad, by_hand.grad)
+
+
+def test_the_correction_of_a_list_knows_the_best_by_its_score() -> None:
+    """Not by its place: what is scored best last is held there."""
+    outputs = replace(random_outputs("rankdpo", seed=1), policy=random_outputs("rankdpo").policy.clone().requires_grad_())
+    assert outputs.scores is not None
+    scores = outputs.scores.clone()
+    scores[..., 0] = torch.arange(scores.shape[1])
+    kl_correction(replace(outputs, scores=scores)).correction.sum().backward()  # type: ignore[union-attr]
+    assert outputs.policy.grad is not None
+    size = outputs.policy.grad.flatten(2).norm(dim=2)
+    assert (size[:, -1] == 0).all() and (size[:, :-1] > 0).all()
 
 
 def test_tdpo_1_of_a_list_is_linear_in_the_distance_to_the_reference() -> None:

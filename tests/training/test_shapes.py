@@ -115,8 +115,13 @@ def test_micro_batches_of_two_shapes_are_the_batch(tiny_pipeline: Path, mixed_ro
 
 
 @pytest.mark.integration
-def test_two_processes_with_different_numbers_of_shapes_are_one(tiny_pipeline: Path, mixed_road: Path, tmp_path: Path) -> None:
-    launch(2, tiny_pipeline, mixed_road, tmp_path / "two", settings=SMOOTH | {"micro_batch_size": 2})
+@pytest.mark.parametrize("at_once", [None, 2])
+def test_two_processes_with_different_numbers_of_shapes_are_one(
+    at_once: int | None, tiny_pipeline: Path, mixed_road: Path, tmp_path: Path
+) -> None:
+    """Also of a denoiser with a buffer, which DDP sends around in each of its forwards."""
+    settings = SMOOTH | {"micro_batch_size": 2}
+    launch(2, tiny_pipeline, mixed_road, tmp_path / "two", settings=settings, samples_per_forward=at_once, buffer=True)
     train(make_task(tiny_pipeline, mixed_road), Settings(**SMOOTH), tmp_path / "one")
     assert_close_runs(tmp_path / "one", tmp_path / "two")
 

@@ -117,7 +117,7 @@ def assert_same_run(one: Path, two: Path) -> None:
 
 if __name__ == "__main__":
     # python training_runs.py PIPELINE ROAD FOLDER OPTIONS, these as JSON:
-    # {"objective": …, "settings": …, "lora": …, "reference": …, "samples_per_forward": …, "draws": …, "slow": seconds a step}
+    # {"objective": …, "settings": …, "lora": …, "reference": …, "samples_per_forward": …, "draws": …, "buffer": …, "slow": seconds a step}
     import time
 
     torch.set_num_threads(1)
@@ -130,6 +130,9 @@ if __name__ == "__main__":
         Path(sys.argv[1]), Path(sys.argv[2]), objective=objective, lora=lora, reference=reference, settings=settings,
         samples_per_forward=options.get("samples_per_forward"), draws=options.get("draws", 1),
     )  # fmt: skip
+
+    if options.get("buffer"):
+        task.modules["denoiser"].register_buffer("unread", torch.zeros(1), persistent=False)
 
     def advance(steps: int) -> None:
         print("step", flush=True)
