@@ -161,6 +161,11 @@ def check_joins(earlier: Mapping[str, Any], roads: Sequence[Road], settings: Com
     """ValueError, before anything is trained, where `join` would refuse what this comparison makes, by what can be told by now."""
     names = {road.name for road in roads}
     has_rival = any(name in names for road in roads for name in (settings.against, settings.against + road.variant))
+    if earlier.get("against") == settings.against and not has_rival:
+        raise ValueError(
+            f"the methods of the earlier comparison are compared with {settings.against!r}, which is not among these: name its config too, "
+            "so that they and these stand beside the same trainings"
+        )
     facts = {"against": settings.against if has_rival else None, "target": settings.target, "own_data": settings.own_data}
     check_earlier(earlier, shared_ground(roads[0], own_data=settings.own_data), facts)
 

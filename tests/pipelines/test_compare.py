@@ -304,7 +304,7 @@ def files(tmp_path: Path, model: Path) -> list[str]:
     ("named", "more", "told"),
     [
         ([0], {"target": 0.1}, "the earlier comparison has target 0.1 and this one 0.05"),
-        ([1], {}, "has against 'diffusion_dpo' and this one None"),
+        ([1], {}, "compared with 'diffusion_dpo', which is not among these: name its config too"),
         ([0], {"ground": {"seed": 4}}, "has seed 4 and this one 3"),
         ([0], {"methods": None}, "no compare.json of this version"),
     ],
