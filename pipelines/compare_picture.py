@@ -91,8 +91,8 @@ def draw_curves(result: Result, methods: Methods, path: Path) -> None:
     for index in range(len(curves), len(panels)):  # the last line is not full
         panels[index].set_visible(False)
         panels[index - columns].tick_params(labelbottom=True)
-    figure.supxlabel("step", color=GREY)
-    figure.supylabel(f"{score}, change (dotted: {result['target']:+g})", color=GREY)
+    figure.supxlabel("step", color=GREY, fontsize=9)
+    figure.supylabel(f"change of {score}\n(dotted: {result['target']:+g})", color=GREY, fontsize=9)
     _save(figure, path)
 
 
