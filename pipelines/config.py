@@ -48,6 +48,19 @@ class Model(Section):
     def adapters(self) -> tuple[str, ...]:
         return (self.adapter,) if isinstance(self.adapter, str) else self.adapter or ()
 
+    def other(self, entry: str | Model) -> Model:
+        """Another model of the run, a source or a section: what it does not say of backbone, dtype, device, memory and settings is as here.
+
+        Revision, adapter and denoiser are this model's alone, and so are the settings, where the other is of another family.
+        """
+        if entry == self.source:
+            return self
+        shared = ["dtype", "device", "quantise", "tiled_vae"]
+        own = {"source": entry} if isinstance(entry, str) else {name: getattr(entry, name) for name in entry.model_fields_set}
+        if own.get("backbone", self.backbone) == self.backbone:
+            shared += ["backbone", "settings"]
+        return Model.model_validate({name: getattr(self, name) for name in shared} | own)
+
     def after(self, trained: Path) -> Model:
         """The model that a training ended with, as the start of another: trained is the folder `final` that it wrote."""
         if holds_lora(trained):

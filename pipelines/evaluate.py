@@ -207,7 +207,7 @@ def load_aligned(config: Config, checkpoints: Sequence[Path], base_identity: str
     if len(checkpoints) > 1:
         raise ValueError(f"{', '.join(map(str, checkpoints))} are several checkpoints and not all LoRAs: give the last one alone")
     if (first / "model_index.json").is_file():
-        return load_model(config.model, source=str(first))
+        return load_model(config.model.other(str(first)))
     own = family_of(config.model.backbone).denoiser
     for part in (own, f"{own}_2"):  # or the second of two
         if (first / part).is_dir():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_serializer
 
-from pipelines.config import Section, settings_of
+from pipelines.config import Model, Section, settings_of
 from pipelines.memory import release_memory
 from pipelines.model import MediaSize, check_size, load_model, model_name
 from pipelines.progress import Progress
@@ -44,7 +44,7 @@ class Generate(Section):
     samples_per_prompt: int = Field(default=4, ge=1)
     steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(one_or_more), Field(min_length=1)] = (20,)
     guidance: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(one_or_more), Field(min_length=1)] = (3.0,)
-    models: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()  # sources; empty: the config's model
+    models: Annotated[tuple[str | Model, ...], BeforeValidator(one_or_more)] = ()  # sources, or sections as `model`; empty: the config's
     negative_prompt: str = ""
     scheduler: str | None = None  # default: the model's own
     size: Annotated[tuple[MediaSize, ...], BeforeValidator(one_or_more_sizes)] = ()  # of the media; empty: the model's own
@@ -53,6 +53,11 @@ class Generate(Section):
     prompts_per_shard: int = Field(default=32, ge=1)
     guided: Guided | None = Field(default=None, exclude_if=lambda value: value is None)
     perturbed: Perturbed | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @field_serializer("models")
+    def _models_as_given(self, models: tuple[str | Model, ...]) -> list[Any]:
+        """Without their defaults: what an entry does not say, it has of the config's model."""
+        return [each if isinstance(each, str) else each.model_dump(mode="json", exclude_unset=True) for each in models]
 
 
 @dataclass(frozen=True)
@@ -177,53 +182,56 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
             "the config has no section generate; add one with prompts, for example generate: {prompts: {texts: [a red circle]}}"
         )
     prompts = load_prompts(generate.prompts, config.seed)
-    check_conditions(config.model, prompts, "generate.prompts")
+    turns = [config.model.other(entry) for entry in generate.models] or [config.model]  # sample k is of the model whose turn k is
+    most = generate.samples_per_prompt + (generate.perturbed.count if generate.perturbed is not None else 0)
+    models = [model for index, model in enumerate(turns[:most]) if model not in turns[:index]]
+    _check_models(models)
+    for model in models:
+        check_conditions(model, prompts, "generate.prompts")
     if generate.guided is not None and prompts[0].condition is not None:
         raise ValueError("generate.guided starts from the media of a set, and generate.prompts has conditions; remove one of them")
-    sources = tuple(dict.fromkeys(generate.models)) or (config.model.source,)
-    models = generate.models or (config.model.source,)
-    most = generate.samples_per_prompt + (generate.perturbed.count if generate.perturbed is not None else 0)
-    sources = tuple(source for source in sources if source in models[:most])
     real = generate.guided.source(config.seed) if generate.guided is not None else None
     blocks = [prompts[start : start + generate.prompts_per_shard] for start in range(0, len(prompts), generate.prompts_per_shard)]
 
     # Of the files the shards alone are the result: answers of a language model that no candidate is made of bind nobody to their settings.
-    settings, outputs = _settings(config, generate, prompts, sources), ("shard-*.parquet",)
+    settings, outputs = _settings(config, generate, prompts, models), ("shard-*.parquet",)
     with open_stage(config, "generate", settings=settings, outputs=outputs, redo=redo) as stage:
-        missing = stage.missing(len(sources) * len(blocks))
+        missing = stage.missing(len(models) * len(blocks))
         if stage.is_complete and not missing:
             progress.say(f"generate: {stage.summary['candidates']} candidates are in {stage.path}; nothing to do")
             return
         wrong = _wrong(config, generate, prompts, stage, progress)
 
-        def requests_of(source: str, block: list[Prompt]) -> list[SampleRequest]:
+        def requests_of(model: Model, block: list[Prompt]) -> list[SampleRequest]:
             return [
                 request
                 for prompt in block
                 for k, request in enumerate(requests_for(prompt, generate, config.seed, wrong.get(prompt.group_id, ())))
-                if models[k % len(models)] == source
+                if turns[k % len(turns)] == model
             ]
 
-        total = sum(len(requests_of(source, block)) for source in sources for block in blocks)
-        work = {source: [(index, block) for index, block in _shards_of(sources, blocks, source) if index in missing] for source in sources}
-        left = sum(len(requests_of(source, block)) for source, shards in work.items() for _, block in shards)
+        total = sum(len(requests_of(model, block)) for model in models for block in blocks)
+        work = [
+            (model, [(index, block) for index, block in enumerate(blocks, start=place * len(blocks)) if index in missing])
+            for place, model in enumerate(models)
+        ]
+        left = sum(len(requests_of(model, block)) for model, shards in work for _, block in shards)
         with progress.bar("generate", total, done=total - left) as advance:
-            for source, shards in work.items():
+            for model, shards in work:
                 if not shards:
                     continue
-                backbone = load_model(config.model, source=source)
+                backbone = load_model(model)
                 for size in generate.size:
                     check_size(backbone, size, "generate.size")
                 if generate.long_prompts == "refuse":
                     refuse_long_prompts([prompt.text for prompt in prompts], backbone)
                 for index, block in shards:
-                    requests = requests_of(source, block)
-                    name = model_name(config.model, source)
+                    requests, name = requests_of(model, block), model_name(model)
                     candidates = sample_requests(backbone, requests, batch_size=generate.batch_size, model=name, real=real, advance=advance)
                     write_candidates(stage.shard(index), candidates)
                 del backbone
                 release_memory()  # the next model must not find this one in memory
-        summary = {"prompts": len(prompts), "candidates": total, "models": [model_name(config.model, source) for source in sources]}
+        summary = {"prompts": len(prompts), "candidates": total, "models": [model_name(model) for model in models]}
         stage.finish(summary | {key: stage.record[key] for key in ("usage", "unanswered") if key in stage.record})
     progress.say(f"generate: {total} candidates for {len(prompts)} prompts in {stage.path}")
 
@@ -241,26 +249,29 @@ def _wrong(
     return {prompt.group_id: found[prompt.text] for prompt in prompts}
 
 
-def _shards_of(sources: tuple[str, ...], blocks: list[list[Prompt]], source: str) -> Iterator[tuple[int, list[Prompt]]]:
-    first = sources.index(source) * len(blocks)
-    yield from enumerate(blocks, start=first)
+def _check_models(models: Sequence[Model]) -> None:
+    """ValueError where some make images and others sounds, or where two have one name, which the records could not tell apart."""
+    from diffalign.backbones import family_of
+
+    makes = {model_name(model): family_of(model.backbone).modality for model in models}
+    if len(set(makes.values())) > 1:
+        raise ValueError(f"generate.models make media of several kinds: {', '.join(f'{name} {kind}s' for name, kind in makes.items())}")
+    if len(makes) < len(models):
+        names = [model_name(model) for model in models]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"generate.models has two models that the records would both call {twice!r}; give one a folder of another name")
 
 
-def _settings(config: Config, generate: Generate, prompts: list[Prompt], sources: tuple[str, ...]) -> dict[str, Any]:
+def _settings(config: Config, generate: Generate, prompts: list[Prompt], models: list[Model]) -> dict[str, Any]:
     """Whatever determines the candidates: the section, the run's seed, the prompts themselves, the weights."""
     texts = json.dumps([prompt.identity for prompt in prompts], ensure_ascii=False)
+    own = {"backbone": config.model.backbone, "dtype": config.model.dtype}
     weights = {}
-    for source in sources:
-        own = source == config.model.source
-        weights[source] = (
-            config.model if own else config.model.model_copy(update={"source": source, "revision": None, "adapter": None, "denoiser": None})
-        ).fingerprint()
+    for model in models:
+        other = [given for key, value in own.items() if (given := getattr(model, key)) != value]
+        weights[model_name(model)] = " ".join([*other, model.fingerprint()])
     section = dict(settings_of(generate, without=("batch_size",)))
+    section["models"] = [model_name(config.model.other(entry)) for entry in generate.models]
     if section.get("perturbed"):
         section["perturbed"] = {key: value for key, value in section["perturbed"].items() if key not in ("at_once", "max_unanswered")}
-    return {
-        **section,
-        "seed": config.seed,
-        "prompts_sha256": sha256(texts.encode()).hexdigest(),
-        "model": {"backbone": config.model.backbone, "dtype": config.model.dtype, "weights": weights},
-    }
+    return {**section, "seed": config.seed, "prompts_sha256": sha256(texts.encode()).hexdigest(), "model": {**own, "weights": weights}}

@@ -35,21 +35,17 @@ def shown_size(size: Sequence[int]) -> str:
     return " × ".join(map(str, reversed(size)))
 
 
-def load_model(model: Model, *, source: str | None = None, **changes: Any) -> Backbone:
-    """The backbone of a config's model section; `source` puts another model of the family in its place, without what the section adds.
-
-    changes   adapter=, denoiser=: as `load_backbone` takes them, instead of the section's
-    """
+def load_model(model: Model, **changes: Any) -> Backbone:
+    """The backbone of a model section. changes: adapter=, denoiser=, as `load_backbone` takes them, instead of the section's."""
     import torch
 
     from diffalign.backbones import load_backbone
 
-    own = source is None or source == model.source
-    arguments: dict[str, Any] = {"revision": model.revision, "adapter": model.adapters, "denoiser": model.denoiser} if own else {}
+    arguments: dict[str, Any] = {"revision": model.revision, "adapter": model.adapters, "denoiser": model.denoiser}
     settings: dict[str, Any] = model.settings
     return load_backbone(
         model.backbone,
-        source or model.source,
+        model.source,
         dtype=getattr(torch, model.dtype),
         device=device_of(model),
         quantise=model.quantise,
@@ -70,8 +66,6 @@ def device_of(model: Model) -> str:
     return model.device
 
 
-def model_name(model: Model, source: str | None = None) -> str:
+def model_name(model: Model) -> str:
     """What records call a model: its source, and what it starts with beside that."""
-    if source is None or source == model.source:
-        return " + ".join([model.source, *(Path(part).name for part in [model.denoiser, *model.adapters] if part)])
-    return source
+    return " + ".join([model.source, *(Path(part).name for part in [model.denoiser, *model.adapters] if part)])

@@ -44,7 +44,11 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
         if path.endswith(".safetensors"):
             # A single file holds weights alone. Where it lies in a diffusers folder, the configs there are its own; else the hub has them.
             beside = {"config": str(Path(path).parent)} if (Path(path).parent / "model_index.json").is_file() else {}
-            return family.from_single_file(path, **beside, **options)  # type: ignore[attr-defined]  # of a mixin
+            pipeline = family.from_single_file(path, **beside, **options)  # type: ignore[attr-defined]  # of a mixin
+            for part in pipeline.components.values():
+                if hasattr(part, "tie_weights"):
+                    part.tie_weights()  # a T5 shares its embedding, and diffusers fills one of its two names
+            return pipeline
         return family.from_pretrained(path, revision=revision, use_safetensors=True, **options)
     except (MemoryError, torch.OutOfMemoryError):
         raise

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from family_checks import PROMPTS, FamilyChecks, normal
+from safetensors.torch import load_file, save_file
+from tiny_original_sd3 import save_original_sd3
 from tiny_pipelines import T5_TOKENS, save_sd3
 from torch import Tensor
 
@@ -58,6 +61,25 @@ def test_version_3_5_has_two_attentions_and_norms(tmp_path: Path, monkeypatch: p
     backbone = load_backbone("sd3", str(folder))
     add_lora(backbone.denoiser, Lora(rank=2), 0)
     assert any("attn2.to_q.lora_A" in name for name, _ in backbone.denoiser.named_parameters())
+
+
+@pytest.mark.parametrize("is_35", [False, True])
+@pytest.mark.parametrize("t5", [True, False])
+def test_one_file_of_weights_is_its_folder(t5: bool, is_35: bool, tmp_path: Path) -> None:
+    """As they are released, with all text encoders or without T5; beside it the configs alone, so nothing else can be read."""
+    folder = save_sd3(tmp_path / "whole", is_35=is_35)
+    first = load_file(folder / "text_encoder/model.safetensors")  # whose projection diffusers takes for the identity in such a file
+    save_file(first | {"text_projection.weight": torch.eye(32)}, folder / "text_encoder/model.safetensors", metadata={"format": "pt"})
+    shutil.copytree(folder, tmp_path / "single", ignore=shutil.ignore_patterns("*.safetensors"))
+    encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")[: 3 if t5 else 2]
+    file = save_original_sd3(folder, tmp_path / "single/model.safetensors", encoders=encoders)
+    whole, single = (load_backbone("sd3", str(source), t5=t5) for source in (folder, file))
+    assert single.identity() == whole.identity() and single.encoder_identity() == whole.encoder_identity()
+    ours, theirs = (TestSd3().our_pixels(backbone, [1, 2]) for backbone in (single, whole))
+    assert (ours == theirs).all()
+    if not t5:
+        with pytest.raises(ValueError, match=r"is a file without the weights of a T5EncoderModel"):
+            load_backbone("sd3", str(file))
 
 
 def test_t5_may_be_left_out(tmp_path: Path) -> None:

@@ -53,9 +53,11 @@ class Loader:
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.loaded: list[FakeBackbone] = []
+        self.models: list[Model] = []
 
-    def __call__(self, model: Model, *, source: str | None = None, **changes: Any) -> FakeBackbone:
-        self.loaded.append(FakeBackbone(source or model.source, self.seconds))
+    def __call__(self, model: Model, **changes: Any) -> FakeBackbone:
+        self.models.append(model)
+        self.loaded.append(FakeBackbone(model.source, self.seconds))
         return self.loaded[-1]
 
 
@@ -72,7 +74,7 @@ def fake_config(run: Path, **sections: Any) -> Config:
     """A run of 6 prompts × 4 samples in three shards; the model is a hub id that nobody fetches."""
     generate = {"prompts": {"texts": [f"prompt {index}" for index in range(6)]}, "prompts_per_shard": 2, "batch_size": 4}
     generate |= sections.pop("generate", {})
-    return Config.model_validate({"run": run, "seed": 5, "model": {"source": "fake/model"}, "generate": generate, **sections})
+    return Config.model_validate({"run": run, "seed": 5, "model": {"source": "fake/model"}, "generate": generate} | sections)
 
 
 SLOW_RUN = """

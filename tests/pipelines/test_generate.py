@@ -93,12 +93,50 @@ def test_models_are_loaded_one_after_another(tmp_path: Path, loader: Loader) -> 
     assert list(by_group.values()) == [["fake/model", "fake/other", "fake/third", "fake/model"]] * 6
 
 
+def test_models_of_other_families(tmp_path: Path, loader: Loader) -> None:  # noqa: F811
+    """An entry may be a section: of what it does not say, the dtype is the run's, an adapter and another family's settings are not."""
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    own = {"source": "fake/model", "dtype": "bfloat16", "adapter": str(adapter), "settings": {"expert": "low"}}
+    entries = ["fake/model", "fake/near", {"backbone": "sd3", "source": "fake/far", "dtype": "float16"}, {"source": "fake/model"}]
+    config = fake_config(tmp_path, model=own, generate={"models": entries})
+    run(config, progress=QUIET)
+    assert [(model.source, model.backbone, model.dtype, model.adapter, model.settings) for model in loader.models] == [
+        ("fake/model", "stable_diffusion", "bfloat16", str(adapter), {"expert": "low"}),
+        ("fake/near", "stable_diffusion", "bfloat16", None, {"expert": "low"}),
+        ("fake/far", "sd3", "float16", None, {}),
+        ("fake/model", "stable_diffusion", "bfloat16", None, {"expert": "low"}),
+    ]
+    first = sorted(read_candidates(tmp_path / "candidates"), key=lambda row: row.candidate_id)[:4]
+    assert [row.model for row in first] == ["fake/model + adapter", "fake/near", "fake/far", "fake/model"]
+    dumped = Config.model_validate(json.loads(json.dumps(config.model_dump(mode="json"))))
+    assert dumped == config
+    run(dumped, progress=QUIET)
+    assert len(loader.loaded) == 4  # nothing was made again
+    entries[2] = {"backbone": "flux", "source": "fake/far", "dtype": "float16"}
+    with pytest.raises(ValueError, match=r"sd3 float16 .*, is now .*flux float16"):
+        run(fake_config(tmp_path, model=own, generate={"models": entries}), progress=QUIET)
+
+
+def test_models_that_do_not_go_together(tmp_path: Path, loader: Loader) -> None:  # noqa: F811
+    wan = {"backbone": "wan", "source": "fake/video"}
+    with pytest.raises(ValueError, match=r"media of several kinds: fake/model images, fake/video videos"):
+        run(fake_config(tmp_path, generate={"models": ["fake/model", wan]}), progress=QUIET)
+    with pytest.raises(ValueError, match="two models that the records would both call 'fake/other'"):
+        run(fake_config(tmp_path, generate={"models": ["fake/other", {"source": "fake/other", "revision": "two"}]}), progress=QUIET)
+    with pytest.raises(ValueError, match=r"unknown backbone 'sd4'.* choose one of: stable_diffusion"):
+        run(fake_config(tmp_path, generate={"models": [{"backbone": "sd4", "source": "x"}]}), progress=QUIET)
+    with pytest.raises(ValueError, match=r"generate\.models.*adaptor"):
+        fake_config(tmp_path, generate={"models": [{"source": "x", "adaptor": "y"}]})
+    assert not loader.loaded
+
+
 def test_a_model_is_gone_before_the_next_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[weakref.ref[FakeBackbone]] = []
 
-    def load(model: Model, *, source: str) -> FakeBackbone:
+    def load(model: Model) -> FakeBackbone:
         assert [each() for each in loaded] == [None] * len(loaded)
-        backbone = FakeBackbone(source)
+        backbone = FakeBackbone(model.source)
         backbone.itself = backbone  # a cycle, as modules and their hooks have
         loaded.append(weakref.ref(backbone))
         return backbone

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fake_endpoint import Server, brighter
 from tiny_picture_models import save_aesthetic_head, save_clip, save_image_reward
-from tiny_pipelines import save_sdxl
+from tiny_pipelines import save_pixart, save_sd3, save_sdxl
 from tiny_timed import TEXTS, save_tiny_tango, save_tiny_wan
 from typer.testing import CliRunner
 
@@ -65,8 +65,10 @@ def first_step(run: Path) -> dict[str, float]:
 
 
 def test_syn_pic(tmp_path: Path, tiny_clip: Path) -> None:
-    """Two generators by turns, five judges, lists of four by the duels won; the first loss is ln 2 times the weights' sum."""
-    models = [save_sdxl(tmp_path / "one"), save_sdxl(tmp_path / "two", prediction="v_prediction")]
+    """Generators of three families by turns, five judges, lists of four by the duels won; the first loss is ln 2 times the weights' sum."""
+    savers = {"sdxl": save_sdxl, "sd3": save_sd3, "pixart": save_pixart}
+    kinds = ["sdxl", "sd3", "pixart", "sdxl"]
+    models = [savers[kind](tmp_path / f"model_{k}") for k, kind in enumerate(kinds)]
     clip, image_reward = save_clip(tmp_path / "clip"), save_image_reward(tmp_path / "reward_files")
     judges = {
         "pick_score": {"checkpoint": str(clip), "processor": str(clip)},
@@ -77,12 +79,13 @@ def test_syn_pic(tmp_path: Path, tiny_clip: Path) -> None:
     }
     run = tmp_path / "run"
     run_config("syn_pic_sdxl", run, models[0], None, **{
-        "generate.models": [str(each) for each in models], "generate.prompts": {"texts": ["a red circle", "two blue squares"]},
+        "generate.models": [{"backbone": kind, "source": str(model)} for kind, model in zip(kinds, models, strict=True)],
+        "generate.prompts": {"texts": ["a red circle", "two blue squares"]},
         "generate.steps": 2, "generate.size": [16, 16], "score.rewards.ensemble.of": judges, "encode.size": [16, 16],
         "train.reference_dtype": "float32", "train.batch_size": 2,
     })  # fmt: skip
     made = {each.candidate_id: each for each in read_candidates(run / "candidates")}
-    assert all(each.model == str(models[int(name[-2:]) % 2]) for name, each in made.items()) and len(made) == 8
+    assert all(each.model == str(models[int(name[-2:])]) for name, each in made.items()) and len(made) == 8
     scores, sums = read_scores(run / "scores", ["ensemble"]), []
     for preference in read_preferences(run / "preferences"):
         columns = [[scores[f"ensemble.{judge}_score"][sample] for sample in preference.samples] for judge in judges]
