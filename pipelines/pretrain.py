@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from diffalign.model_source import source_path
 from diffalign.training.settings import FREE, Settings
-from pipelines.config import Config, Section
+from pipelines.config import Config, Section, files_fingerprint
 from pipelines.progress import Progress
 from pipelines.stage import open_stage
 
@@ -44,6 +45,9 @@ class Pretrain(Section):
     )
     prompt_dropout: float = Field(default=0.1, ge=0, lt=1)
     min_snr: float | None = Field(default=None, gt=0, description="γ of the min-SNR weighting of the denoiser's error; None: none")
+    start: str | None = Field(
+        default=None, exclude_if=lambda source: source is None, description="a local pipeline that pretrain made, whose denoiser goes on"
+    )
     stills: Settings | None = Field(
         default=None, description="of the autoencoder on single frames first, where a video's are learned sooner"
     )
@@ -60,6 +64,11 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("pretrain runs on one process: the autoencoder's two halves are called apart; start it without accelerate launch")
     settings = section.model_dump(mode="json", exclude={"stills": FREE, "autoencoder": FREE, "denoiser": FREE}) | {"seed": config.seed}
+    start = None if section.start is None else source_path(section.start)
+    if start is not None:
+        settings["start"] = files_fingerprint(start)
+    elif section.start is not None:
+        raise ValueError(f"pretrain.start is {section.start!r}, which is no folder here; give RUN/pretrain/pipeline of a run, or null")
     with open_stage(config, "pretrain", settings=settings, outputs=RESULT, redo=redo) as stage:
         if stage.is_complete:
             progress.say("pretrain: nothing to do, it is complete")
@@ -69,8 +78,9 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         miniature = load_miniature(config.model.backbone)
         architecture = miniature.Architecture(**section.architecture)  # a mistake in it shows before anything is rendered
         made = Made(miniature, architecture, section.crop, config.seed, *_render(section, config.seed, progress))
-        autoencoder = _train_autoencoder(section, config.seed, made, stage.path, progress)
-        _train_denoiser(config.model.backbone, section, config.seed, autoencoder, made, stage.path, progress)
+        pipeline, tokenizer = _begin(config.model.backbone, section, start, made, stage.path, progress)
+        _train_denoiser(config.model.backbone, section, pipeline, made, stage.path, progress)
+        miniature.finish(stage.path / "pipeline", tokenizer)
         report = measure(config.model.backbone, section, stage.path / "pipeline", config.seed, progress)
         (stage.path / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
         progress.say(f"pretrain: {json.dumps(report)}")
@@ -131,14 +141,14 @@ def _render(section: Pretrain, seed: int, progress: Progress) -> tuple[list[Medi
     return media, captions
 
 
-def _train_autoencoder(section: Pretrain, seed: int, made: Made, folder: Path, progress: Progress) -> Any:
+def _train_autoencoder(section: Pretrain, made: Made, folder: Path, progress: Progress) -> Any:
     import torch
 
     from diffalign.training.autoencoder import AutoencoderTask
     from diffalign.training.loop import train
     from diffalign.training.randomness import seed_of
 
-    torch.manual_seed(seed_of(seed, "vae"))
+    torch.manual_seed(seed_of(made.seed, "vae"))
     model = made.miniature.build_autoencoder(made.architecture)
     phases = (("stills", section.stills, made.stills_of, 0.0), ("autoencoder", section.autoencoder, made.of, section.edge_weight))
     for name, settings, media, edge_weight in phases:  # edges from the start would keep a picture blank
@@ -146,24 +156,37 @@ def _train_autoencoder(section: Pretrain, seed: int, made: Made, folder: Path, p
             continue
         with progress.bar(name, settings.steps) as advance:
             weights = {"kl_weight": section.kl_weight, "edge_weight": edge_weight}
-            task = AutoencoderTask(model.to(_device()), media, len(made.media), **weights, seed=seed)
+            task = AutoencoderTask(model.to(_device()), media, len(made.media), **weights, seed=made.seed)
             final = train(task, settings, folder / name, advance=advance, logger=progress.logger(name))
         model = type(model).from_pretrained(final / "vae")
     return model.to(_device()).eval()
 
 
-def _train_denoiser(name: str, section: Pretrain, seed: int, autoencoder: Any, made: Made, folder: Path, progress: Progress) -> None:
+def _begin(name: str, section: Pretrain, start: Path | None, made: Made, folder: Path, progress: Progress) -> tuple[Any, Path]:
+    """The pipeline whose denoiser is to be trained, and the folder of its tokenizer: around a trained autoencoder, or one to go on with."""
     import torch
 
     from diffalign.backbones import load_backbone, quiet_loading
-    from diffalign.training.denoiser import DenoiserTask
-    from diffalign.training.loop import train
     from diffalign.training.randomness import seed_of
 
     quiet_loading()
-    miniature = made.miniature
-    torch.manual_seed(seed_of(seed, "denoiser"))
-    pipeline = miniature.build_pipeline(made.architecture, made.captions, autoencoder, folder / "tokenizer").to(_device())
+    if start is None:
+        autoencoder = _train_autoencoder(section, made, folder, progress)
+        torch.manual_seed(seed_of(made.seed, "denoiser"))
+        pipeline = made.miniature.build_pipeline(made.architecture, made.captions, autoencoder, folder / "tokenizer")
+        return pipeline.to(_device()), folder / "tokenizer"
+    backbone: Any = load_backbone(name, str(start), device=_device())
+    return backbone.pipeline, start / "tokenizer"
+
+
+def _train_denoiser(name: str, section: Pretrain, pipeline: Any, made: Made, folder: Path, progress: Progress) -> None:
+    import torch
+
+    from diffalign.backbones import load_backbone
+    from diffalign.training.denoiser import DenoiserTask
+    from diffalign.training.loop import train
+
+    miniature, autoencoder = made.miniature, pipeline.vae
     backbone = miniature.wrap(made.architecture, pipeline, f"pretrain:{section.world}")
     parts = []
     with torch.no_grad(), progress.bar("encode", len(made.media)) as advance:
@@ -176,13 +199,12 @@ def _train_denoiser(name: str, section: Pretrain, seed: int, autoencoder: Any, m
     pipeline.text_encoder.requires_grad_(True)
     task = DenoiserTask(
         backbone, pipeline.text_encoder, latents, miniature.tokens(pipeline, made.captions), miniature.tokens(pipeline, [""])[0],
-        embed=miniature.embed, prompt_dropout=section.prompt_dropout, min_snr=section.min_snr, seed=seed,
+        embed=miniature.embed, prompt_dropout=section.prompt_dropout, min_snr=section.min_snr, seed=made.seed,
         write_weights=lambda path: backbone.save(path / "pipeline"),
     )  # fmt: skip
     with progress.bar("denoiser", section.denoiser.steps) as advance:
         final = train(task, section.denoiser, folder / "denoiser", advance=advance, logger=progress.logger("denoiser"))
     load_backbone(name, str(final / "pipeline"), dtype=torch.float16).save(folder / "pipeline")
-    miniature.finish(folder / "pipeline", folder / "tokenizer")
     for path in (folder / "pipeline").rglob("*.json"):
         config = json.loads(path.read_text(encoding="utf-8"))
         if config.pop("_name_or_path", None) is not None:  # a folder of this machine

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from diffalign.backbones import load_backbone
 from pipelines.config import Config
@@ -79,11 +80,37 @@ def test_pretrain_makes_a_pipeline_and_resumes_to_the_same_bits(tmp_path: Path) 
     assert picture.shape == (64, 64, 3) and np.isfinite(picture).all()
     assert pipeline.vae.config.scaling_factor != 0.18215  # that of its own latents
 
+    check_going_on(whole, tmp_path / "on")
     heard: list[str] = []
     again = Progress(silent=True)
     again.say = lambda text, style=None: heard.append(text)  # type: ignore[method-assign]
     run(whole, progress=again)
     assert heard == ["pretrain: nothing to do, it is complete"]
+
+
+def check_going_on(made: Config, folder: Path) -> None:
+    """A second pretraining from the first one's end: at a rate of nothing it ends where it began, autoencoder and words untouched."""
+    section = made.pretrain
+    assert section is not None
+    start = made.run / "pretrain/pipeline"
+    still = section.denoiser.model_copy(update={"learning_rate": 1e-12, "ema_decay": 0.0})
+    onward = section.model_copy(update={"start": str(start), "denoiser": still})
+    run(made.model_copy(update={"run": folder, "pretrain": onward}), progress=Progress(silent=True))
+    assert not (folder / "pretrain/autoencoder").exists() and (folder / "pretrain/denoiser/metrics.jsonl").is_file()
+    one, two = start, folder / "pretrain/pipeline"
+    files = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
+    assert len(files) == 3 and files == sorted(path.relative_to(two) for path in two.rglob("*.safetensors"))
+    for name in files:
+        before, after = load_file(one / name), load_file(two / name)
+        assert before.keys() == after.keys() and all(torch.allclose(before[key], after[key], atol=1e-6) for key in before), name
+    assert {path.name for path in (one / "tokenizer").iterdir()} == {path.name for path in (two / "tokenizer").iterdir()}
+    last = [json.loads((place / "denoiser/metrics.jsonl").read_text().splitlines()[-1]) for place in (made.run / "pretrain", two.parent)]
+    assert last[0]["step"] == last[1]["step"] == 4
+
+
+def test_going_on_with_what_is_not_here_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"pretrain\.start is 'some/hub', which is no folder here; give RUN/pretrain/pipeline of a run"):
+        run(config(tmp_path, start="some/hub"), progress=Progress(silent=True))
 
 
 def test_a_mistake_in_the_architecture_shows_at_once(tmp_path: Path) -> None:
@@ -119,6 +146,7 @@ def test_pretrain_makes_videos_and_sounds(world: str, backbone: str, changes: di
         {"run": tmp_path, "model": {"backbone": backbone, "source": str(tmp_path), "device": "cpu"}, "pretrain": values}
     )
     run(own, progress=Progress(silent=True))
+    check_going_on(own, tmp_path / "on")
     folder = tmp_path / "pretrain"
     assert {"overall", "score", "round_trip"} <= set(json.loads((folder / "report.json").read_text()))
     assert (folder / "stills/metrics.jsonl").is_file() == (world == "motion")
