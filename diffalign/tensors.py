@@ -68,7 +68,7 @@ class Outputs:
     segment_labels   (B, F) per time span: 1 index 0 is better, −1 index 1, 0 neither; or None
     lengths     (B, K) how many steps of the first axis of S are a sample's own, the rest is padding; or None where all are full
     last_layer_gradient  (B, K, P) of each sample's error, for the P weights of the policy's last layer, or None
-    correction  (B, K) what a stabiliser takes off the error, or None
+    correction  (B, K) what a stabiliser takes off the drift, or None; errors stay as they are
     running     means over the batches so far of what objectives track, scalars or vectors by name
     """
 
@@ -94,8 +94,7 @@ class Outputs:
     @cached_property
     def error(self) -> Tensor:
         """Error of the policy, (B, K), with gradient."""
-        error = mean_squared_error(self.policy, self.target, self.lengths)
-        return error if self.correction is None else error - self.correction
+        return mean_squared_error(self.policy, self.target, self.lengths)
 
     @cached_property
     def reference_error(self) -> Tensor:
@@ -108,8 +107,9 @@ class Outputs:
 
     @cached_property
     def drift(self) -> Tensor:
-        """Δ = error of the policy − error of the reference, (B, K). Negative: the policy explains the sample better."""
-        return self.error - self.reference_error
+        """Δ = error of the policy − error of the reference − correction, (B, K). Negative: the policy explains the sample better."""
+        drift = self.error - self.reference_error
+        return drift if self.correction is None else drift - self.correction
 
     @cached_property
     def displacement(self) -> Tensor:

@@ -123,7 +123,8 @@ class Train(Settings):
                     f"judges is the objective's affair; give one score, or remove the stabiliser"
                 )
         if "kl_correction" in self.stabilisers and OBJECTIVES[name].reference != "error":
-            raise ValueError(f"stabiliser 'kl_correction' acts on errors, and objective {name!r} reads predictions; remove one of them")
+            why = "has no reference" if OBJECTIVES[name].reference is None else "reads predictions"
+            raise ValueError(f"stabiliser 'kl_correction' acts on the drift of errors, and objective {name!r} {why}; remove one of them")
         low, high = self.timesteps
         if not 0 <= low < high <= 1:
             raise ValueError(f"timesteps {list(self.timesteps)} is no range in [0, 1]; write [low, high] with low < high")

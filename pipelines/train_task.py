@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from pipelines.train import section_of, teacher_folder
 
 if TYPE_CHECKING:
     from diffalign.training.alignment import AlignmentTask
+    from diffalign.training.groups import CachedGroups
     from pipelines.config import Config
 
 
@@ -35,7 +37,6 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     section = section_of(config)
     seed = config.seed if section.seed is None else section.seed
     needs = OBJECTIVES[section.objective["name"]]
-    models_ties = any("win_probability" in each for each in needs.reads)
     rows = list(read_preferences(preferences))
     samples, scores = [sample for row in rows for sample in row.samples], None
     if section.scores:
@@ -45,10 +46,12 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         return backbone.time_edges(length)
 
     groups = CachedGroups(
-        LatentCache(latents), rows, needs.rows, triples=needs.triples, models_ties=models_ties,
+        LatentCache(latents), rows, needs.rows, triples=needs.triples, reads=needs.reads,
         mismatched="mismatched" in needs.reads, lengths=needs.lengths, scores=scores,
         time_edges=edges if needs.rows == "segments" else None,
     )  # fmt: skip
+    if "scores" in needs.reads:
+        _check_scores(section.objective, groups)
     if section.lora is None and config.model.dtype != "float32":
         raise ValueError(
             f"full fine-tuning keeps float32 weights, model.dtype is {config.model.dtype!r}; "
@@ -138,6 +141,18 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         # A rounded copy starts beside the policy, another adapter away from it.
         starts_at_reference=kept is None and (section.lora is not None or section.reference_dtype == "float32"),
     )  # fmt: skip
+
+
+def _check_scores(objective: Mapping[str, Any], groups: CachedGroups) -> None:
+    """ValueError where an objective, asked itself, does not take the scores of some rows: too few or too many, or out of its range."""
+    import torch
+
+    from diffalign.objectives import build_objective
+    from diffalign.tensors import Outputs
+
+    for scores in groups.every_score().split(1 << 16):
+        nothing = torch.zeros(*scores.shape[:2], 1, 1)
+        build_objective(**objective)(Outputs(nothing, nothing, torch.zeros(len(scores)), reference=nothing, scores=scores))
 
 
 def _check_encoder(cached: str, own: str, latents: Path, source: str) -> None:

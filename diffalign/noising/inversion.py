@@ -62,7 +62,8 @@ def invert(draw: Draw, *, steps: int, eta: float, network: Network, grid: Grid, 
             there = there + eta * _deviation(*levels)[_as(there)].to(there) * noise[rows]
         x[rows] = there
     alpha, sigma = (level[_as(x)].to(x) for level in process.levels(goal))
-    return Noised(x.view_as(draw.latents), process.target(clean, (x - alpha * clean) / sigma, goal).view_as(draw.latents))
+    epsilon = (x - alpha * clean) / sigma.clamp(min=torch.finfo(x.dtype).tiny)  # at the clean end of a flow there is no noise
+    return Noised(x.view_as(draw.latents), process.target(clean, epsilon, goal).view_as(draw.latents))
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ def _step(x: Tensor, epsilon: Tensor, start: tuple[Tensor, Tensor], end: tuple[T
 
 
 def _deviation(start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:
+    """DDIM's, (N,): σ_s/σ_t times the deviation of what noises x_s to x_t, √(σ_t² − (α_t/α_s)²·σ_s²), whether α² + σ² = 1 or not."""
     (alpha, sigma), (alpha_end, sigma_end) = start, end
-    return sigma / sigma_end * (1 - (alpha_end / alpha).square()).clamp(min=0).sqrt()
+    return sigma / sigma_end * (sigma_end.square() - (alpha_end / alpha * sigma).square()).clamp(min=0).sqrt()
 
 
 def _as(like: Tensor) -> tuple[object, ...]:

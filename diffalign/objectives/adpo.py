@@ -15,4 +15,4 @@ def adpo(outputs: Outputs, *, beta: float = 5000.0, temperature: Positive = 0.3)
     scores = outputs.required("scores", "a score of each sample")[..., 0]
     reward = implicit_reward(outputs, beta)
     targets = (scores.to(reward.dtype) / temperature).softmax(1)
-    return Loss(-(targets * reward.log_softmax(1)).sum(1), reward=reward)
+    return Loss(-(targets * reward.log_softmax(1)).sum(1), reward=reward, ranking=scores)

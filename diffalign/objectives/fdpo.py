@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import exp
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import logsigmoid, softplus
 from diffalign.arguments import Positive, Share
 from diffalign.tensors import Loss, Outputs, implicit_margin, implicit_reward, pair
 
-FLOOR = -20.0  # of u before exp(−u): beyond it the loser has no gradient, where it would have an infinite one
+FLOOR = -10.0  # below this u, h goes on straight with the slope that it has there: exp(−u) would overflow, and a cut would let go
 
 
 def fdpo(outputs: Outputs, *, beta: float = 5000.0, divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "js",
@@ -32,5 +33,6 @@ def fdpo(outputs: Outputs, *, beta: float = 5000.0, divergence: Literal["reverse
 def _transformed(u: Tensor, divergence: str, alpha: float) -> Tensor:
     if divergence == "js":
         return logsigmoid(u)
-    u = u.clamp(min=FLOOR)
-    return -torch.exp(-u) if divergence == "forward_kl" else -torch.expm1(-alpha * u) / alpha
+    alpha = 1.0 if divergence == "forward_kl" else alpha  # h but for a constant, which a margin loses
+    held = u.clamp(min=FLOOR)
+    return -torch.expm1(-alpha * held) / alpha + exp(-alpha * FLOOR) * (u - held)

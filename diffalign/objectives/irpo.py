@@ -13,8 +13,14 @@ def irpo(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
 
     y is the first score (a click or a grade), i the place in the list. Clicks want the inverse propensity of their place folded into y.
     The weight and j ≠ i are our reading; with j ≠ i two samples are Diffusion-DPO.
+    Raises ValueError for a grade below 0, whose weight would be negative and the loss without a lower bound.
     """
     relevance = outputs.required("scores", "a relevance of each sample")[..., 0]
+    if relevance.min() < 0:
+        raise ValueError(
+            f"irpo got a score of {relevance.min().item():g}; grades are 0 or above: name such a score in train.scores, with "
+            f"standardise_scores: false, or take rankdpo, which reads differences"
+        )
     reward = implicit_reward(outputs, beta)
     count = reward.shape[1]
     place = torch.arange(2, count + 2, device=reward.device, dtype=reward.dtype).log2()
@@ -22,4 +28,4 @@ def irpo(outputs: Outputs, *, beta: float = 5000.0) -> Loss:
     ahead = reward[:, None, :] - reward[:, :, None]
     itself = torch.eye(count, dtype=torch.bool, device=reward.device)
     against = ahead.masked_fill(itself, -torch.inf).logsumexp(2)
-    return Loss((weights * softplus(against)).sum(1), reward=reward)
+    return Loss((weights * softplus(against)).sum(1), reward=reward, ranking=relevance)

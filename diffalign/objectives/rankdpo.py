@@ -31,7 +31,7 @@ def rankdpo(outputs: Outputs, *, beta: float = 5000.0, weight: Literal["ndcg", "
         gains = 2**phi  # the 1 of G cancels in the difference
         weights = weights * (gains[:, :, None] - gains[:, None, :]).abs()
     if weight == "ndcg":
-        discount = 1 / torch.log1p(_ranks(phi if rank_by == "label" else reward.detach()).to(reward.dtype))
+        discount = _discounts(phi if rank_by == "label" else reward.detach())
         weights = weights * (discount[:, :, None] - discount[:, None, :]).abs()
     if normalise:
         total = weights.sum((1, 2), keepdim=True)
@@ -48,6 +48,9 @@ def _win_fraction(scores: Tensor) -> Tensor:
     return (won.sum((2, 3)) - 0.5 * scores.shape[2]) / duels  # nobody duels with itself
 
 
-def _ranks(values: Tensor) -> Tensor:
-    """1 for the largest of each row; equal values in the order of the list."""
-    return values.argsort(dim=1, descending=True, stable=True).argsort(1) + 1
+def _discounts(values: Tensor) -> Tensor:
+    """1/D of each value's rank in its row, 1 for the largest; equal values share the mean of theirs, wherever they stand in the list."""
+    ranks = values.argsort(dim=1, descending=True, stable=True).argsort(1) + 1
+    discounts = 1 / torch.log1p(ranks.to(values.dtype))
+    level = (values[:, :, None] == values[:, None, :]).to(values.dtype)
+    return (level * discounts[:, None, :]).sum(2) / level.sum(2)

@@ -21,7 +21,7 @@ def sppo(outputs: Outputs, *, beta: float = 5000.0, hard: bool = False, temperat
     scores = outputs.required("scores", "a score of each sample")[..., 0]
     reward = implicit_reward(outputs, beta)
     probability = _won(scores, hard, temperature).to(reward.dtype)
-    return Loss(0.5 * (reward - (probability - 0.5)).square().sum(1), reward=reward)
+    return Loss(0.5 * (reward - (probability - 0.5)).square().sum(1), reward=reward, ranking=scores)
 
 
 def _won(scores: Tensor, hard: bool, temperature: float | None) -> Tensor:

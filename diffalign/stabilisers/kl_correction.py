@@ -11,7 +11,7 @@ from diffalign.tensors import Outputs
 
 
 def kl_correction(outputs: Outputs, *, alpha: NotNegative = 0.5, through_winner: bool = False) -> Outputs:
-    """Errors less α·d, d = mean (p − q)²: Zeng et al. 2024 (TDPO), arXiv:2404.11999, with d for the divergence of a step.
+    """Drifts less α·d, d = mean (p − q)²: Zeng et al. 2024 (TDPO), arXiv:2404.11999, with d for the divergence of a step.
 
     through_winner  False: TDPO-2, d_w is a constant; True with alpha 1: TDPO-1, whose margin is linear in p − q
     Of a ranked list each sample has its own d, so TDPO-1 is exact in every pair. TDPO-2's constant is that of the best alone, which has the

@@ -35,9 +35,7 @@ def numbers(outputs: Outputs, loss: Loss) -> dict[str, Tensor]:
     rank level, by its own ranking or else the first score; the judged spans. Samples judged one by one are compared over the whole batch,
     by `summarise`.
     """
-    error = outputs.error.detach()
-    if outputs.correction is not None:
-        error = error + outputs.correction.detach()  # a stabiliser's allowance is no improvement
+    error = outputs.error.detach()  # without a stabiliser's correction, which is no improvement
     has_reference = outputs.reference is not None or outputs.known_reference_error is not None
     errors = {"policy": error} | ({"reference": outputs.reference_error} if has_reference else {})
     found = {"loss": loss.value.detach(), "timestep": outputs.timestep.float()}

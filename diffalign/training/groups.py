@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -60,18 +61,18 @@ class CachedGroups:
 
     rows   what the objective's table line asks for; "positives" takes the first sample of pairs and lists, and every sample labelled 1
     triples       whether the objective takes lists of three too: a gold sample, then winner and loser
-    models_ties   whether the objective reads win_probability
+    reads         what the objective reads of the rows, as its table line says: "scores", or "scores or win_probability", which models ties
     scores        candidate → its scores, in the place of what the rows were ranked by
     lengths       whether the objective takes samples of unequal length, along the first axis after the channels
     mismatched    whether the objective reads predictions under another prompt
     time_edges    of a backbone: where each latent position in time begins, as shares of the medium, whose segment labels are of equal spans
     Groups may differ in shape; those of one batch may not, unless they are padded: see `shape`.
-    Raises ValueError where the set has no such rows, holds ties that would be counted as wins, lists of different or of unfit lengths, or
-    a group whose latents differ in shape.
+    Raises ValueError where the set has no such rows, lacks in one what the objective reads, holds ties that would be counted as wins, lists
+    of different or of unfit lengths, or a group whose latents differ in shape.
     """
 
     def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows, *, triples: bool = False,
-                 models_ties: bool = False, mismatched: bool = False, lengths: bool = False,
+                 reads: Sequence[str] = (), mismatched: bool = False, lengths: bool = False,
                  scores: Mapping[str, Sequence[float]] | None = None,
                  time_edges: Callable[[int], Sequence[float]] | None = None):  # fmt: skip
         self.cache, self.mismatched = cache, mismatched
@@ -90,7 +91,7 @@ class CachedGroups:
         if triples and have["list"]:
             _check_triples(self.preferences)
         ties = sum(preference.kind == "pair" and preference.win_probability == 0.5 for preference in self.preferences)
-        if ties and not models_ties:
+        if ties and not any("win_probability" in each for each in reads):
             raise ValueError(
                 f"{ties} of {len(self.preferences)} pairs are ties (win_probability 0.5), and this objective would count each as a win of "
                 f"its first sample; drop them with pair.ties: drop, or choose an objective that reads the probability: smpo"
@@ -112,6 +113,7 @@ class CachedGroups:
         self.dropout_embeds = cache.dropout_embeds()
         self.scores = scores
         self.time_edges = time_edges
+        self._check_scores(reads)
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -155,10 +157,10 @@ class CachedGroups:
             embeds=embeds | conditions,
             weight=torch.tensor([row.weight for row in rows], dtype=torch.float32),
             scores=self._scores(rows),
-            labels=torch.tensor([row.labels for row in rows]) if rows[0].labels is not None else None,
-            win_probability=_column([row.win_probability for row in rows]),
+            labels=self._column(rows, "labels"),
+            win_probability=self._column(rows, "win_probability"),
             lengths=torch.tensor([[self.cache.shape(sample)[1] for sample in row.samples] for row in rows]) if self.longest else None,
-            segment_labels=_column([self._labels(row) for row in rows]),
+            segment_labels=torch.tensor([self._labels(row) for row in rows]) if "segment_labels" in self._said else None,
             mismatched=None if others is None else others | conditions,
         )
 
@@ -187,18 +189,34 @@ class CachedGroups:
         own, count = self.preferences[group].prompt, len(self.preferences)
         return next(prompt for step in range(1, count) if (prompt := self.preferences[(group + step) % count].prompt) != own)
 
+    def _check_scores(self, reads: Sequence[str]) -> None:
+        """ValueError where the objective reads scores and a row has none."""
+        lacking = 0 if self.scores is not None else sum(row.scores is None for row in self.preferences)
+        if lacking and ("scores" in reads or ("scores or win_probability" in reads and "win_probability" not in self._said)):
+            raise ValueError(
+                f"this objective reads a score of each sample, and {lacking} of {len(self.preferences)} rows have none; name scores of the "
+                f"run in train.scores, or rank by one: pair.by"
+            )
+
+    def every_score(self) -> Tensor:
+        """(N, K, R) of all rows, as `fetch` gives them. ValueError where a row has none."""
+        self._check_scores(["scores"])
+        return cast(Tensor, self._scores(self.preferences))
+
     def _scores(self, rows: Sequence[Preference]) -> Tensor | None:
-        """(B, K, R), or None where a row has none."""
+        """(B, K, R); None in every batch where any row of the set has none."""
         if self.scores is not None:
             return torch.tensor([[self.scores[sample] for sample in row.samples] for row in rows], dtype=torch.float32)
-        if any(row.scores is None for row in rows):
-            return None
-        return torch.tensor([row.scores for row in rows], dtype=torch.float32).unsqueeze(-1)
+        return torch.tensor([row.scores for row in rows], dtype=torch.float32).unsqueeze(-1) if "scores" in self._said else None
 
+    @cached_property
+    def _said(self) -> set[str]:
+        """What every row of the set says, so that a group is read alike in every batch."""
+        columns = ("scores", "labels", "win_probability", "segment_labels")
+        return {name for name in columns if all(getattr(row, name) is not None for row in self.preferences)}
 
-def _column(values: list[Any]) -> Tensor | None:
-    """A tensor of what every row says, or None where one says nothing."""
-    return None if any(value is None for value in values) else torch.tensor(values)
+    def _column(self, rows: Sequence[Preference], name: str) -> Tensor | None:
+        return torch.tensor([getattr(row, name) for row in rows]) if name in self._said else None
 
 
 def _positives(preference: Preference) -> list[Preference]:

@@ -196,12 +196,15 @@ def test_the_network_is_told_where_x_is() -> None:
 
 
 def test_noise_of_each_transition_has_the_ddim_deviation() -> None:
-    """From t = 99 to t = 199, by hand: σ² = (1 − ᾱ_99)/(1 − ᾱ_199)·(1 − ᾱ_199/ᾱ_99); none from the clean sample."""
+    """From t = 99 to t = 199, by hand: σ² = (1 − ᾱ_99)/(1 − ᾱ_199)·(1 − ᾱ_199/ᾱ_99); none from the clean sample; a flow's by its own."""
     path = GaussianPath()
     near, far = path.cumulative[100].item(), path.cumulative[200].item()
     levels = [path.levels(torch.tensor([timestep])) for timestep in (-1, 99, 199)]
     assert _deviation(levels[1], levels[2]).item() == pytest.approx(math.sqrt((1 - near) / (1 - far) * (1 - far / near)), rel=1e-12)
     assert _deviation(levels[0], levels[1]).item() == 0
+    (alpha, sigma), (alpha_end, sigma_end) = flow = [(1 - t, t) for t in torch.tensor([[0.1], [0.2]], dtype=torch.float64)]
+    by_steps = (alpha_end / alpha * sigma).square() + (_deviation(*flow) * sigma_end / sigma).square()  # noised to s, and on to t
+    assert by_steps.item() == pytest.approx(0.2**2, rel=1e-12) and _deviation(*flow).item() == pytest.approx(0.0896, abs=1e-4)
     latents, timestep = clean(64), torch.full((64,), 199)
     plain, noisy = (inverted("ddim_inversion", path, latents, timestep, eta=eta).sample for eta in (0.0, 0.5))
     assert (noisy - plain).std().item() == pytest.approx(0.5 * _deviation(levels[1], levels[2]).item(), rel=0.05)

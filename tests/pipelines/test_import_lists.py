@@ -62,7 +62,7 @@ def test_votes_reach_the_objective_unanimous_ones_too(tmp_path: Path, model: Pat
     ]
     config = until_encode(tmp_path, model, rows, "hpdv3", source={"probability": "choice_dist"})
     preferences = read_preferences(config.run / "preferences")
-    groups = CachedGroups(LatentCache(config.run / "latents"), preferences, "pairs", models_ties=True)
+    groups = CachedGroups(LatentCache(config.run / "latents"), preferences, "pairs", reads=["scores or win_probability"])
     batch = groups.fetch([0, 1, 2], dropped=[False] * 3, flipped=[False] * 3)
     assert batch.win_probability is not None and batch.win_probability.tolist() == pytest.approx([1.0, 0.75, 0.8])
     assert [row.samples[0][-1] for row in preferences] == ["1"] * 3, "path1 is preferred, wherever its votes stand"

@@ -26,6 +26,7 @@ from pipelines.config import Config, load_config
 from pipelines.model import load_model
 from pipelines.progress import Progress
 from pipelines.train import Train, run, teacher_folder
+from pipelines.train_task import build_task
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
 
@@ -532,6 +533,18 @@ def test_own_samples_have_defaults_where_they_are_read() -> None:
     Train.model_validate(DRO | {"own_samples": {"steps": 10}, "timesteps": [0.4, 0.5]})
 
 
+@pytest.mark.parametrize("objective, message", [
+    ({"name": "modpo", "weights": [0.4, 0.3, 0.3]}, r"modpo got weights \[0\.4, 0\.3, 0\.3\] for 1 scores; give one for each"),
+    ({"name": "rlength", "coefficients": [0.1, 0.2]}, r"rlength got 2 coefficients and 1 scores; name a score for each feature"),
+])  # fmt: skip
+def test_scores_that_an_objective_does_not_take_are_told_before_a_model_is_loaded(
+    objective: dict[str, Any], message: str, tiny_road: Path, tmp_path: Path
+) -> None:
+    config = Config.model_validate({"run": tmp_path, "model": {"source": "no/model"}, "train": {"objective": objective, "steps": 2}})
+    with pytest.raises(ValueError, match=message):
+        build_task(config, tiny_road / "preferences", tiny_road / "latents")
+
+
 @pytest.mark.parametrize("values, message", [
     ({"objective": "diffusion_dop"}, r"unknown objective 'diffusion_dop' \(did you mean 'diffusion_dpo'\?\)"),
     ({"objective": {"name": "ipo", "betta": 3}}, r"objective 'ipo' has no argument 'betta' \(did you mean 'beta'\?\); it takes: beta"),
@@ -559,6 +572,7 @@ def test_own_samples_have_defaults_where_they_are_read() -> None:
     ({"objective": "densedpo", "stabilisers": {"winner_safeguard": {}}}, "'densedpo' trains on segments; remove it "),
     ({"objective": "rankdpo", "scores": ["a.b", "a.c"], "stabilisers": {"list_safeguard": {}}}, r"one score, and train\.scores has 2"),
     ({"objective": "tgdpo", "teacher": "x", "stabilisers": {"kl_correction": {}}}, "and objective 'tgdpo' reads predictions"),
+    ({"objective": "simpo", "stabilisers": {"kl_correction": {}}}, "and objective 'simpo' has no reference"),
     ({"noising": {"name": "ddim_inversion", "step": 3}}, "has no argument 'step' .did you mean 'steps'.*; it takes: steps"),
     ({"sft_steps": 6, "steps": 6}, "sft_steps 6 of 6 steps leave none for 'diffusion_dpo'; give fewer, or objective: sft"),
     ({"sft_steps": 1, "objective": "kto"}, "'kto' has labelled; remove train.sft_steps"),

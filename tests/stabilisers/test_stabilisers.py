@@ -12,10 +12,11 @@ import torch
 from objective_checks import BETA, arguments, close, outputs_of_errors, permuted, random_outputs
 from pydantic import ValidationError
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, softplus
 
 from diffalign.objectives import OBJECTIVES, build_objective
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
+from diffalign.objectives.rpo import rpo
 from diffalign.stabilisers import ROWS, STABILISERS, build_stabiliser, build_stabilisers
 from diffalign.stabilisers.kl_correction import kl_correction
 from diffalign.stabilisers.list_safeguard import list_safeguard
@@ -369,6 +370,16 @@ def test_tdpo_1_of_a_list_is_linear_in_the_distance_to_the_reference() -> None:
 
 
 # TDPO ------------------------------------------------------------------------------------------------
+
+
+def test_a_correction_is_of_the_drift_and_no_term_of_the_error_alone() -> None:
+    """RPO's fine-tuning on the winner stays e_w: less a distance it would have no least value, or one beside the target."""
+    outputs = random_outputs("rpo")
+    corrected = kl_correction(outputs, alpha=1.0, through_winner=True)
+    margin = diffusion_dpo(corrected, beta=BETA).margin
+    assert margin is not None and torch.equal(corrected.error, outputs.error)
+    close(rpo(corrected, beta=BETA).value, softplus(-margin) + 0.2 * BETA * outputs.error[:, 0])
+    close(corrected.drift, outputs.drift - outputs.displacement)
 
 
 def test_without_alpha_the_correction_is_none() -> None:

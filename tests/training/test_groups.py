@@ -55,8 +55,25 @@ def test_a_tie_is_never_a_win(cache: LatentCache, tiny_road: Path) -> None:
     pairs[3] = replace(pairs[3], win_probability=0.5)
     with pytest.raises(ValueError, match=r"1 of 12 pairs are ties \(win_probability 0\.5\).*pair\.ties: drop"):
         CachedGroups(cache, pairs, "pairs")
-    assert len(CachedGroups(cache, pairs, "pairs", models_ties=True)) == 12
+    assert len(CachedGroups(cache, pairs, "pairs", reads=["scores or win_probability"])) == 12
     assert len(CachedGroups(cache, [replace(pairs[3], win_probability=0.6)], "pairs")) == 1
+
+
+def test_what_an_objective_reads_is_there_in_every_row_or_no_step_is_made(cache: LatentCache, tiny_road: Path) -> None:
+    """Votes and scores in one set are refused by who reads scores; who takes either reads all rows alike, whatever is beside them."""
+    pairs = read_preferences(tiny_road / "preferences")
+    mixed = [*pairs[:10], *(replace(row, scores=None, win_probability=0.8) for row in pairs[10:])]
+    told = r"reads a score of each sample, and 2 of 12 rows have none; name scores of the run in train\.scores, or rank by one: pair\.by"
+    for reads in ("scores", "scores or win_probability"):
+        with pytest.raises(ValueError, match=told):
+            CachedGroups(cache, mixed, "pairs", reads=[reads])
+    voted = [replace(row, win_probability=0.8, scores=None if index else row.scores) for index, row in enumerate(pairs)]
+    groups = CachedGroups(cache, voted, "pairs", reads=["scores or win_probability"])
+    for rows in ([0], [1, 0]):
+        batch = groups.fetch(rows, dropped=[False] * 2, flipped=[False] * 2)
+        assert batch.scores is None and batch.win_probability is not None
+    scores = {sample: (2.0, 1.0) for row in mixed for sample in row.samples}
+    assert CachedGroups(cache, mixed, "pairs", reads=["scores"], scores=scores).every_score().shape == (12, 2, 2)
 
 
 def test_segments_need_labels(cache: LatentCache, tiny_road: Path) -> None:

@@ -22,9 +22,9 @@ DIVERGENCES = ["reverse_kl", "forward_kl", "js", "alpha"]
 def naive(group: Group, *, beta: float, divergence: str, beta_lm: float, alpha: float) -> float:
     def h(u: float) -> float:
         if divergence == "forward_kl":
-            return -math.exp(-max(u, -20.0))
+            return -math.exp(-u)
         if divergence == "alpha":
-            return (1 - math.exp(-alpha * max(u, -20.0))) / alpha
+            return (1 - math.exp(-alpha * u)) / alpha
         return -math.log1p(math.exp(-u)) if divergence == "js" else u
 
     winner, loser = (h(group.reward(k, beta) / beta_lm) for k in (0, 1))
@@ -103,14 +103,12 @@ def test_the_pull_on_an_improving_winner_dies_with_js() -> None:
 
 
 @pytest.mark.parametrize("divergence", ["forward_kl", "alpha"])
-def test_clamp_before_the_exponential(divergence) -> None:
-    """Below u = −20 nothing more is gained: the same value and no gradient, on a winner whose e^−u would decide everything."""
-    values = []
-    for error in (71.0, 90.0):
-        errors = torch.tensor([[error, 72.0]], dtype=torch.float64, requires_grad=True)
-        outputs = outputs_of_errors(errors, torch.full((1, 2), 50.0, dtype=torch.float64))
-        value = fdpo(outputs, beta=2.0, divergence=divergence, beta_lm=1.0).value
-        value.sum().backward()
-        assert errors.grad is not None and errors.grad.tolist() == [[0.0, 0.0]]
-        values.append(value.item())
-    assert values == pytest.approx([math.log(2)] * 2)
+def test_far_below_the_reference_it_goes_on_straight(divergence) -> None:
+    """From u = −10 on with the slope e^(−αu) there: a winner far behind is pulled on as at −10, where e^1000 would be no number."""
+    slope = math.exp(10.0 if divergence == "forward_kl" else 5.0)
+    for loser in (61.0, 1050.0):  # u_l = −11 and −1000
+        pulled = [gradient((loser + ahead, loser), divergence)[0].item() for ahead in (-0.001, 0.001)]
+        expected = [slope * torch.sigmoid(torch.tensor(slope * ahead, dtype=torch.float64)).item() for ahead in (-0.001, 0.001)]
+        assert pulled == pytest.approx(expected, rel=0.002)
+    winner, loser = gradient((1050.0, 40.0), divergence).tolist()
+    assert winner == pytest.approx(slope, rel=1e-9) and -1 < loser < 0

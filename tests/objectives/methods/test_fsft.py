@@ -21,18 +21,17 @@ def naive(group: Group, *, beta: float, divergence: str) -> float:
         return -reward
     if divergence == "chi_square":
         return -(reward - reward**2 / 4)
-    reward = max(reward, -0.9)
-    return -reward / (1 + reward)
+    return -reward / (1 + reward) if reward > -0.9 else 9 - 100 * (reward + 0.9)
 
 
-# r = 1: −1, −¾, −½; r = −½: ½ + 1/16, ½/½; r = −1.5, clamped at −0.9: 0.9/0.1; r = 0.5 at the default β = 5000: −(½ − 1/16).
+# r = 1: −1, −¾, −½; r = −½: ½ + 1/16, ½/½; r = −1.5, 0.6 below −0.9: 0.9/0.1 + 100·0.6; r = 0.5 at the default β = 5000: −(½ − 1/16).
 HAND = (
     Hand((0.3, 0.6), -1.0, (0.5, 0.5), {"beta": 10.0, "divergence": "identity"}),
     Hand((0.3, 0.6), -0.75, (0.5, 0.5), {"beta": 10.0}),
     Hand((0.3, 0.6), -0.5, (0.5, 0.5), {"beta": 10.0, "divergence": "hellinger"}),
     Hand((0.6, 0.3), 0.5625, (0.5, 0.5), {"beta": 10.0, "divergence": "chi_square"}),
     Hand((0.6, 0.3), 1.0, (0.5, 0.5), {"beta": 10.0, "divergence": "hellinger"}),
-    Hand((0.8, 0.3), 9.0, (0.5, 0.5), {"beta": 10.0, "divergence": "hellinger"}),
+    Hand((0.8, 0.3), 69.0, (0.5, 0.5), {"beta": 10.0, "divergence": "hellinger"}),
     Hand((0.4998, 0.3), -0.4375, (0.5, 0.5)),
 )
 
@@ -69,9 +68,9 @@ def test_chi_square_stops_at_a_reward_of_two() -> None:
     close(error, [[7.0]], atol=1e-7)
 
 
-def test_hellinger_falls_ever_slower_and_ends_at_its_clamp() -> None:
-    """φ′ = 1/(1 + r)²: ¼ at r = 1, 4 at r = −½, and 0 below −0.9, where 1 + r would come to 0."""
+def test_hellinger_pulls_ever_harder_on_what_is_behind_and_at_last_evenly() -> None:
+    """φ′ = 1/(1 + r)²: ¼ at r = 1, 4 at r = −½, and 100 below −0.9, where 1 + r would come to 0."""
     error = torch.tensor([[8.0], [9.5], [9.95], [12.0]], dtype=torch.float64, requires_grad=True)  # β = 2: r = 9 − e
     fsft(outputs_of_errors(error, torch.full_like(error, 9.0)), beta=2.0, divergence="hellinger").value.sum().backward()
     assert error.grad is not None
-    close(error.grad[:, 0], np.array([0.25, 4.0, 0.0, 0.0]))
+    close(error.grad[:, 0], np.array([0.25, 4.0, 100.0, 100.0]))

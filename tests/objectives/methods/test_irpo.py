@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 from objective_checks import BETA, Group, Hand, close, outputs_of_errors, permuted, random_outputs
 from torch import Tensor
@@ -42,6 +43,12 @@ def test_a_pair_of_which_one_is_clicked_is_dpo() -> None:
     outputs = random_outputs("irpo", samples=2)
     clicked = replace(outputs, scores=graded([1.0, 0.0], 2))
     close(irpo(clicked, beta=BETA).value, diffusion_dpo(outputs, beta=BETA).value)
+
+
+def test_a_grade_below_0_is_refused() -> None:
+    """Its weight would be below 0, and the loss would fall without end as its sample is pushed away."""
+    with pytest.raises(ValueError, match=r"irpo got a score of -0\.5; grades are 0 or above: .*standardise_scores: false"):
+        irpo(replace(random_outputs("irpo", samples=2), scores=graded([1.0, -0.5], 2)))
 
 
 def test_no_grade_no_weight() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from objective_checks import BETA, Group, Hand, close, naive_groups, outputs_of_errors, random_outputs
+from objective_checks import BETA, Group, Hand, close, naive_groups, outputs_of_errors, permuted, random_outputs
 
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
 from diffalign.objectives.rankdpo import rankdpo
@@ -36,10 +36,10 @@ def naive(group: Group, *, beta: float, weight: str, gain: str, rank_by: str, no
             relevance[i] = wins / (rewards * (count - 1))
     ranked_by = relevance if rank_by == "label" else [group.frozen.reward(i, beta) for i in range(count)]
 
-    def rank(i: int) -> int:
-        above = [j for j in range(count) if ranked_by[j] > ranked_by[i]]
-        level = [j for j in range(i) if ranked_by[j] == ranked_by[i]]
-        return 1 + len(above) + len(level)
+    def discount(i: int) -> float:
+        above = sum(other > ranked_by[i] for other in ranked_by)
+        level = ranked_by.count(ranked_by[i])
+        return sum(1 / math.log(2 + above + place) for place in range(level)) / level
 
     total = weights = 0.0
     for i in range(count):
@@ -47,7 +47,7 @@ def naive(group: Group, *, beta: float, weight: str, gain: str, rank_by: str, no
             if relevance[i] <= relevance[j]:
                 continue
             gains = abs(2 ** relevance[i] - 2 ** relevance[j])
-            discounts = abs(1 / math.log(1 + rank(i)) - 1 / math.log(1 + rank(j)))
+            discounts = abs(discount(i) - discount(j))
             each = {"ndcg": gains * discounts, "gain": gains, "none": 1.0}[weight]
             total += each * math.log1p(math.exp(-(group.reward(i, beta) - group.reward(j, beta))))
             weights += each
@@ -62,7 +62,7 @@ ONE_ORDER = [[0.75], [0.5], [0.25]]
 # Wins (2 + 1, ½ + 2, ½ + 0) of 4: φ = (¾, ⅝, ⅛), and the mean of s(1), s(1.5), s(½) with weights of |G_i − G_j|.
 # φ = the scores (0, 1, 2), against the model's order, whose ranks are 1, 2, 3: 2(1/ln3 − 1/ln4)s(−½) + 3(1/ln2 − 1/ln4)s(−1.5)
 # + (1/ln2 − 1/ln3)s(−1).
-# φ = (1, 1, 0): the two at the top have ranks 1 and 2, and no order between them: (1/ln2 − 1/ln4)s(1.5) + (1/ln3 − 1/ln4)s(½).
+# φ = (1, 1, 0): the two at the top share the ranks 1 and 2: (½(1/ln2 + 1/ln3) − 1/ln4)(s(1.5) + s(½)).
 HAND = (
     Hand((0.3, 0.5, 0.6), 0.280089476374351194, (0.5,) * 3, {"beta": 10.0}, {"scores": ONE_ORDER}),
     Hand(
@@ -73,7 +73,7 @@ HAND = (
         (0.3, 0.5, 0.6), 4.74917469612878509, (0.5,) * 3, {"beta": 10.0, "gain": "score", "rank_by": "model"},
         {"scores": [[0.0], [1.0], [2.0]]},
     ),
-    Hand((0.3, 0.5, 0.6), 0.234838179061019568, (0.5,) * 3, {"beta": 10.0, "gain": "score"}, {"scores": [[1.0], [1.0], [0.0]]}),
+    Hand((0.3, 0.5, 0.6), 0.3074288669125403, (0.5,) * 3, {"beta": 10.0, "gain": "score"}, {"scores": [[1.0], [1.0], [0.0]]}),
 )  # fmt: skip
 
 SETTINGS = [
@@ -90,6 +90,16 @@ def test_every_setting_equals_the_loop(settings) -> None:
     scores = torch.randint(0, 3, (5, 4, 2), generator=torch.Generator().manual_seed(0)).double()
     outputs = replace(random_outputs("rankdpo"), scores=scores)
     close(rankdpo(outputs, beta=BETA, **settings).value, [naive(group, beta=BETA, **settings) for group in naive_groups(outputs)])
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: " ".join(str(value) for value in settings.values()))
+def test_samples_that_are_level_have_no_order(settings) -> None:
+    """In whatever order a list with ties comes, its value is the same."""
+    outputs = random_outputs("rankdpo")
+    scores = torch.tensor([[1.0], [1.0], [0.0], [0.0]], dtype=torch.float64).expand(5, 4, 1)
+    whole = replace(outputs, scores=scores)
+    turned = replace(permuted(outputs, [1, 0, 3, 2]), scores=scores)
+    close(rankdpo(turned, beta=BETA, **settings).value, rankdpo(whole, beta=BETA, **settings).value)
 
 
 def test_a_pair_without_weight_is_dpo() -> None:
