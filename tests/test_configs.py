@@ -322,6 +322,17 @@ def test_the_header_of_a_method_has_a_command_for_a_real_model(path: Path) -> No
 
 
 @pytest.mark.parametrize("path", METHODS, ids=name_of)
+def test_the_command_for_a_real_model_gives_its_beta(path: Path) -> None:
+    """That of the file is the shapes world's, a tenth of what real models have; SimPO's scale is of the errors, and is the same."""
+    real = [command for command in commands_of(path, ["run"]) if any(word.startswith("base=") for word in command)]
+    for _, config, *overrides in real:
+        objective = load_config(config, overrides).train.objective
+        given = any(word.startswith("train.objective.beta=") for word in overrides)
+        assert given or "beta" not in objective or path.stem == "simpo", overrides
+        assert objective.get("teacher_beta", objective.get("beta")) == objective.get("beta")
+
+
+@pytest.mark.parametrize("path", METHODS, ids=name_of)
 def test_a_method_trains_a_real_backbone_from_the_same_file(path: Path) -> None:
     """Over another base it keeps its own part, and takes the model, the data and the budget from there."""
     base = "dense_video_wan" if path.stem in OF_CLIPS else "sd15_diffusion_dpo"
