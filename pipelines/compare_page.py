@@ -148,8 +148,18 @@ def _introduction(result: Result, methods: Sequence[tuple[str, Result]]) -> list
         "",
         f"Changes are against the base ({base}), over all seeds. Wins are shares of samples whose `{result['select']}` is above the "
         f"base's, a tie counting one half. {_of_intervals(least)}",
+        *_same_trainings(methods),
         *_made_otherwise(result, methods),
     ]
+
+
+def _same_trainings(methods: Sequence[tuple[str, Result]]) -> list[str]:
+    """A sentence on methods that are one here, having the same scores to the last digit with every seed."""
+    alike: dict[str, list[str]] = {}
+    for name, method in methods:
+        alike.setdefault(json.dumps([method["scores"], method["seeds"]], sort_keys=True), []).append(f"`{name}`")
+    found = ", ".join(" = ".join(names) for names in alike.values() if len(names) > 1)
+    return ["", f"Different names, and on this data the same training, to the last digit: {found}."] if found else []
 
 
 def _tried(methods: Sequence[tuple[str, Result]]) -> str:
@@ -164,8 +174,14 @@ def _tried(methods: Sequence[tuple[str, Result]]) -> str:
 def _made_otherwise(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:
     """A list of the methods whose grid, seeds or budget are not those of the others: of an earlier comparison, or by their configs."""
     found = unlike(dict(methods), result["against"])
+    for name, method in methods:
+        if len(method["grid"]) > 1 and all(point.get("mean") is None for point in method["grid"]):
+            found[name] = "; ".join([*([found[name]] if name in found else []), "what each point of its grid gave was not kept"])
     intro = ["", "Not made as the others, and so not quite comparable:", ""] if found else []
-    return intro + [f"- `{name}`: {words}" for name, words in found.items()]
+    alike: dict[str, list[str]] = {}
+    for name, words in found.items():
+        alike.setdefault(words, []).append(f"`{name}`")
+    return intro + [f"- {', '.join(names)}: {words}" for words, names in alike.items()]
 
 
 def _of_intervals(seeds: int) -> str:
@@ -239,7 +255,8 @@ def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) 
     of = "in the mean of " + " or ".join(map(str, seeds)) + " seeds" if seeds != [1] else "of the first seed alone"
     reached = f"; the checkpoint from which on `{first}` stays {target} above the base's or more, {of}" if curves else ""
     return [
-        f"The chosen β and learning rate, of how many points; {cost}seconds of the median step and of the whole training, several of which "
+        f"The chosen β and learning rate, of how many points, ↑ and ↓ where the largest or the smallest that was tried is the best, so "
+        f"that a better one may lie beyond; {cost}seconds of the median step and of the whole training, several of which "
         "may have shared the machine; the rows trained on; how far the denoising error of winners had fallen (win_adv) and that of losers "
         f"risen (lose_adv) at the end; the drift of looks, relative to the base{reached}.",
         "",
@@ -281,7 +298,13 @@ def commit_of() -> str:
 
 
 def _settings(method: Result) -> list[str]:
-    return ["–" if method["beta"] is None else f"{method['beta']:g}", f"{method['learning_rate']:.2g}"]
+    """The chosen β and learning rate, ↑ where it is the largest of those tried and ↓ where it is the smallest."""
+    shown = []
+    for key, digits in (("beta", "g"), ("learning_rate", ".2g")):
+        own, tried = method[key], {point[key] for point in method["grid"] if point.get(key) is not None}
+        edge = "" if len(tried) < 2 else " ↑" if own == max(tried) else " ↓" if own == min(tried) else ""
+        shown.append("–" if own is None else f"{own:{digits}}{edge}")
+    return shown
 
 
 def _cost(method: Result) -> str:

@@ -176,6 +176,31 @@ def test_the_page_says_what_was_made_otherwise(tmp_path: Path) -> None:
     assert "not quite comparable" not in (tmp_path / "README.md").read_text()
 
 
+def test_the_page_says_where_a_better_point_may_lie_and_what_was_not_kept(tmp_path: Path) -> None:
+    def points(means: list[float | None], *settings: tuple[float | None, float]) -> list[dict[str, Any]]:
+        return [{"beta": beta, "learning_rate": rate, "mean": mean} for mean, (beta, rate) in zip(means, settings, strict=True)]
+
+    tried = [(500.0, 5e-5), (150.0, 5e-5), (500.0, 1e-4)]
+    grids = {
+        "diffusion_dpo": points([0.7, 0.8, 0.6], *tried), "smpo": points([0.9, 0.8, 0.7], (500.0, 5e-5), (1500.0, 5e-5), (150.0, 2.5e-5)),
+        "worse": points([None, None], (None, 5e-5), (None, 1e-4)), "simpo": points([0.5], (500.0, 5e-5)),
+    }  # fmt: skip
+    methods = {name: {**RESULT["methods"][name], "grid": grid} for name, grid in grids.items()}
+    write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
+    page = (tmp_path / "README.md").read_text()
+    assert "| `diffusion_dpo` | 500 ↑ | 5e-05 ↓ | 3 |" in page and "| `smpo` | 500 | 5e-05 ↑ | 3 |" in page
+    assert "| `simpo` | 500 | 5e-05 | 1 |" in page and "↑ and ↓ where the largest or the smallest that was tried is the best" in page
+    assert "- `worse`: what each point of its grid gave was not kept\n" in page and "- `smpo`" not in page
+    assert "the same training" not in page
+
+
+def test_the_page_says_which_methods_are_one_here(tmp_path: Path) -> None:
+    methods = RESULT["methods"] | {"flow_dpo": method("diffusion_dpo", 0.03, 0.0)}
+    write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
+    told = "Different names, and on this data the same training, to the last digit: `diffusion_dpo` = `flow_dpo`.\n"
+    assert told in (tmp_path / "README.md").read_text()
+
+
 def test_without_a_git_that_answers_the_version_stands_for_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git = tmp_path / "git"
     git.write_text("#!/bin/sh\nexit 128\n")  # as where the checkout is of another user
