@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 
 import pytest
@@ -42,9 +43,8 @@ def test_noised_and_target_agree_at_each_group_s_own_timestep(name: str, shape: 
     assert not torch.equal(noised.target[0], noised.target[1])
 
 
-@pytest.mark.parametrize("name", FORWARD)
-def test_noise_is_standard_normal(name: str) -> None:
-    """Not uniform, as where a port wrote rand_like for randn_like (DiffSynth): mean 0, variance 1, kurtosis 3, half of it negative."""
+def check_moments(name: str) -> None:
+    """Mean 0, variance 1, kurtosis 3, half of it negative."""
     epsilon = load_noising(name)(
         Draw(Plain(), torch.zeros(4, 2, 4, 64, 64), torch.full((4,), 10), [generator("moments", group) for group in range(4)])
     ).target
@@ -53,6 +53,50 @@ def test_noise_is_standard_normal(name: str) -> None:
     assert abs(values.var() - 1) < 5 * (2 / len(values)) ** 0.5
     assert abs(values.pow(4).mean() - 3) < 0.1
     assert abs((values < 0).double().mean() - 0.5) < 0.01
+
+
+def check_best_denoiser(name: str) -> None:
+    """Of x_0 ~ N(0, 1), at x_t = (x_0 + ε)/2: it is linear, ε̂ = x_t, its error is ½, and what it leaves has nothing to do with x_t."""
+    latents = torch.randn(4, 2, 4, 64, 64, generator=generator("clean"))
+    draw = Draw(Plain(), latents, torch.full((4,), 5), [generator("denoiser", group) for group in range(4)])
+    noised = load_noising(name)(draw)
+    x, left = noised.sample.flatten().double(), (noised.target - noised.sample).flatten().double()
+    count = len(x) / 2  # that may be alike
+    assert abs(left.mean()) < 5 * (0.5 / count) ** 0.5 and abs(left.square().mean() - 0.5) < 0.02
+    for power in (1, 3):
+        products = left * x**power
+        assert abs(products.mean()) < 5 * products.std() / count**0.5
+
+
+NOISE_CHECKS = (check_moments, check_best_denoiser)
+
+
+@pytest.mark.parametrize("check", NOISE_CHECKS)
+@pytest.mark.parametrize("name", FORWARD)
+def test_noise_is_standard_normal(name: str, check: Callable[[str], None]) -> None:
+    check(name)
+
+
+WRONG_NOISE = {
+    "uniform": lambda shape, generator: torch.rand(
+        shape, generator=generator
+    ),  # as where a port wrote rand_like for randn_like (DiffSynth)
+    "uniform of variance 1": lambda shape, generator: 12**0.5 * (torch.rand(shape, generator=generator) - 0.5),
+    "signs": lambda shape, generator: torch.randn(shape, generator=generator).sign(),
+    "twice as loud": lambda shape, generator: 2 * torch.randn(shape, generator=generator),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_NOISE)
+@pytest.mark.parametrize("name", FORWARD)
+def test_wrong_noise_fails_both_checks(name: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(self: Draw, shape: tuple[int, ...]) -> Tensor:
+        return torch.stack([WRONG_NOISE[wrong](shape, generator) for generator in self.generators])
+
+    monkeypatch.setattr(Draw, "normal", drawn)
+    for check in NOISE_CHECKS:
+        with pytest.raises(AssertionError):
+            check(name)
 
 
 @pytest.mark.parametrize("name", FORWARD)

@@ -200,11 +200,16 @@ class Mutation(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """The loss negated; rewards and margins: negated, without the reference, or averaged over the batch before the link."""
+        """The loss negated; what the link reads averaged over the batch; an error of the reference left out; rewards and margins: negated,
+        without the reference, or averaged over the batch before the link."""
         self.generic_visit(node)
         name = getattr(node.func, "id", "")
         if name == "Loss" and self._is_here("loss negated"):
             node.args[0] = ast.UnaryOp(ast.USub(), node.args[0])
+        if name in ("softplus", "logsigmoid") and self._is_here("mean inside the link"):
+            node.args[0] = ast.Call(ast.Name("batch_mean", ast.Load()), [node.args[0]], [])
+        if name in ("squared_error", "mean_squared_error") and "reference" in ast.unparse(node.args[0]) and self._is_here("no reference"):
+            return ast.BinOp(ast.Constant(0.0), ast.Mult(), node)
         if name not in ("implicit_margin", "implicit_reward"):
             return node
         source = ast.unparse(node)
@@ -218,34 +223,83 @@ class Mutation(ast.NodeTransformer):
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """`outputs.drift`: the policy's error alone."""
+        """`outputs.drift`: the policy's error alone; `outputs.reference_error`: 0."""
         self.generic_visit(node)
         if node.attr == "drift" and self._is_here("drift of nothing"):
             node.attr = "error"
+        if node.attr == "reference_error" and self._is_here("no reference"):
+            return ast.BinOp(ast.Constant(0.0), ast.Mult(), node)
         return node
 
 
-KINDS = ("sign", "minus", "swap", "negated", "no reference", "batch mean", "drift of nothing", "loss negated")
+KINDS = ("sign", "minus", "swap", "negated", "no reference", "batch mean", "mean inside the link", "drift of nothing", "loss negated")
 
 
-def mutants(name: str) -> list[tuple[str, Objective]]:
-    """Every planted error of every kind in objectives/NAME.py, as (what and where, the function)."""
-    source = inspect.getsource(import_module(f"diffalign.objectives.{name}"))
-    made = []
+def batch_mean(values: torch.Tensor) -> torch.Tensor:
+    return values.mean(0, keepdim=True).expand_as(values)
+
+
+def executed(tree: ast.AST, what: str, **names: Any) -> dict[str, Any]:
+    """The names that a module's tree defines, some of them replaced."""
+    namespace: dict[str, Any] = {"__name__": what, "without_reference": without_reference, "batch_mean": batch_mean}
+    exec(compile(ast.fix_missing_locations(tree), f"<{what}>", "exec"), namespace)
+    namespace |= names
+    return namespace
+
+
+def planted(module: str) -> list[tuple[str, ast.AST]]:
+    """Every planted error of every kind in a module of objectives, as (what and where, its tree)."""
+    source, made = inspect.getsource(import_module(f"diffalign.objectives.{module}")), []
     for kind in KINDS:
         for place in count():
             mutation = Mutation(kind, place)
             tree = mutation.visit(ast.parse(source))
             if mutation.found <= place:
                 break
-            namespace: dict[str, Any] = {"__name__": f"mutant_of_{name}", "without_reference": without_reference}
-            exec(compile(ast.fix_missing_locations(tree), f"<{kind} {place} of {name}>", "exec"), namespace)
-            made.append((f"{kind} {place}", namespace[name]))
+            made.append((f"{kind} {place} of {module}", tree))
     return made
+
+
+def shared_modules() -> dict[str, list[str]]:
+    """Modules of functions that objectives share → those objectives."""
+    found: dict[str, list[str]] = {}
+    for name in OBJECTIVES:
+        for value in vars(import_module(f"diffalign.objectives.{name}")).values():
+            package, _, module = getattr(value, "__module__", "").rpartition(".")
+            if inspect.isfunction(value) and package == "diffalign.objectives" and module != name:
+                found.setdefault(module, []).append(name)
+    return {module: sorted(set(names)) for module, names in found.items()}
+
+
+def noticed(objective: Objective, name: str) -> list[str]:
+    """The first two checks that notice a mutant of an objective."""
+    held = [check for check in CHECKS if check == "reference constant" or check not in getattr(method(name), "EXEMPT", {})]
+    return failures(objective, name, held, enough=2)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_mutant_is_noticed_by_two_checks(name) -> None:
-    held = [check for check in CHECKS if check == "reference constant" or check not in getattr(method(name), "EXEMPT", {})]
-    survivors = {what: found for what, mutant in mutants(name) if len(found := failures(mutant, name, held, enough=2)) < 2}
+    survivors = {what: found for what, tree in planted(name) if len(found := noticed(executed(tree, what)[name], name)) < 2}
     assert survivors == {}
+
+
+def test_objectives_share_these_modules() -> None:
+    assert set(shared_modules()) == {"position_weights", "prospect", "surrogate"}
+
+
+@pytest.mark.parametrize("module", shared_modules())
+def test_every_mutant_of_what_objectives_share_is_noticed_by_two_checks(module) -> None:
+    """Of one of them: not all read all of it."""
+    survivors = []
+    for what, tree in planted(module):
+        mutant = executed(tree, what)
+        for name in shared_modules()[module]:
+            own = import_module(f"diffalign.objectives.{name}")
+            names = {
+                key: mutant[key] for key, value in vars(own).items() if getattr(value, "__module__", "") == f"diffalign.objectives.{module}"
+            }
+            if len(noticed(executed(ast.parse(inspect.getsource(own)), what, **names)[name], name)) == 2:
+                break
+        else:
+            survivors.append(what)
+    assert survivors == []
