@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from transformers import GPT2LMHeadModel, GPT2Model
 
 from diffalign.backbones import Loading
-from diffalign.backbones.mel import Mel, vocode
+from diffalign.backbones.mel import PEAK, Mel, vocode
 from diffalign.backbones.pipeline import AudioPipeline, load_pipeline
 from diffalign.backbones.process import Diffusion
 from diffalign.backbones.schedulers import scheduler_named
@@ -50,7 +50,9 @@ class Audioldm2(AudioPipeline):
         self.token_limit = min(TOKEN_LIMIT, pipeline.tokenizer_2.model_max_length)
         vocoder = pipeline.vocoder.config
         self.rate = float(vocoder.sampling_rate)
-        self.mel = Mel(vocoder.sampling_rate, hop=prod(vocoder.upsample_rates), bins=vocoder.model_in_dim, highest_hz=self.rate / 2)
+        self.mel = Mel(
+            vocoder.sampling_rate, hop=prod(vocoder.upsample_rates), bins=vocoder.model_in_dim, highest_hz=self.rate / 2, peak=PEAK
+        )  # fmt: skip
         self.column = self.mel.hop * pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
 
     @property

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 LEAST = 1e-5  # of a magnitude, before the logarithm: −11.5
+SILENCE = 1e-8  # beside a peak, as the releases have it: silence stays silent
+PEAK = 0.5  # of what AudioLDM, AudioLDM 2 and Tango were trained on
 
 
 def vocode(vocoder: Any, log_mel: Tensor) -> Tensor:
@@ -22,6 +24,7 @@ class Mel:
     """Slaney's mel scale over magnitudes, as Tango, AudioLDM and HiFi-GAN have it (Kong et al. 2020, arXiv:2010.05646).
 
     sample_rate_hz, n_fft, hop (both in samples), bins, highest_hz
+    peak        to which a waveform is brought first, its mean taken off, as AudioLDM and Tango were trained on 0.5; None: as it is
     iterations  of Griffin and Lim 1984, doi:10.1109/TASSP.1984.1164317, in their fast form (Perraudin et al. 2013)
     """
 
@@ -31,6 +34,7 @@ class Mel:
     bins: int = 64
     highest_hz: float = 8000.0
     iterations: int = 32
+    peak: float | None = None
 
     @cached_property
     def _spectrogram(self) -> Any:
@@ -47,7 +51,11 @@ class Mel:
 
     def of(self, waveform: Tensor) -> Tensor:
         """(N, 1, frames, bins) of (N, 1, samples), samples a multiple of hop: the frame centred on the end is left out."""
-        mel = self._spectrogram.to(waveform.device)(waveform.float())
+        waveform = waveform.float()
+        if self.peak is not None:
+            centred = waveform - waveform.mean(-1, keepdim=True)
+            waveform = self.peak * centred / (centred.abs().amax(-1, keepdim=True) + SILENCE)
+        mel = self._spectrogram.to(waveform.device)(waveform)
         return mel[..., : waveform.shape[-1] // self.hop].clamp_min(LEAST).log().transpose(-1, -2)
 
     def waveform(self, log_mel: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from torch import Tensor, nn
 
+from diffalign.backbones.mel import PEAK
+
 MAIN = "main_config.json"
 # HiFi-GAN's, of AudioLDM at 16 kHz; its widths are those of the weights. Their product is the hop.
 RATES, KERNELS, RESIDUAL_KERNELS, DILATIONS = (5, 4, 2, 2, 2), (16, 16, 8, 4, 4), (3, 7, 11), (1, 3, 5)
@@ -186,5 +188,5 @@ def _mel(stft: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}/stft_config.json: the spectrograms are not Tango's, which begin at 0 Hz, with whole windows every 160")
     return {
         "sample_rate_hz": stft["sampling_rate"], "n_fft": stft["filter_length"], "hop": stft["hop_length"],
-        "bins": stft["n_mel_channels"], "highest_hz": float(stft["mel_fmax"]),
+        "bins": stft["n_mel_channels"], "highest_hz": float(stft["mel_fmax"]), "peak": PEAK,
     }  # fmt: skip

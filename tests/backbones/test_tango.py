@@ -79,6 +79,22 @@ def test_a_tone_is_in_the_bin_of_its_pitch() -> None:
     assert float(mel.of(torch.zeros(1, 1, 4096)).max()) == pytest.approx(np.log(1e-5))
 
 
+def released(waveform: np.ndarray) -> np.ndarray:
+    """What the makers of AudioLDM and Tango do with a file before its spectrogram."""
+    waveform = waveform - np.mean(waveform)
+    return 0.5 * waveform / (np.max(np.abs(waveform)) + 1e-8)
+
+
+def test_loudness_is_what_the_released_models_were_trained_at() -> None:
+    """Each sound by itself, whatever its level and offset; silence stays silent."""
+    mel, plain = Mel(peak=0.5), Mel()
+    sounds = torch.stack([0.02 + 0.05 * normal(1, 3200), 3 * normal(1, 3200, seed=1), torch.zeros(1, 3200)])
+    by_hand = torch.stack([torch.from_numpy(released(sound.numpy())) for sound in sounds])
+    assert torch.allclose(mel.of(sounds), plain.of(by_hand), atol=1e-5) and not torch.allclose(mel.of(sounds), plain.of(sounds), atol=0.1)
+    assert torch.allclose(mel.of(0.1 * sounds[:2] + 0.3), mel.of(sounds[:2]), atol=1e-3)
+    assert float(mel.of(sounds[2:]).max()) == pytest.approx(np.log(1e-5))
+
+
 def test_griffin_lim_gives_back_the_same_spectrogram_and_the_same_bits() -> None:
     mel, time = Mel(hop=256), torch.arange(49_152) / 16_000
     tone = (0.4 * torch.sin(2 * np.pi * 440 * time) * (time < 1.5))[None, None]
