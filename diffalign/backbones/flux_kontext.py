@@ -7,7 +7,6 @@ have not found; here it is the one by which the scheduler shifts a picture of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, prod
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from diffalign.backbones.density import logit_normal
 from diffalign.backbones.flux import Flux, places
 from diffalign.backbones.patches import PATCH, packed, unpacked
 from diffalign.backbones.pipeline import load_pipeline
-from diffalign.backbones.process import Flow, shift_of
+from diffalign.backbones.process import Flow, shift_by_size
 from diffalign.backbones.seeded import generators
 from diffalign.data.modalities import Media
 from diffalign.data.modalities.image import Image
@@ -35,14 +34,7 @@ class FluxKontext(Flux):
 
     def __init__(self, pipeline: FluxKontextPipeline, source: str, guidance: float = 1.0):
         super().__init__(pipeline, source, guidance)
-        by_size = pipeline.scheduler.config.use_dynamic_shifting
-        self.process = Flow(self._shift_at if by_size else shift_of(pipeline.scheduler), logit_normal)
-
-    def _shift_at(self, size: tuple[int, ...]) -> float:
-        """Of latents of height and width `size`: the logit's mean is on a line through the two that the scheduler's config has."""
-        config = self.pipeline.scheduler.config
-        slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
-        return exp(config.base_shift + slope * (prod(size) / PATCH**2 - config.base_image_seq_len))
+        self.process = Flow(shift_by_size(pipeline.scheduler, PATCH**2), logit_normal)
 
     @torch.no_grad()
     def embed_condition(self, conditions: Sequence[Media | None], size: tuple[int, ...]) -> dict[str, Tensor]:

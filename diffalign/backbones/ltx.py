@@ -1,6 +1,7 @@
 """LTX-Video: a transformer over every latent of a video, T5, an autoencoder of 32×32×8 pixels to a latent; rectified flow.
 
-HaCohen et al. 2024, arXiv:2501.00103.
+HaCohen et al. 2024, arXiv:2501.00103. Timesteps are logit-normal about a mean that grows with the count of latents, as the makers' trainer
+(https://github.com/Lightricks/LTX-Video-Trainer) draws them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from diffalign.backbones import Loading
 from diffalign.backbones.density import logit_normal
 from diffalign.backbones.pipeline import VideoPipeline, load_pipeline
-from diffalign.backbones.process import Flow, shift_of
+from diffalign.backbones.process import Flow, shift_by_size
 
 SIZE, FPS = (161, 512, 704), 25.0  # of the pipeline
 TOKEN_LIMIT = 128
@@ -45,7 +46,7 @@ class Ltx(VideoPipeline):
         if not 0 < fps <= 1000:
             raise ValueError(f"fps is {fps!r}; give frames per second above 0 and up to 1000, such as {FPS:g}")
         super().__init__(pipeline, source)
-        self.process = Flow(shift_of(pipeline.scheduler), logit_normal)
+        self.process = Flow(shift_by_size(pipeline.scheduler), logit_normal)
         self.token_limit = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
         self.size, self.rate = SIZE, float(fps)
         side = lcm(PIXELS, vae.spatial_compression_ratio)

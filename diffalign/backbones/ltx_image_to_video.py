@@ -17,7 +17,7 @@ from diffalign.backbones.conditions import all_given, pictures, pixels
 from diffalign.backbones.density import logit_normal
 from diffalign.backbones.ltx import FPS, Ltx
 from diffalign.backbones.pipeline import by_channel, load_pipeline
-from diffalign.backbones.process import FlowFromFirst, shift_of, without_first
+from diffalign.backbones.process import FlowFromFirst, shift_by_size, without_first
 from diffalign.backbones.seeded import generators
 from diffalign.data.modalities import Media
 from diffalign.data.modalities.video import Video
@@ -32,7 +32,7 @@ class LtxImageToVideo(Ltx):
 
     def __init__(self, pipeline: Any, source: str, fps: float = FPS):
         super().__init__(pipeline, source, fps)
-        self.process = FlowFromFirst(shift_of(pipeline.scheduler), logit_normal)
+        self.process = FlowFromFirst(shift_by_size(pipeline.scheduler), logit_normal)
 
     @torch.no_grad()
     def embed_condition(self, conditions: Sequence[Media | None], size: tuple[int, ...]) -> dict[str, Tensor]:

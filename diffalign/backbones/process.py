@@ -216,6 +216,18 @@ def shift_of(scheduler: Any) -> float:
     return 1.0 if config.get("use_dynamic_shifting") else float(config.get("flow_shift", config.get("shift", 1.0)))
 
 
+def shift_by_size(scheduler: Any, patch: int = 1) -> float | Callable[[tuple[int, ...]], float]:
+    """The shift of a flow that was trained, too, with another one at each size, for latents of shape *S, `patch` of them to a token.
+
+    As the scheduler's config has it: ln s is on a line through two counts of tokens; or s at every size, where it does not shift by size.
+    """
+    config = scheduler.config
+    if not config.get("use_dynamic_shifting"):
+        return shift_of(scheduler)
+    slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+    return lambda size: math.exp(config.base_shift + slope * (math.prod(size) / patch - config.base_image_seq_len))
+
+
 def _levels_like(levels: tuple[Tensor, Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
     alpha, sigma = (level.view(-1, *[1] * (like.ndim - 1)).to(like) for level in levels)
     return alpha, sigma

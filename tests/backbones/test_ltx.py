@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from family_checks import PROMPTS, normal, pixels
 from tiny_pipelines import T5_TOKENS
 from tiny_video_pipelines import save_ltx
@@ -70,10 +72,13 @@ class TestLtx(VideoFamilyChecks):
         with pytest.raises(ValueError, match="fps is 0; give frames per second above 0 and up to 1000, such as 25"):
             load_backbone("ltx", str(folder), fps=0)
 
-    def test_timesteps_are_logit_normal(self, loaded: Any) -> None:
-        """Quantiles of a standard normal at −1, 0 and 1: 1000·sigmoid(z); the scheduler shifts by the size, in sampling alone."""
-        found = loaded.process.timestep(torch.tensor([0.15865525, 0.5, 0.84134475]))
-        assert torch.allclose(found, torch.tensor([268.941, 500.0, 731.059]), atol=0.01)
+    @pytest.mark.parametrize("size", [(2, 8, 16), (8, 16, 32)])
+    def test_timesteps_are_logit_normal_around_what_the_scheduler_shifts_a_video_by(self, loaded: Any, size: tuple[int, int, int]) -> None:
+        """Quantiles of a normal at −1, 0 and 1 about μ, as the maker's trainer draws them: 1000·sigmoid(z + μ), by hand μ = ½ and 1.15."""
+        found = loaded.process.timestep(torch.tensor([0.15865525, 0.5, 0.84134475]), size)
+        mean = calculate_shift(prod(size))
+        assert mean == pytest.approx({256: 0.5, 4096: 1.15}[prod(size)])
+        assert torch.allclose(found, 1000 * torch.sigmoid(torch.tensor([-1.0, 0.0, 1.0]) + mean), atol=0.01)
 
     def test_models_that_it_cannot_hold_are_refused(self, folder: Path) -> None:
         pipeline = self.plain(folder)
