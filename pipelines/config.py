@@ -32,7 +32,7 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     adapter: str | tuple[str, ...] | None = None  # a LoRA folder to start from, or several, each trained onto the ones before
-    denoiser: str | None = Field(default=None, exclude_if=lambda folder: folder is None)  # to start from: a folder of full fine-tuning
+    denoiser: str | None = Field(default=None, exclude_if=lambda place: place is None)  # to start from: a folder, or a .safetensors file
 
     quantise: Literal["int8", "nf4"] | None = Field(
         default=None, exclude_if=lambda kind: kind is None, description="the denoiser's weights, under a LoRA; by bitsandbytes, on a GPU"

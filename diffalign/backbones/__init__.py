@@ -281,7 +281,8 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
 
     source    `bundled:NAME`, a local diffusers folder, one .safetensors file, a hub id, or `random:NAME` (random weights, for benchmarks)
     adapter   a LoRA folder in diffusers' layout, or in peft's, fused into the weights; of several each is fused onto the last
-    denoiser  a folder with another denoiser (the result of full fine-tuning) to put in the place of the source's own
+    denoiser  a folder with another denoiser (the result of full fine-tuning), or one .safetensors file of a denoiser alone, to put in the
+              place of the source's own
     quantise  int8 or nf4: the denoiser's weights, to train a LoRA on; adapters then stay beside them, for they cannot be fused exactly
     tiled_vae encodes and decodes media larger than the autoencoder's own size in overlapping tiles, which takes less memory
     settings  of the family's own: the named arguments of its `load`

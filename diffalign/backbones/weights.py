@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -69,8 +70,11 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
 def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: Sequence[str], **options: Any) -> Any:
     """The denoiser in `folder`, or in its subfolder `part`, of `own`'s class; ValueError where a setting of `alike` is another one.
 
+    folder    or one .safetensors file of a denoiser, of the same settings as `own`, under diffusers' names or its makers'
     options   of `from_pretrained`
     """
+    if folder.suffix == ".safetensors":
+        return _denoiser_of_file(own, folder, dtype, **options)
     inner = folder / part if (folder / part).is_dir() else folder
     if not (inner / "config.json").is_file():
         raise FileNotFoundError(
@@ -83,6 +87,31 @@ def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: 
                 f"denoiser {str(folder)!r} has {name} {denoiser.config[name]}, the model {own.config[name]}: it is of another model"
             )
     return denoiser
+
+
+def _denoiser_of_file(own: Any, file: Path, dtype: torch.dtype, **options: Any) -> Any:
+    """As denoisers alone are shared; the settings are not in the file, so they are `own`'s. ValueError where it cannot be read as such."""
+    if not file.is_file():
+        raise FileNotFoundError(f"denoiser {str(file)!r} does not exist")
+    if not hasattr(type(own), "from_single_file"):
+        raise ValueError(
+            f"denoiser {str(file)!r}: diffusers reads no single file of a {type(own).__name__}; give a folder with config.json"
+        )
+    with TemporaryDirectory() as settings:
+        own.save_config(settings)
+        try:
+            found = type(own).from_single_file(str(file), config=settings, local_files_only=True, **dtype_argument(dtype), **options)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of whatever diffusers stumbles over
+            raise ValueError(
+                f"denoiser {str(file)!r} could not be read as a {type(own).__name__} of the model's settings: "
+                f"{' '.join(str(error).split())[:300]}; give a file of the same family and size"
+            ) from error
+    empty = [name for name, value in found.named_parameters() if value.is_meta]
+    if empty:
+        raise ValueError(f"denoiser {str(file)!r} lacks weights of a {type(own).__name__}: {', '.join(empty[:3])}; give a whole one")
+    return found
 
 
 def fuse_adapter(pipeline: Any, part: str, adapter: str, source: str) -> None:

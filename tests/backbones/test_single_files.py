@@ -17,9 +17,11 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from safetensors.torch import save_file
-from tiny_pipelines import save_flux, save_sd3, save_z_image
+from tiny_original_sd3 import save_original_sd3
+from tiny_pipelines import save_flux, save_pixart, save_qwen_image, save_sana, save_sd3, save_z_image
 from tiny_stable_diffusion import save_single_file, save_tiny_stable_diffusion
-from tiny_video_pipelines import save_ltx
+from tiny_timed import save_tiny_wan
+from tiny_video_pipelines import save_hunyuan_video, save_ltx
 
 from diffalign.backbones import load_backbone
 
@@ -42,6 +44,41 @@ def test_instruct_pix2pix_is_its_folder_s(tmp_path: Path) -> None:
             for each in (one, other)
         )
     assert torch.allclose(first, second, atol=1e-6) and bool(first.any())
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [("flux", save_flux), ("sd3", save_sd3), ("sana", save_sana), ("qwen_image", save_qwen_image), ("z_image", save_z_image),
+     ("ltx", save_ltx), ("wan", save_tiny_wan), ("hunyuan_video", save_hunyuan_video)],
+)  # fmt: skip
+def test_a_file_of_a_denoiser_takes_the_place_of_the_model_s(name: str, save: Callable[..., Path], tmp_path: Path) -> None:
+    """As finetunes of these families are shared: its weights with the model's settings, whatever the name of the file."""
+    folder = save(tmp_path / "model")
+    own = load_backbone(name, str(folder))
+    weights = {key: value + 0.01 for key, value in own.denoiser.state_dict().items()}
+    save_file(weights, tmp_path / "finetune.safetensors")
+    other = load_backbone(name, str(folder), denoiser=tmp_path / "finetune.safetensors")
+    assert other.identity() != own.identity() and other.encoder_identity() == own.encoder_identity()
+    found = other.denoiser.state_dict()
+    assert found.keys() == weights.keys() and all(torch.equal(found[key], value) for key, value in weights.items())
+    first = next(iter(weights))
+    save_file({key: value for key, value in weights.items() if key != first}, tmp_path / "cut.safetensors")
+    with pytest.raises(ValueError, match=r"cut\.safetensors' (lacks weights of|could not be read as) a "):
+        load_backbone(name, str(folder), denoiser=tmp_path / "cut.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors' does not exist"):
+        load_backbone(name, str(folder), denoiser="nowhere.safetensors")
+
+
+def test_a_denoiser_is_read_out_of_a_file_of_the_whole_model_under_its_makers_names(tmp_path: Path) -> None:
+    folder = save_sd3(tmp_path / "model")
+    file = save_original_sd3(folder, tmp_path / "whole.safetensors", encoders=("text_encoder",))
+    assert load_backbone("sd3", str(folder), denoiser=file).identity() == load_backbone("sd3", str(folder)).identity()
+
+
+def test_a_file_of_a_family_that_has_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").touch()
+    with pytest.raises(ValueError, match="diffusers reads no single file of a PixArtTransformer2DModel; give a folder"):
+        load_backbone("pixart", str(save_pixart(tmp_path / "model")), denoiser=tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(
