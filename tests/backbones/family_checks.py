@@ -301,6 +301,19 @@ class FamilyChecks(TrainingChecks):
     def test_a_config_trains_it(self, folder: Path, tmp_path: Path) -> None:
         self.check_run(folder, tmp_path)
 
+    @pytest.mark.integration
+    def test_a_config_trains_it_in_its_own_precision(self, folder: Path, tmp_path: Path) -> None:
+        """As it is written, but for size and number: a part of another dtype than its neighbour would show here."""
+        run, size = tmp_path / "run", list(self.size)
+        steps = ("train.steps=2", "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2")
+        few = (f"encode.size={size}", *steps, *self.data(tmp_path), *self.small, "evaluate=null", "gallery=null")
+        with no_network():
+            result = CliRunner().invoke(app, ["run", self.config, f"run={run}", f"model.source={folder}", "model.device=cpu", *few])
+        assert result.exit_code == 0, (result.output, result.exception)
+        first, second = (json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines())
+        assert first["loss"] == pytest.approx(math.log(2), abs=0.02)  # the frozen copy may be the rounder one
+        assert all(math.isfinite(value) for value in second.values()) and second["grad_norm"] > 0
+
     def check_run(self, folder: Path, tmp_path: Path, *more: str) -> None:
         """Two steps, of which the first starts at the reference; then samples of base and result. A local model needs no network."""
         run, size = tmp_path / "run", list(self.size)
