@@ -156,6 +156,20 @@ class FamilyChecks(TrainingChecks):
         """What the autoencoder alone makes of media."""
         return vae.decode(vae.encode(media).latent_dist.mean).sample
 
+    def test_tiles_are_the_autoencoder_s_own(self, loaded: Any, folder: Path) -> None:
+        """Of a medium twice as wide too, where one tile is not enough; refused where there are none."""
+        if not hasattr(loaded.pipeline.vae, "enable_tiling"):
+            with pytest.raises(ValueError, match=r"that makes no tiles; remove model\.tiled_vae"):
+                load_backbone(self.family, str(folder), tiled_vae=True)
+            return
+        tiled, by_hand = load_backbone(self.family, str(folder), tiled_vae=True), load_backbone(self.family, str(folder))
+        by_hand.pipeline.vae.enable_tiling()  # type: ignore[attr-defined]
+        for size in (self.size, (*self.size[:-1], 2 * self.size[-1])):
+            media = normal(1, 3 if len(size) > 1 else 1, *size).clamp(-1, 1)
+            latents = tiled.encode(media, seeds=None)
+            assert torch.equal(latents, by_hand.encode(media, seeds=None)) and torch.equal(tiled.decode(latents), by_hand.decode(latents))
+            assert latents.shape == loaded.encode(media, seeds=None).shape
+
     def test_embeds_are_the_pipeline_s(self, loaded: Any, folder: Path) -> None:
         expected, found = self.embeds_of(self.plain(folder), PROMPTS), loaded.embed(PROMPTS)
         assert found.keys() == expected.keys()
