@@ -1,5 +1,6 @@
 """Sounds: write → read, identity, rates, formats, and everything a file from a stranger can be."""
 
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -109,13 +110,27 @@ def test_numbers_and_rates_that_no_file_holds_are_refused() -> None:
         Audio.from_waveform(WAVE, 999)
 
 
-@pytest.mark.parametrize("form, options", [("WAV", {"subtype": "PCM_16"}), ("FLAC", {})])
+CUT = [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16")]
+
+
+@pytest.mark.parametrize("form, subtype", CUT)
 @settings(deadline=None, max_examples=25)
-@given(cut=st.floats(0.01, 0.9))
-def test_truncated_sounds_are_value_errors(form: str, options: dict[str, str], cut: float) -> None:
-    data = make(form, **options)
+@given(cut=st.floats(0.01, 0.99))
+def test_truncated_sounds_are_value_errors(form: str, subtype: str, cut: float) -> None:
+    data = make(form, wave=np.tile(WAVE, 6), subtype=subtype)
     with pytest.raises(ValueError, match=r"'half' cannot be read .*fetch it again or drop the row"):
         Audio.from_bytes(data[: int(len(data) * cut)], name="half").waveform()
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_cut_between_its_pages_is_refused(subtype: str, tmp_path: Path) -> None:
+    data = make("OGG", wave=np.tile(WAVE, 30), subtype=subtype)
+    assert Audio.from_bytes(data).waveform().shape == (2, 120_000)
+    pages = [found.start() for found in re.finditer(b"OggS", data)]
+    (tmp_path / "cut").write_bytes(data[: pages[-1]])
+    for audio in (Audio.from_bytes(data[: pages[-1]]), Audio.from_path(tmp_path / "cut"), Audio.from_bytes(data + b"more")):
+        with pytest.raises(ValueError, match=r"cannot be read \(it stops before its stream ends\)"):
+            _ = audio.columns
 
 
 @settings(deadline=None, max_examples=25)

@@ -20,6 +20,7 @@ MAX_SECONDS = 1200.0
 MAX_VALUES = 230_000_000  # samples of all channels together, 0.9 GB: 20 minutes of stereo at 96 kHz
 SHORTER = re.compile(r"(\d+) \(should be (\d+)\)")  # how libsndfile says that a file ends before its header says
 STREAMED = 0x7FFF0000  # a header written before the length was known says more than this
+OGG_PAGE, OGG_LAST = 27 + 255 + 255 * 255, 0x04  # the most bytes of a page, its flag that the stream ends there (RFC 3533)
 FULL_SCALE = 32768  # of 16 bits, which reach from −32768 to 32767
 
 
@@ -201,6 +202,8 @@ class Audio:
                 found = SHORTER.search(file.extra_info)
                 if found and int(found[2]) < int(found[1]) < STREAMED:
                     raise ValueError(f"it holds {found[2]} of its {found[1]} bytes")
+                if file.format == "OGG" and not _ends_a_stream(cast("Stored", self._stored).tail(OGG_PAGE)):
+                    raise ValueError("it stops before its stream ends")
                 if file.frames < 1:
                     raise ValueError("it holds no samples")
                 if file.frames > MAX_SECONDS * file.samplerate or file.frames * file.channels > MAX_VALUES:
@@ -213,6 +216,16 @@ class Audio:
                 f"{self._named} cannot be read ({reason}); it must be a whole file in one of {', '.join(FORMATS)}: "
                 "fetch it again or drop the row"
             ) from error
+
+
+def _ends_a_stream(tail: bytes) -> bool:
+    """Whether an OGG file with these last bytes ends with the last page of a stream; no header of it says how long it is."""
+    for found in re.finditer(rb"OggS", tail):
+        page = tail[found.start() :]
+        lengths = page[27 : 27 + page[26]] if len(page) > 27 else b""
+        if lengths and page[5] & OGG_LAST and len(page) == 27 + len(lengths) + sum(lengths):
+            return True
+    return False
 
 
 def resample(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -27,6 +27,14 @@ class Stored:
     def read(self) -> bytes:
         return Path(self.path).read_bytes() if self.data is None else self.data
 
+    def tail(self, count: int) -> bytes:
+        """The last `count` bytes, or all where there are fewer."""
+        if self.data is not None:
+            return self.data[-count:]
+        with Path(self.path).open("rb") as file:
+            file.seek(max(0, Path(self.path).stat().st_size - count))
+            return file.read(count)
+
     def source(self) -> BytesIO | str:
         """What a decoder opens."""
         return self.path if self.data is None else BytesIO(self.data)
