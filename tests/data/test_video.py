@@ -71,6 +71,16 @@ def test_tensor_takes_the_nearest_frames_in_time_and_covers() -> None:
         video.tensor((6, 6, 8), 4)
 
 
+@pytest.mark.parametrize(
+    "fps, rate, places",
+    [(24, 16, [0, 2, 3, 5, 6, 8, 9, 11]), (8, 16, [0, 1, 1, 2, 2, 3, 3, 4]), (30, 24, [0, 1, 3, 4, 5, 6, 8, 9])],
+)
+def test_frames_at_another_rate_are_evenly_spaced(fps: float, rate: float, places: list[int]) -> None:
+    frames = np.arange(13, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    found = Video.from_frames(frames, fps).tensor((8, 2, 2), rate)
+    assert np.rint((found[0, :, 0, 0] + 1) * 127.5).astype(int).tolist() == places
+
+
 @pytest.mark.parametrize("frames", [np.zeros((2, 3, 4, 3)), np.zeros((3, 4, 3), np.uint8), np.zeros((0, 3, 4, 3), np.uint8), "frames"])
 def test_other_arrays_are_refused(frames: object) -> None:
     with pytest.raises(ValueError, match=r"a video is a numpy array uint8 \(T, H, W, 3\), got"):

@@ -104,7 +104,7 @@ class Video:
         """float32 (3, T, H, W) in [−1, 1] of that (T, H, W): frames at `rate` per second, the nearest in time, then covered and cut."""
         count, height, width = shape
         frames = self.frames()
-        places = np.arange(count) if rate is None else np.rint(np.arange(count) * self.fps / rate).astype(int)
+        places = np.arange(count) if rate is None else nearest_frames(count, self.fps, rate)
         if places[-1] >= len(frames):
             wanted = f"{count} frames at {rate or self.fps:g} per second"
             raise ValueError(f"{self._named} lasts {len(frames) / self.fps:.3g} s, too short for {wanted}")
@@ -174,6 +174,11 @@ class Video:
             raise ValueError(
                 f"{self._named} cannot be read ({reason}); it must be a whole file in one of {FORMATS}: fetch it again or drop the row"
             ) from error
+
+
+def nearest_frames(count: int, fps: float, rate: float) -> np.ndarray:
+    """int (count,): which frame of a video of `fps` is nearest in time to each of one of `rate`; between two always the later."""
+    return (np.arange(count) * fps / rate + 0.5).astype(int)
 
 
 def _header_of(frames: np.ndarray, fps: float) -> tuple[int, int, int, float]:

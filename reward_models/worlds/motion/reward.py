@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from diffalign.data.modalities import Media
-from diffalign.data.modalities.video import Video
+from diffalign.data.modalities.video import Video, nearest_frames
 from reward_models.contract import check_call
 
 from .captions import Scene, parse
@@ -75,7 +75,7 @@ def on_grid(frames: np.ndarray, fps: float) -> np.ndarray:
     count -= (count - 1) % SEGMENT
     if count < SEGMENT + 1:
         raise ValueError(f"the video has {len(frames)} frames at {fps:g} a second; give at least {SEGMENT + 1} at {FPS}")
-    nearest = np.minimum((np.arange(count) * fps / FPS + 0.5).astype(int), len(frames) - 1)
+    nearest = np.minimum(nearest_frames(count, fps, FPS), len(frames) - 1)
     picked = frames[nearest]
     if picked.shape[1:3] == (SIZE, SIZE):
         return picked

@@ -71,6 +71,14 @@ def test_larger_and_faster_videos_come_onto_the_grid():
     assert Motion()(["a red star rises then falls"], [Video.from_frames(large, 8)])["overall"] == [1.0]
 
 
+@pytest.mark.parametrize("fps", [4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 29.97, 60.0])
+def test_the_judge_sees_the_frames_that_a_model_of_its_rate_encodes(fps):
+    frames = np.arange(250, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
+    judged = on_grid(frames, fps)
+    encoded = Video.from_frames(frames, fps).tensor(judged.shape[:3], 8.0)
+    assert np.array_equal(np.rint((encoded.transpose(1, 2, 3, 0) + 1) * 127.5), judged)
+
+
 @pytest.mark.parametrize(
     ("frames", "fps", "complaint"),
     [
