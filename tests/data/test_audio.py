@@ -1,6 +1,7 @@
 """Sounds: write → read, identity, rates, formats, and everything a file from a stranger can be."""
 
 import re
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
 
@@ -95,6 +96,27 @@ def test_shape_of_is_what_resampling_gives(rate: int, samples: int, wanted: int)
     assert audio.tensor(shape, wanted).shape == (1, *shape)
     with pytest.raises(ValueError, match="too short"):
         audio.tensor((shape[0] + 1,), wanted)
+
+
+@pytest.mark.parametrize("own, wanted", [(44_101, 16_000), (16_000, 44_101)])
+def test_rates_that_share_no_divisor_are_resampled_in_bounded_memory(own: int, wanted: int) -> None:
+    """torchaudio would hold 44,101 × 16,000 weights, 5.6 GB."""
+    tone = np.stack([0.5 * np.sin(2 * np.pi * pitch * np.arange(own) / own) for pitch in (440, 2000)]).astype(np.float32)
+    tracemalloc.start()
+    found = module.resample(tone, own, wanted)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.shape == (2, wanted) and found.dtype == np.float32 and peak < 200e6
+    expected = np.stack([0.5 * np.sin(2 * np.pi * pitch * np.arange(wanted) / wanted) for pitch in (440, 2000)])
+    assert np.abs(found - expected)[:, 100:-100].max() < 3e-3
+
+
+@pytest.mark.parametrize("own, wanted", [(44_100, 16_000), (16_000, 22_050), (48_000, 16_000), (3000, 2000)])
+def test_both_ways_of_resampling_are_one_filter(own: int, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = module.resample(WAVE, own, wanted)
+    monkeypatch.setattr(module, "LARGEST_KERNEL", 0)
+    monkeypatch.setattr(module, "BLOCK_TAPS", 5000)
+    np.testing.assert_allclose(module.resample(WAVE, own, wanted), found, atol=3e-5)
 
 
 @pytest.mark.parametrize("wave", [np.zeros(5), np.zeros((1, 0)), np.zeros((9, 5)), np.zeros((1, 5), np.int16), [0.0]])

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
+from math import ceil, gcd
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,8 @@ MAX_VALUES = 230_000_000  # samples of all channels together, 0.9 GB: 20 minutes
 SHORTER = re.compile(r"(\d+) \(should be (\d+)\)")  # how libsndfile says that a file ends before its header says
 STREAMED = 0x7FFF0000  # a header written before the length was known says more than this
 OGG_PAGE, OGG_LAST = 27 + 255 + 255 * 255, 0x04  # the most bytes of a page, its flag that the stream ends there (RFC 3533)
+LARGEST_KERNEL = 4_000_000  # weights that torchaudio holds for two rates, of 8 bytes: 44,100 and 16,000 Hz share much and take 70,000
+BLOCK_TAPS = 1_000_000  # weights at once where it would hold more
 FULL_SCALE = 32768  # of 16 bits, which reach from −32768 to 32767
 
 
@@ -230,7 +233,27 @@ def _ends_a_stream(tail: bytes) -> bool:
 
 def resample(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     """float32 (channels, samples) at another rate, band-limited (torchaudio's windowed sinc)."""
+    divisor = gcd(rate, wanted)
+    if rate // divisor * (wanted // divisor) > LARGEST_KERNEL:
+        return _windowed_sinc(waveform, rate // divisor, wanted // divisor)
     import torch
 
     functional = library("torchaudio.functional", "audio")
     return functional.resample(torch.from_numpy(waveform), rate, wanted).numpy()
+
+
+def _windowed_sinc(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """The same filter, its weights made for each sample: torchaudio holds those of all phases, gigabytes where rates are coprime."""
+    band, crossings = 0.99 * min(1.0, wanted / rate), 6  # torchaudio's own: of the input's Nyquist frequency; on either side
+    reach = ceil(crossings / band)
+    padded = np.pad(waveform, ((0, 0), (reach, reach + 1)))
+    count = -(-waveform.shape[1] * wanted // rate)
+    found = np.empty((len(waveform), count), np.float32)
+    taps, block = np.arange(-reach, reach + 2), max(1, BLOCK_TAPS // (2 * reach + 2))
+    for start in range(0, count, block):
+        centre, phase = np.divmod(np.arange(start, min(count, start + block)) * rate, wanted)
+        times = np.clip((taps - phase[:, None] / wanted) * band, -crossings, crossings)
+        weights = np.sinc(times) * np.cos(times * np.pi / 2 / crossings) ** 2 * band
+        pieces = padded[:, centre[:, None] + taps + reach]
+        found[:, start : start + block] = np.einsum("cnt,nt->cn", pieces, weights)
+    return found
