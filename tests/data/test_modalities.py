@@ -8,11 +8,14 @@ from io import BytesIO
 import numpy as np
 import PIL.Image
 import pytest
+from decoded import watch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffalign.data.modalities import MODALITIES, Media, media_class
+from diffalign.data.modalities import MODALITIES, Media, media_class, modality_of
+from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import MAX_PIXELS, Image
+from diffalign.data.modalities.video import Video
 
 PIXELS = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
 
@@ -37,6 +40,23 @@ def png_header(width: int, height: int) -> bytes:
 def test_every_modality_has_its_class(name):
     assert issubclass(media_class(name), object)
     assert {"encoded", "identity", "to_row"} <= set(dir(media_class(name)))
+
+
+@pytest.mark.parametrize(
+    ("made", "shape"),
+    [
+        (Image.from_pixels(PIXELS), (4, 4)),
+        (Video.from_frames(np.stack([PIXELS] * 3), 8.0), (2, 4, 4)),
+        (Audio.from_waveform(np.zeros((1, 900)), 8000), (800,)),
+    ],
+    ids=list(MODALITIES),
+)
+def test_what_a_model_takes_is_decoded_once_and_not_kept(made, shape, monkeypatch):
+    decoded = watch(monkeypatch, modality_of(made))
+    item = type(made).from_bytes(made.encoded())
+    assert item.tensor(shape, None).shape[1:] == shape
+    assert (len(decoded.arrays), decoded.alive) == (1, 0)
+    np.testing.assert_array_equal(item.tensor(shape, None), made.tensor(shape, None))
 
 
 def test_unknown_modality_names_the_known():

@@ -47,6 +47,8 @@ class Media(Protocol):
     def tensor(self, shape: tuple[int, ...], rate: float | None, channels: int | None = None) -> np.ndarray:
         """float32 (C, *shape) in [−1, 1] as a model encodes it; rate: frames or samples per second, None for its own.
 
+        What is decoded for it is not kept: a model takes each medium once, and a shard of decoded videos is larger than memory.
+
         channels  C of sounds, where a model takes others than one; a picture has three
         """
         ...

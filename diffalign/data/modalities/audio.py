@@ -142,7 +142,7 @@ class Audio:
         return np.ascontiguousarray(waveform[:, : shape[-1]])
 
     def _with_channels(self, wanted: int) -> np.ndarray:
-        waveform = self.waveform()
+        waveform = self._decode() if self._waveform is None else self._waveform
         if wanted not in (1, 2) or len(waveform) > 2:
             raise ValueError(
                 f"{self._named} has {len(waveform)} channels, and {wanted} are wanted; models take mono or stereo: mix it down"

@@ -114,7 +114,8 @@ class Image:
     def tensor(self, shape: tuple[int, ...], rate: float | None, channels: int | None = None) -> np.ndarray:
         """float32 (3, H, W) in [−1, 1] of that (H, W): covered and cut, see `fit`. An image has no rate."""
         height, width = shape
-        return fit(self.pixels(), (height, width)).transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+        pixels = self._decode() if self._pixels is None else self._pixels
+        return fit(pixels, (height, width)).transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
 
     def encoded(self) -> bytes:
         """The bytes it came as (of its file, unchanged), or PNG of its pixels."""

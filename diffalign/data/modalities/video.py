@@ -103,7 +103,7 @@ class Video:
     def tensor(self, shape: tuple[int, ...], rate: float | None, channels: int | None = None) -> np.ndarray:
         """float32 (3, T, H, W) in [−1, 1] of that (T, H, W): frames at `rate` per second, the nearest in time, then covered and cut."""
         count, height, width = shape
-        frames = self.frames()
+        frames = self._decode() if self._frames is None else self._frames
         places = np.arange(count) if rate is None else nearest_frames(count, self.fps, rate)
         if places[-1] >= len(frames):
             wanted = f"{count} frames at {rate or self.fps:g} per second"
