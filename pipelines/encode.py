@@ -6,6 +6,7 @@ Writes the cache of diffalign/data/latents.py into the run's latents/. Training 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -185,27 +186,43 @@ def encode_candidates(cache: Path, folder: Path, plan: Sequence[Sequence[str]], 
 
     missing = missing_shards(cache, len(plan))
     shard_of = {candidate: index for index in missing for candidate in plan[index]}
-    waiting: dict[int, list[Candidate]] = {index: [] for index in missing}
+    begun = {index: _Begun(len(plan[index])) for index in missing}
     total = sum(map(len, plan))
     with progress.bar("encode", total, done=total - len(shard_of)) as advance:
         for candidate in read_candidates(folder) if missing else ():
             index = shard_of.get(candidate.candidate_id)
             if index is None:
                 continue
-            waiting[index].append(candidate)
-            if len(waiting[index]) < len(plan[index]):
+            shard, ids = begun[index], plan[index]
+            shard.batch.append(candidate)
+            shard.left -= 1
+            if len(shard.batch) < section.batch_size and shard.left:
                 continue
-            candidates = waiting.pop(index)
-            latents, flipped = [], []
-            for batch in _batches(candidates, section.batch_size):
-                media = media_batch(batch, sizes[batch[0].candidate_id], backbone)
-                latents.append(_encode_batch(backbone, media, batch, section, seed, ""))
-                if section.flip:
-                    flipped.append(_encode_batch(backbone, media.flip(-1), batch, section, seed, ":flipped"))
-                advance(len(batch))
-            ids = [candidate.candidate_id for candidate in candidates]
-            conditions = [keys[name] for name in ids] if keys else None
-            write_latents_shard(cache, index, ids, _join(latents), _join(flipped) if section.flip else None, conditions)
+            advance(_encode_waiting(shard, sizes[candidate.candidate_id], backbone, section, seed))
+            if not shard.left:
+                del begun[index]
+                conditions = [keys[name] for name in ids] if keys else None
+                write_latents_shard(cache, index, ids, _join(shard.latents), _join(shard.flipped) if section.flip else None, conditions)
+
+
+@dataclass
+class _Begun:
+    """A shard on its way: how many of its candidates are still to come, those of the next batch, and the latents of the others."""
+
+    left: int
+    batch: list[Candidate] = field(default_factory=list)
+    latents: list[Tensor] = field(default_factory=list)
+    flipped: list[Tensor] = field(default_factory=list)
+
+
+def _encode_waiting(shard: _Begun, size: tuple[int, ...], backbone: Backbone, section: Encode, seed: int) -> int:
+    """Encodes the batch that waits and lets go of its media; how many they were."""
+    batch, shard.batch = shard.batch, []
+    media = media_batch(batch, size, backbone)
+    shard.latents.append(_encode_batch(backbone, media, batch, section, seed, ""))
+    if section.flip:
+        shard.flipped.append(_encode_batch(backbone, media.flip(-1), batch, section, seed, ":flipped"))
+    return len(batch)
 
 
 def _encode_batch(backbone: Backbone, media: Tensor, batch: Sequence[Candidate], section: Encode, seed: int, suffix: str) -> Tensor:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from decoded import watch
 from small_road import finish_until_pair, make_candidates, make_config, pairs_of, save_tiny_pipeline
 
 from diffalign.data.latents import LatentCache
 from diffalign.data.modalities.image import Image, fit
+from diffalign.data.records import Candidate
 from pipelines.config import Config
 from pipelines.encode import plan_shards, posterior_seed, run
 from pipelines.model import load_model
@@ -68,6 +71,24 @@ def test_posterior_samples_do_not_depend_on_batch_or_shard(tmp_path: Path, model
     assert (noise.flatten(1).std(1) > 0).all()
     pairs = torch.corrcoef(noise.flatten(1))
     assert (pairs - torch.eye(len(ids))).abs().max() < 0.35  # 256 numbers each: independent draws stay below 5 standard errors
+
+
+def test_media_are_let_go_of_with_their_batch(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many candidates a shard holds, of one size or several."""
+    read, candidates, most = Candidate.from_row, [], []
+
+    def from_row(row: dict[str, object]) -> Candidate:
+        found = read(row)
+        candidates.append(weakref.ref(found))
+        most.append(sum(candidate() is not None for candidate in candidates))
+        return found
+
+    config = make_run(tmp_path, model, sides=(16, 25), batch_size=2, candidates_per_shard=512)
+    decoded = watch(monkeypatch, "image")
+    monkeypatch.setattr(Candidate, "from_row", from_row)
+    run(config, progress=QUIET)
+    assert len(LatentCache(config.run / "latents")) == len(decoded.arrays) == 10
+    assert decoded.most == 1 and max(most) <= 2 * 2 + 1  # of each size a batch, and the one just read
 
 
 def test_seeds_are_a_function_of_seed_and_id() -> None:
