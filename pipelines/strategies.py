@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field, model_validator
 
@@ -47,7 +46,7 @@ class Guided(Section):
         if self.world is not None:
             world = load_world(self.world)
             return lambda prompt: world.medium(prompt, random.Random(f"{seed}\0real\0{prompt}").getrandbits(31))
-        return _first_of(str(self.media))
+        return _first_of(cast("Path", self.media))
 
     def strength(self, seed: int, group: str, sample: int) -> float:
         """The share of the timesteps that a sample is noised to."""
@@ -55,18 +54,18 @@ class Guided(Section):
         return random.Random(f"{seed}\0strength\0{place}").uniform(self.low, self.high)
 
 
-@cache
-def _first_of(folder: str) -> Callable[[str], Media]:
-    from diffalign.data.records import read_candidates
+def _first_of(folder: Path) -> Callable[[str], Media]:
+    from diffalign.data.candidate_files import CandidateFiles
+    from diffalign.data.shards import read_rows
 
-    media: dict[str, Media] = {}
-    for candidate in read_candidates(Path(folder).expanduser()):
-        media.setdefault(candidate.prompt, candidate.media)
+    files, first = CandidateFiles(folder.expanduser()), dict[str, str]()
+    for row in read_rows(files.folder, ["candidate_id", "prompt"]):
+        first.setdefault(row["prompt"], row["candidate_id"])
 
     def find(prompt: str) -> Media:
-        if prompt not in media:
+        if prompt not in first:
             raise ValueError(f"guided: no candidate in {folder} has the prompt {prompt!r}; draw the prompts from that set")
-        return media[prompt]
+        return files[first[prompt]].media
 
     return find
 

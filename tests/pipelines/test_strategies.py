@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from decoded import watch
 from fake_backbone import FakeBackbone, Loader, fake_config
 from fake_endpoint import Server
 from small_road import make_config, save_tiny_pipeline
@@ -68,7 +69,7 @@ def test_one_level_for_a_group_or_one_for_each_sample() -> None:
     assert 0.65 <= min(drawn) < 0.66 and 0.79 < max(drawn) <= 0.8 and abs(np.mean(drawn) - 0.725) < 0.003
 
 
-def test_real_media_of_a_folder(tmp_path: Path) -> None:
+def test_real_media_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     media = [Image.from_pixels(np.full((4, 4, 3), value, np.uint8)) for value in range(3)]
     rows = [Candidate(f"c{index}", "g", prompt, item) for index, (prompt, item) in enumerate(zip(("a", "b", "a"), media))]
     write_candidates(tmp_path / "shard-00000.parquet", rows)
@@ -76,6 +77,9 @@ def test_real_media_of_a_folder(tmp_path: Path) -> None:
     assert find("a").identity() == media[0].identity() and find("b").identity() == media[1].identity()
     with pytest.raises(ValueError, match=r"no candidate in .* has the prompt 'c'; draw the prompts from that set"):
         find("c")
+    decoded = watch(monkeypatch, "image")
+    assert [find(prompt).pixels()[0, 0, 0] for prompt in "aba"] == [0, 1, 0]  # type: ignore[attr-defined]
+    assert len(decoded.arrays) == 3 and decoded.alive == 0  # a set of videos is larger than memory
 
 
 @pytest.mark.parametrize(
