@@ -15,6 +15,7 @@ from pipelines.report import read_metrics, read_report
 from pipelines.stage import is_current, open_stage, stage_path
 
 if TYPE_CHECKING:
+    from diffalign.data.candidate_files import CandidateFiles
     from diffalign.data.modalities import Media
     from diffalign.data.records import Candidate, Preference
     from diffalign.gallery import Comparison, Curve, PairRow, Sample
@@ -174,19 +175,20 @@ def _sides(preference: Preference) -> tuple[str, str] | None:
 
 def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Mapping[str, Mapping[str, float]]) -> Iterator[PairRow]:
     """Both sides of each preference with scores and flags, in the order of the preferences."""
+    from diffalign.data.candidate_files import CandidateFiles
     from diffalign.gallery import PairRow
 
     preferences = list(preferences)
     if not preferences:
         return
-    wanted = {sample for preference in preferences for sample in _sides(preference) or ()}
-    found = find_candidates(candidates, wanted)
+    files = CandidateFiles(candidates)
+    _check_there(files, {sample for preference in preferences for sample in _sides(preference) or ()})
     of = by_candidate(scores)
     for preference in preferences:
         sides = _sides(preference)
         if sides is None:
             continue
-        chosen, rejected = found[sides[0]], found[sides[1]]
+        chosen, rejected = files[sides[0]], files[sides[1]]
         yield PairRow(
             prompt=preference.prompt,
             chosen=sample_of(chosen, of),
@@ -200,18 +202,13 @@ def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Mappi
         )
 
 
-def find_candidates(folder: Path, wanted: set[str]) -> dict[str, Candidate]:
-    """The candidates by id, media still encoded. ValueError where some are missing."""
-    from diffalign.data.records import read_candidates
-
-    found = {candidate.candidate_id: candidate for candidate in read_candidates(folder) if candidate.candidate_id in wanted}
-    missing = sorted(wanted - found.keys())
+def _check_there(files: CandidateFiles, wanted: set[str]) -> None:
+    missing = sorted(wanted.difference(files))
     if missing:
         raise ValueError(
-            f"{len(missing)} candidates of the preferences are not in {folder}, the first: {missing[0]!r}; "
+            f"{len(missing)} candidates of the preferences are not in {files.folder}, the first: {missing[0]!r}; "
             "make the pairs again with `diffalign pair CONFIG --redo`"
         )
-    return found
 
 
 def gap_of(preference: Preference, sides: tuple[str, str]) -> float:
@@ -229,10 +226,10 @@ def flags_of(preference: Preference, chosen: Candidate, rejected: Candidate) -> 
     flags = []
     if preference.win_probability == 0.5 or gap_of(preference, (chosen.candidate_id, rejected.candidate_id)) == 0:
         flags.append("tie")
-    if chosen.media.columns != rejected.media.columns:
-        flags.append("size mismatch")
-    elif chosen.media.identity() == rejected.media.identity():
+    if chosen.media.identity() == rejected.media.identity():  # first, as it keeps what it decodes, which is shown next
         flags.append("identical")
+    elif chosen.media.columns != rejected.media.columns:
+        flags.append("size mismatch")
     kind = modality_of(chosen.media)
     if kind in GAPS and modality_of(rejected.media) == kind:
         flag, measure, limit = GAPS[kind]

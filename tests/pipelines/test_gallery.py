@@ -8,6 +8,7 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
+from decoded import watch
 from small_road import finish_until_pair, make_candidates, make_config, pairs_of
 
 from diffalign.data.modalities.audio import Audio
@@ -210,6 +211,16 @@ def test_a_road_without_evaluation_has_pairs_alone(tmp_path: Path) -> None:
     finish_until_pair(config, candidates, pairs_of(candidates))
     run(config, progress=QUIET)
     assert (config.run / "gallery" / "index.html").is_file()
+
+
+def test_the_media_of_few_rows_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(tmp_path / "run", Path("nobody/nothing"), pair={"by": "shapes.overall"}, gallery={})
+    candidates = make_candidates(16)
+    finish_until_pair(config, candidates, pairs_of(candidates))
+    decoded = watch(monkeypatch, "image")
+    run(config, progress=QUIET)
+    assert len(decoded.arrays) == 16 and decoded.most <= 4  # two sides of the row that is written and of the next
+    assert decoded.alive == 0
 
 
 def add_scores(config: Config, reward: str, candidates: list[Candidate]) -> None:
