@@ -80,6 +80,7 @@ def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progr
         over = f"{truncated} of {len(prompts)} prompts are over {backbone.token_limit} tokens and are cut there"
         progress.say(f"encode: {over}", style="yellow")
     sizes = sizes_of(folder, preferences, section.size, backbone)
+    longer = tell_of_lengths(folder, sizes, section.size, backbone, progress)
     plan = plan_shards(sizes, section.candidates_per_shard)
     encode_prompts(stage.path, prompts, backbone, section, progress)
     keys = condition_keys(folder, preferences, sizes, backbone.rate)
@@ -95,7 +96,7 @@ def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progr
         flip=section.flip, prompts_truncated=truncated, latent_shapes=shapes,
     )  # fmt: skip
     write_cache_description(stage.path, description)
-    counts = {"candidates": len(sizes), "prompts": len(prompts), "prompts_truncated": truncated}
+    counts = {"candidates": len(sizes), "prompts": len(prompts), "prompts_truncated": truncated, **longer}
     if keys:
         counts["conditions"] = len(set(keys.values()))
     stage.finish({**counts, "dtype": section.dtype, "shapes": shapes, "sizes": sorted(set(sizes.values()))})
@@ -141,6 +142,33 @@ def sizes_of(folder: Path, preferences: Sequence[Preference], size: tuple[int, .
             f"with {found}; set encode.size (for example encode.size={list(backbone.size)}) to bring all to one"
         )
     return sizes
+
+
+def tell_of_lengths(folder: Path, sizes: Sizes, size: tuple[int, ...] | None, backbone: Backbone, progress: Progress) -> dict[str, int]:
+    """Says how many media last longer than `size`, or than the model's own where that is None, and how many of them are cut there.
+
+    Those counts of the summary that are not 0: cut, and over_length, which are encoded whole.
+    """
+    from diffalign.data.modalities import media_class
+    from diffalign.data.shards import read_rows
+
+    if backbone.rate is None:
+        return {}
+    media, limit = media_class(backbone.modality), (size or backbone.size)[0]
+    rows = read_rows(folder, ["candidate_id", *media.COLUMNS])
+    longer = [name for row in rows if (name := row["candidate_id"]) in sizes and media.shape_of(row, backbone.rate)[0] > limit]
+    over = [sizes[name][0] for name in longer if sizes[name][0] > limit]
+    cut, most = len(longer) - len(over), f"{limit / backbone.rate:.4g} s"
+    if cut:
+        progress.say(f"encode: {cut} of {len(sizes)} candidates last longer than {most} and are cut there", style="yellow")
+    if over:
+        last = f"last longer than the {most} of {backbone.source!r}, up to {max(over) / backbone.rate:.4g} s"
+        fix = f"set encode.size (for example encode.size={list(backbone.size)}) to cut them"
+        told = (
+            f"encode: {len(over)} of {len(sizes)} candidates {last}, and are encoded whole, at lengths that it may never have seen; {fix}"
+        )
+        progress.say(told, style="yellow")
+    return {name: count for name, count in (("cut", cut), ("over_length", len(over))) if count}
 
 
 def plan_shards(sizes: Sizes, candidates_per_shard: int) -> list[list[str]]:

@@ -9,14 +9,17 @@ import pytest
 import torch
 from decoded import watch
 from small_road import finish_until_pair, make_candidates, make_config, pairs_of, save_tiny_pipeline
+from tiny_timed import save_tiny_tango
 
 from diffalign.data.latents import LatentCache
+from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image, fit
 from diffalign.data.records import Candidate
 from pipelines.config import Config
 from pipelines.encode import plan_shards, posterior_seed, run
 from pipelines.model import load_model
 from pipelines.progress import Progress
+from pipelines.stage import summary_of
 
 QUIET = Progress(silent=True)
 
@@ -186,6 +189,30 @@ def test_sizes(tmp_path: Path, model: Path) -> None:
     odd = make_run(tmp_path, model, name="odd", size=[21, 20])
     with pytest.raises(ValueError, match=r"encode\.size is \[21, 20\].*no whole number of this model's latents; for example \[20, 20\]"):
         run(odd, progress=QUIET)
+
+
+def test_media_that_last_longer_than_the_model_s_own_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of six sounds are of 0.768 s, the model is of 0.512 s: encoded whole, or cut where encode.size says so."""
+    source = str(save_tiny_tango(tmp_path / "model"))
+
+    def told(name: str, lengths: tuple[int, ...], **encode: object) -> tuple[str, dict[str, object]]:
+        sounds = [Audio.from_waveform(np.full((1, lengths[index % len(lengths)]), 0.1), 16_000) for index in range(6)]
+        candidates = [Candidate(f"g{index // 2}-{index % 2}", f"g{index // 2}", "noise", sound) for index, sound in enumerate(sounds)]
+        model = {"backbone": "tango", "source": source, "device": "cpu"}
+        config = Config.model_validate({"run": tmp_path / name, "model": model, "encode": encode})
+        finish_until_pair(config, candidates, pairs_of(candidates))
+        run(config, progress=Progress())
+        said = capsys.readouterr().err.replace(source, "tango")
+        return said, {key: value for key, value in summary_of(config, "encode").items() if key in ("cut", "over_length")}
+
+    lengths = (8192, 8192, 12_288)
+    said, counts = told("whole", lengths)
+    assert "2 of 6 candidates last longer than the 0.512 s of 'tango', up to 0.768 s, and are encoded whole" in said
+    assert "set encode.size (for example encode.size=[8192]) to cut them" in said and counts == {"over_length": 2}
+    said, counts = told("cut", lengths, size=[8192])
+    assert "2 of 6 candidates last longer than 0.512 s and are cut there" in said and counts == {"cut": 2}
+    said, counts = told("own", (8192,))
+    assert "longer" not in said and counts == {}
 
 
 def test_a_pair_of_two_sizes_is_refused(tmp_path: Path, model: Path) -> None:
