@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_serializer
+from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
 from pipelines.config import Model, Section, settings_of
 from pipelines.memory import release_memory
@@ -58,6 +58,15 @@ class Generate(Section):
     def _models_as_given(self, models: tuple[str | Model, ...]) -> list[Any]:
         """Without their defaults: what an entry does not say, it has of the config's model."""
         return [each if isinstance(each, str) else each.model_dump(mode="json", exclude_unset=True) for each in models]
+
+    @model_validator(mode="after")
+    def _check(self) -> Generate:
+        if self.guided is not None and self.scheduler is not None:
+            raise ValueError(
+                f"scheduler {self.scheduler!r} is of samples from noise alone; those of guided follow DPM-Solver++(2M) whatever it says: "
+                f"remove generate.scheduler or generate.guided"
+            )
+        return self
 
 
 @dataclass(frozen=True)

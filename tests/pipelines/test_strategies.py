@@ -96,6 +96,14 @@ def test_guided_settings_are_checked(settings: dict[str, Any], message: str) -> 
         Guided(**settings)
 
 
+def test_guided_samples_have_no_scheduler(tmp_path: Path) -> None:
+    """Before anything is loaded: they follow a path of their own, which no scheduler changes."""
+    section = {"prompts": WORLD, "guided": {"world": "shapes"}}
+    with pytest.raises(ValueError, match=r"scheduler 'ddim' is of samples from noise.*remove generate\.scheduler or generate\.guided"):
+        make_config(tmp_path, Path("fake/model"), generate={**section, "scheduler": "ddim"})
+    make_config(tmp_path, Path("fake/model"), generate={**section, "scheduler": "ddim", "guided": None})
+
+
 # Perturbed
 
 
