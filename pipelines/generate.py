@@ -38,7 +38,10 @@ def one_or_more_sizes(value: Any) -> Any:
 
 
 class Generate(Section):
-    """Sampling of candidates. `steps`, `guidance`, `size` and `models` may be lists: sample k of every prompt takes entry k, cycled."""
+    """Sampling of candidates. `steps`, `guidance`, `size` and `models` may be lists: sample k of every prompt takes entry k, cycled.
+
+    So do samples of wrong prompts, but for the steps: see `perturbed.steps`.
+    """
 
     prompts: Prompts
     samples_per_prompt: int = Field(default=4, ge=1)
@@ -58,6 +61,12 @@ class Generate(Section):
     def _models_as_given(self, models: tuple[str | Model, ...]) -> list[Any]:
         """Without their defaults: what an entry does not say, it has of the config's model."""
         return [each if isinstance(each, str) else each.model_dump(mode="json", exclude_unset=True) for each in models]
+
+    @property
+    def steps_of_wrong(self) -> int:
+        """The steps of samples of wrong prompts."""
+        given = None if self.perturbed is None else self.perturbed.steps
+        return given or max(self.steps)
 
     @model_validator(mode="after")
     def _check(self) -> Generate:
@@ -98,7 +107,7 @@ def candidate_seed(seed: int, group_id: str, k: int) -> int:
 
 
 def requests_for(prompt: Prompt, generate: Generate, seed: int, wrong: Sequence[tuple[str, str]] = ()) -> list[SampleRequest]:
-    """The K requests of a prompt, then those of `wrong` ones (strategy, text); request k takes entry k of steps and guidance, cycled."""
+    """The K requests of a prompt, then those of `wrong` ones (strategy, text); request k takes entry k of each list, cycled."""
     from diffalign.data.records import ASKED, STRATEGY
 
     guided, group = generate.guided, prompt.group_id
@@ -109,7 +118,7 @@ def requests_for(prompt: Prompt, generate: Generate, seed: int, wrong: Sequence[
             group_id=group,
             prompt=prompt.text,
             seed=candidate_seed(seed, group, k),
-            steps=generate.steps[k % len(generate.steps)],
+            steps=generate.steps[k % len(generate.steps)] if text is None else generate.steps_of_wrong,
             guidance=generate.guidance[k % len(generate.guidance)],
             negative_prompt=generate.negative_prompt,
             size=generate.size[k % len(generate.size)] if generate.size else None,
@@ -283,4 +292,6 @@ def _settings(config: Config, generate: Generate, prompts: list[Prompt], models:
     section["models"] = [model_name(config.model.other(entry)) for entry in generate.models]
     if section.get("perturbed"):
         section["perturbed"] = {key: value for key, value in section["perturbed"].items() if key not in ("at_once", "max_unanswered")}
+        if len(set(generate.steps)) > 1:  # it matters which
+            section["perturbed"]["steps"] = generate.steps_of_wrong
     return {**section, "seed": config.seed, "prompts_sha256": sha256(texts.encode()).hexdigest(), "model": {**own, "weights": weights}}

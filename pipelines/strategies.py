@@ -80,6 +80,8 @@ class Perturbed(Section):
     world: str | None = None  # its rules; default without an endpoint: the world the prompts are of
     endpoint: Endpoint | None = None  # a language model instead
     count: int = Field(default=1, ge=1)  # samples of each group, each of another wrong prompt while there are
+    # Of each of them; default: the most of generate.steps. Few steps would be a second reason to lose.
+    steps: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
     strategies: tuple[str, ...] = ()  # of the world's, by name; empty: all of them
     at_once: int = Field(default=4, ge=1, exclude_if=lambda value: value == 4)  # questions under way; speed only
     # Prompts that the language model may leave without wrong ones.

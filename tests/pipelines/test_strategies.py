@@ -135,6 +135,39 @@ def test_samples_of_wrong_prompts_answer_the_group_s(tmp_path: Path, monkeypatch
     assert {candidate.tags["task"] for candidate in found} <= set(world.TASKS)
 
 
+@pytest.mark.parametrize(("steps", "given", "expected"), [([5, 9], None, 9), ([9, 5], 7, 7), ([9], 5, 5)])
+def test_samples_of_wrong_prompts_have_steps_of_their_own(
+    steps: list[int], given: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The most of the group's, or as asked; guidance, sizes and models take turns on."""
+    import pipelines.generate
+
+    monkeypatch.setattr(pipelines.generate, "load_model", Loader())
+    section = {
+        "prompts": {"texts": ["a red circle"]}, "samples_per_prompt": 2, "steps": steps, "guidance": [1.0, 2.0, 4.0],
+        "size": [[8, 8], [16, 16]], "models": ["one", "second"], "long_prompts": "truncate",
+        "perturbed": {"world": "shapes", "count": 3, **({"steps": given} if given else {})},
+    }  # fmt: skip
+    run(make_config(tmp_path, Path("one"), generate=section), progress=QUIET)
+    found = sorted(read_candidates(tmp_path / "candidates"), key=lambda each: each.candidate_id)
+    assert [each.steps for each in found] == [steps[0], steps[-1], expected, expected, expected]
+    assert [each.guidance for each in found] == [1.0, 2.0, 4.0, 1.0, 2.0]
+    assert [each.media.size for each in found] == [(8, 8), (16, 16)] * 2 + [(8, 8)]  # type: ignore[attr-defined]
+    assert [each.model for each in found] == ["one", "second", "one", "second", "one"]
+
+
+def test_what_wrong_prompts_are_sampled_with_is_recorded_where_it_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of one number of steps is what it was; one of several is not to go on with other steps than it began with."""
+    import pipelines.generate
+
+    monkeypatch.setattr(pipelines.generate, "load_model", Loader())
+    for place, (steps, expected) in enumerate(((4, None), ([4, 4], None), ([2, 4], 4))):
+        section = {"prompts": {"texts": ["a red circle"]}, "steps": steps, "long_prompts": "truncate", "perturbed": {"world": "shapes"}}
+        run(make_config(tmp_path / str(place), Path("one"), generate=section), progress=QUIET)
+        record = json.loads((tmp_path / str(place) / "candidates/stage.json").read_text())
+        assert record["settings"]["perturbed"].get("steps") == expected
+
+
 def test_strategies_take_turns_and_run_out() -> None:
     caption, world = "a red circle left of a blue square", load_world("shapes")
     kinds = sorted(world.perturb(caption))

@@ -126,7 +126,7 @@ def test_audio_alpaca_of_own_samples(tmp_path: Path, tiny_clap: Path, server: Se
         "pair.thresholds": {"clap_1.score": limits, "clap_2.score": limits}, "train.sft_steps": 1,
     })  # fmt: skip
     made = {each.candidate_id: each for each in read_candidates(run / "candidates")}
-    assert len(made) == 2 * (4 + 3) and [each.steps for each in made.values()][:7] == [1, 2, 3, 4, 1, 2, 3]
+    assert len(made) == 2 * (4 + 3) and [each.steps for each in made.values()][:7] == [1, 2, 3, 4, 4, 4, 4]
     scores, kept = read_scores(run / "scores"), [each.samples for each in read_preferences(run / "preferences")]
     expected = []
     for group in dict.fromkeys(each.group_id for each in made.values()):
