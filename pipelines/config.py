@@ -86,9 +86,12 @@ def source_fingerprint(source: str, revision: str | None = None) -> str:
     return files_fingerprint(path)
 
 
-def files_fingerprint(path: Path, *, contents: bool = True) -> str:
-    """A hash of the names and sizes of a file, or of all files in a folder, and of each one's first and last 256 KiB (contents)."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+def files_fingerprint(path: Path, *, contents: bool = True, names: str = "*") -> str:
+    """A hash of the names and sizes of a file, or of all files in a folder, and of each one's first and last 256 KiB (contents).
+
+    names  a pattern of the files of a folder that count
+    """
+    files = [path] if path.is_file() else sorted(file for file in path.rglob(names) if file.is_file())
     digest = sha256()
     for file in files:
         size = file.stat().st_size

@@ -176,6 +176,7 @@ def _sides(preference: Preference) -> tuple[str, str] | None:
 def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Mapping[str, Mapping[str, float]]) -> Iterator[PairRow]:
     """Both sides of each preference with scores and flags, in the order of the preferences."""
     from diffalign.data.candidate_files import CandidateFiles
+    from diffalign.data.records import STRENGTH
     from diffalign.gallery import PairRow
 
     preferences = list(preferences)
@@ -195,7 +196,7 @@ def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Mappi
             rejected=sample_of(rejected, of),
             gap=gap_of(preference, sides),
             flags=flags_of(preference, chosen, rejected),
-            tags=chosen.tags,
+            tags={name: value for name, value in chosen.tags.items() if name != STRENGTH},  # of as many values as groups
             segments=preference.segment_labels or (),
             context=preference.context or "",
             condition=chosen.condition,

@@ -16,7 +16,7 @@ from pipelines.model import MediaSize, check_size, load_model, model_name
 from pipelines.progress import Progress
 from pipelines.prompts import Prompt, Prompts, check_conditions, load_prompts, refuse_long_prompts
 from pipelines.stage import StageFolder, open_stage
-from pipelines.strategies import Guided, Perturbed, vary_media
+from pipelines.strategies import Guided, Perturbed, Real, Source, vary_media
 from pipelines.wrong_prompts import wrong_prompts
 
 if TYPE_CHECKING:
@@ -108,10 +108,11 @@ def candidate_seed(seed: int, group_id: str, k: int) -> int:
 
 def requests_for(prompt: Prompt, generate: Generate, seed: int, wrong: Sequence[tuple[str, str]] = ()) -> list[SampleRequest]:
     """The K requests of a prompt, then those of `wrong` ones (strategy, text); request k takes entry k of each list, cycled."""
-    from diffalign.data.records import ASKED, STRATEGY
+    from diffalign.data.records import ASKED, STRATEGY, STRENGTH
 
     guided, group = generate.guided, prompt.group_id
     own: list[tuple[str, str | None]] = [("", None)] * generate.samples_per_prompt
+    strengths = [None if guided is None else guided.strength(seed, group, k) for k in range(len(own) + len(wrong))]
     return [
         SampleRequest(
             candidate_id=f"{group}-{k:02d}",
@@ -123,12 +124,16 @@ def requests_for(prompt: Prompt, generate: Generate, seed: int, wrong: Sequence[
             negative_prompt=generate.negative_prompt,
             size=generate.size[k % len(generate.size)] if generate.size else None,
             scheduler=generate.scheduler,
-            tags=prompt.tags if text is None else {**prompt.tags, STRATEGY: strategy, ASKED: text},
+            tags={
+                **prompt.tags,
+                **({} if text is None else {STRATEGY: strategy, ASKED: text}),
+                **({} if strength is None else {STRENGTH: str(strength)}),
+            },
             asked=text,
-            strength=None if guided is None else guided.strength(seed, group, k),
+            strength=strength,
             condition=prompt.condition,
         )
-        for k, (strategy, text) in enumerate([*own, *wrong])
+        for k, ((strategy, text), strength) in enumerate(zip([*own, *wrong], strengths, strict=True))
     ]
 
 
@@ -138,13 +143,13 @@ def sample_requests(
     *,
     batch_size: int,
     model: str,
-    real: Callable[[str], Media] | None = None,
+    real: Source | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[Candidate]:
     """The candidates of the requests, in their order; batched over prompts wherever steps, guidance, size and so on are equal.
 
     model    what the records call it
-    real     prompt → the medium that requests with a strength start from
+    real     what requests with a strength start from
     advance  called with the number of samples after each batch
     """
     from diffalign.data.records import Candidate
@@ -163,15 +168,17 @@ def sample_requests(
             conditions = [condition for index in batch if (condition := requests[index].condition) is not None]
             if conditions:
                 options["conditions"] = conditions
+            starts: list[Real] = []
             if is_free or real is None:
                 made_now = backbone.sample(asked, seeds, scheduler=scheduler, **options)
             else:
-                starts = [real(requests[index].prompt) for index in batch]
+                starts = [real(requests[index].prompt, size or backbone.size, backbone.rate) for index in batch]
                 strengths = [requests[index].strength or 0.0 for index in batch]
-                made_now = vary_media(backbone, starts, asked, seeds, strengths, **options)
+                made_now = vary_media(backbone, [start.media for start in starts], asked, seeds, strengths, **options)
             if len(made_now) != len(batch):
                 raise ValueError(f"model {model!r} gave {len(made_now)} samples for {len(batch)} prompts; its backbone's sample() is wrong")
-            for index, media in zip(batch, made_now, strict=True):
+            parents = [start.candidate_id for start in starts] or [None] * len(batch)
+            for index, media, parent in zip(batch, made_now, parents, strict=True):
                 request = requests[index]
                 made[index] = Candidate(
                     candidate_id=request.candidate_id,
@@ -183,6 +190,7 @@ def sample_requests(
                     steps=request.steps,
                     guidance=request.guidance,
                     negative_prompt=request.negative_prompt or None,
+                    parent=parent,
                     tags=request.tags,
                     condition=request.condition,
                 )
@@ -290,6 +298,8 @@ def _settings(config: Config, generate: Generate, prompts: list[Prompt], models:
         weights[model_name(model)] = " ".join([*other, model.fingerprint()])
     section = dict(settings_of(generate, without=("batch_size",)))
     section["models"] = [model_name(config.model.other(entry)) for entry in generate.models]
+    if generate.guided is not None and generate.guided.media is not None:
+        section["guided"]["files"] = generate.guided.fingerprint
     if section.get("perturbed"):
         section["perturbed"] = {key: value for key, value in section["perturbed"].items() if key not in ("at_once", "max_unanswered")}
         if len(set(generate.steps)) > 1:  # it matters which

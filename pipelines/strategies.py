@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
 from diffalign.endpoint import Endpoint
-from pipelines.config import Section
+from pipelines.config import Section, files_fingerprint
 from pipelines.unanswered import MOST
 from reward_models.worlds import WORLDS, load_world
 
 if TYPE_CHECKING:
     from diffalign.backbones import Backbone
     from diffalign.data.modalities import Media
+
+
+@dataclass(frozen=True)
+class Real:
+    """A real medium, and the id of the candidate that it is of, where it is one's."""
+
+    media: Media
+    candidate_id: str | None = None
+
+
+Source = Callable[[str, tuple[int, ...], float | None], Real]  # a prompt, the size that its samples have, at so many a second
 
 
 class Guided(Section):
@@ -41,12 +53,17 @@ class Guided(Section):
             raise ValueError(f"guided: low {self.low} is above high {self.high}; swap them")
         return self
 
-    def source(self, seed: int) -> Callable[[str], Media]:
-        """Prompt → its real medium, the same for every sample; ValueError for a prompt that has none."""
-        if self.world is not None:
-            world = load_world(self.world)
-            return lambda prompt: world.medium(prompt, random.Random(f"{seed}\0real\0{prompt}").getrandbits(31))
-        return _first_of(cast("Path", self.media))
+    def source(self, seed: int) -> Source:
+        """Prompt → its real medium, the same for every sample of a size; ValueError for a prompt that has none."""
+        if self.media is not None:
+            return _first_of(self.media.expanduser())
+        world = load_world(str(self.world))
+        return lambda prompt, *size: Real(world.medium(prompt, random.Random(f"{seed}\0real\0{prompt}").getrandbits(31), *size))
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What identifies the media of the folder, whatever else lies beside them; None of a world."""
+        return None if self.media is None else files_fingerprint(self.media.expanduser(), names="shard-*.parquet")
 
     def strength(self, seed: int, group: str, sample: int) -> float:
         """The share of the timesteps that a sample is noised to."""
@@ -54,18 +71,18 @@ class Guided(Section):
         return random.Random(f"{seed}\0strength\0{place}").uniform(self.low, self.high)
 
 
-def _first_of(folder: Path) -> Callable[[str], Media]:
+def _first_of(folder: Path) -> Source:
     from diffalign.data.candidate_files import CandidateFiles
     from diffalign.data.shards import read_rows
 
-    files, first = CandidateFiles(folder.expanduser()), dict[str, str]()
-    for row in read_rows(files.folder, ["candidate_id", "prompt"]):
+    files, first = CandidateFiles(folder), dict[str, str]()
+    for row in read_rows(folder, ["candidate_id", "prompt"]):
         first.setdefault(row["prompt"], row["candidate_id"])
 
-    def find(prompt: str) -> Media:
+    def find(prompt: str, size: tuple[int, ...], rate: float | None) -> Real:
         if prompt not in first:
             raise ValueError(f"guided: no candidate in {folder} has the prompt {prompt!r}; draw the prompts from that set")
-        return files[first[prompt]].media
+        return Real(files[first[prompt]].media, first[prompt])
 
     return find
 

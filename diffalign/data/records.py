@@ -20,6 +20,7 @@ from diffalign.data.shards import open_parquet, read_rows, shard_paths, write_sh
 Kind = Literal["pair", "list", "labelled"]
 KINDS = ("pair", "list", "labelled")
 STRATEGY, ASKED = "strategy", "asked"  # tags of a candidate sampled from a slightly wrong prompt: what is wrong, and that prompt
+STRENGTH = "strength"  # tag of one denoised from a real medium: the share of the timesteps that this was noised to
 
 
 def _required(name: str, kind: pa.DataType) -> pa.Field:

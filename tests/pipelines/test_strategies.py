@@ -14,9 +14,10 @@ from decoded import watch
 from fake_backbone import FakeBackbone, Loader, fake_config
 from fake_endpoint import Server
 from small_road import make_config, save_tiny_pipeline
+from tiny_timed import save_tiny_wan
 
 from diffalign.data.modalities.image import Image
-from diffalign.data.records import ASKED, STRATEGY, Candidate, read_candidates, write_candidates
+from diffalign.data.records import ASKED, STRATEGY, STRENGTH, Candidate, read_candidates, write_candidates
 from diffalign.endpoint import Endpoint, Unanswered
 from pipelines.config import Config
 from pipelines.generate import run
@@ -55,10 +56,49 @@ def test_guided_samples_are_variations_of_the_prompt_s_real_medium(tmp_path: Pat
     for k in (0, 3):
         candidate = found[k]
         again = vary_media(
-            backbone, [real(candidate.prompt)], [candidate.prompt], [candidate.seed or 0], [guided.strength(3, candidate.group_id, k % 2)],
-            steps=4, guidance=2.0, negative_prompt="", size=None,
+            backbone, [real(candidate.prompt, backbone.size, None).media], [candidate.prompt], [candidate.seed or 0],
+            [guided.strength(3, candidate.group_id, k % 2)], steps=4, guidance=2.0, negative_prompt="", size=None,
         )  # fmt: skip
         assert np.abs(again[0].pixels().astype(int) - candidate.media.pixels()).max() <= 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # diffusers hands tensors to numpy
+def test_guided_clips_of_a_group_are_variations_of_one_clip(tmp_path: Path) -> None:
+    """Each repeated by hand, longer than the world's own clips: one render and one level for both, a seed of its own for each."""
+    source, size = save_tiny_wan(tmp_path), (21, 16, 16)
+    config = make_config(tmp_path / "run", source, generate={
+        "prompts": {"world": "motion", "count": 2}, "samples_per_prompt": 2, "steps": 3, "guidance": 2.0, "size": size,
+        "guided": {"world": "motion"}, "long_prompts": "truncate",
+    })  # fmt: skip
+    config = config.model_copy(update={"model": config.model.model_copy(update={"backbone": "wan"})})
+    run(config, progress=QUIET)
+    found, guided, backbone = list(read_candidates(tmp_path / "run/candidates")), Guided(world="motion"), load_model(config.model)
+    assert len(found) == 4 and len({candidate.seed for candidate in found}) == 4
+    for first, second in (found[:2], found[2:]):
+        assert first.group_id == second.group_id and first.media.identity() != second.media.identity()
+        assert first.tags[STRENGTH] == second.tags[STRENGTH] == str(guided.strength(3, first.group_id, 0)) and first.parent is None
+        clip = guided.source(3)(first.prompt, size, backbone.rate).media
+        again = vary_media(
+            backbone, [clip, clip], [first.prompt] * 2, [first.seed or 0, second.seed or 0], [float(first.tags[STRENGTH])] * 2,
+            steps=3, guidance=2.0, negative_prompt="", size=size,
+        )  # fmt: skip
+        for made, candidate in zip(again, (first, second), strict=True):
+            assert np.abs(made.frames().astype(int) - candidate.media.frames()).max() <= 1  # type: ignore[attr-defined]
+    assert len({candidate.tags[STRENGTH] for candidate in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("world", "sizes", "rate"), [("motion", [(13, 32, 32), (21, 32, 32)], 8.0), ("tones", [(32_768,), (65_536,)], 16e3)]
+)
+def test_renders_to_start_from_are_as_long_as_the_samples(world: str, sizes: list[tuple[int, ...]], rate: float) -> None:
+    """Whole: the beginning of a longer one would lack what comes last."""
+    real, package = Guided(world=world).source(0), load_world(world)
+    for prompt in package.prompts("train", 6, 0):
+        for size in sizes:
+            media = real(prompt.text, size, rate).media
+            assert media.shape_of(media.columns, None) == size and media.tensor(size, rate).shape[1:] == size
+            given = media.frames() if world == "motion" else media.waveform()[0]  # type: ignore[attr-defined]
+            assert package.verify(prompt.text, given)["overall"] == 1.0
 
 
 def test_one_level_for_a_group_or_one_for_each_sample() -> None:
@@ -70,16 +110,42 @@ def test_one_level_for_a_group_or_one_for_each_sample() -> None:
 
 
 def test_real_media_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    media = [Image.from_pixels(np.full((4, 4, 3), value, np.uint8)) for value in range(3)]
-    rows = [Candidate(f"c{index}", "g", prompt, item) for index, (prompt, item) in enumerate(zip(("a", "b", "a"), media))]
-    write_candidates(tmp_path / "shard-00000.parquet", rows)
+    media = save_real(tmp_path, {"a": 0, "b": 1}) + save_real(tmp_path, {"a": 2}, shard=1)
     find = Guided(media=tmp_path).source(0)
-    assert find("a").identity() == media[0].identity() and find("b").identity() == media[1].identity()
+    assert [find(prompt, (4, 4), None).media.identity() for prompt in "ab"] == [item.identity() for item in media[:2]]
+    assert [find(prompt, (4, 4), None).candidate_id for prompt in "ab"] == ["c0", "c1"]
     with pytest.raises(ValueError, match=r"no candidate in .* has the prompt 'c'; draw the prompts from that set"):
-        find("c")
+        find("c", (4, 4), None)
     decoded = watch(monkeypatch, "image")
-    assert [find(prompt).pixels()[0, 0, 0] for prompt in "aba"] == [0, 1, 0]  # type: ignore[attr-defined]
+    assert [find(prompt, (4, 4), None).media.pixels()[0, 0, 0] for prompt in "aba"] == [0, 1, 0]  # type: ignore[attr-defined]
     assert len(decoded.arrays) == 3 and decoded.alive == 0  # a set of videos is larger than memory
+
+
+def save_real(folder: Path, greys: dict[str, int], shard: int = 0) -> list[Image]:
+    """A shard of candidates, a grey picture for each prompt."""
+    folder.mkdir(exist_ok=True)
+    media = [Image.from_pixels(np.full((16, 16, 3), grey, np.uint8)) for grey in greys.values()]
+    rows = [Candidate(f"c{grey}", "g", prompt, item) for (prompt, grey), item in zip(greys.items(), media, strict=True)]
+    write_candidates(folder / f"shard-{shard:05d}.parquet", rows)
+    return media
+
+
+def test_what_guided_samples_were_made_from_is_recorded_and_may_not_change_under_them(tmp_path: Path, model: Path) -> None:
+    real, prompts = tmp_path / "real", {"a red circle": 30, "a blue circle": 200}
+    save_real(real, prompts)
+    section = {"prompts": {"texts": list(prompts)}, "guided": {"media": str(real)}, "prompts_per_shard": 1}
+    made = generate(tmp_path / "run", model, **section)
+    assert [candidate.parent for candidate in made] == ["c30", "c30", "c200", "c200"]
+    guided = Guided(media=real)
+    assert [candidate.tags[STRENGTH] for candidate in made] == [str(guided.strength(3, each.group_id, 0)) for each in made]
+    (tmp_path / "run/candidates/shard-00001.parquet").unlink()
+    (real / "stage.json").write_text("{}")  # no part of the media
+    again = generate(tmp_path / "run", model, **section)
+    assert [each.media.identity() for each in again] == [each.media.identity() for each in made]
+    (tmp_path / "run/candidates/shard-00001.parquet").unlink()
+    save_real(real, {prompt: grey + 20 for prompt, grey in prompts.items()})
+    with pytest.raises(ValueError, match=r"guided\.files: was \"sha256:.*\", is now \"sha256:"):
+        generate(tmp_path / "run", model, **section)
 
 
 @pytest.mark.parametrize(

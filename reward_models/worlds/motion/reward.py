@@ -16,7 +16,7 @@ from reward_models.contract import check_call
 from .captions import Scene, parse
 from .read import motion_magnitude
 from .render import render
-from .timing import FPS, SEGMENT, SIZE
+from .timing import FPS, FRAMES, SEGMENT, SIZE
 from .verify import DIMENSIONS, verify, verify_segments
 
 SEGMENTS = ("segment_1", "segment_2", "segment_3", "segment_4")  # quarters of a clip, half seconds of one of the full length
@@ -50,9 +50,13 @@ class Motion:
         return {dimension: [result[dimension] for result in results] for dimension in self.dimensions}
 
 
-def medium(caption: str, seed: int) -> Video:
-    """The clip of a caption; deterministic in its arguments. ValueError for a caption that does not parse."""
-    return Video.from_frames(render(caption, seed), FPS)
+def medium(caption: str, seed: int, size: tuple[int, ...] | None = None, rate: float | None = None) -> Video:
+    """The clip of a caption; deterministic in its arguments. ValueError for a caption that does not parse.
+
+    size, rate  as many whole segments as (T, H, W) at `rate` frames a second (None: 8) reach into; without a size, two seconds
+    """
+    last = FRAMES - 1 if size is None else round((size[0] - 1) * FPS / (rate or FPS))
+    return Video.from_frames(render(caption, seed, max(1, -(-last // SEGMENT)) * SEGMENT + 1), FPS)
 
 
 def _judge(scene: Scene, video: Video) -> dict[str, float]:

@@ -42,8 +42,8 @@ class Shapes:
         return {dimension: [result[dimension] for result in results] for dimension in self.dimensions}
 
 
-def medium(caption: str, seed: int) -> Image:
-    """The picture of a caption; deterministic in its arguments. ValueError for a caption that does not parse."""
+def medium(caption: str, seed: int, size: tuple[int, ...] | None = None, rate: float | None = None) -> Image:
+    """The picture of a caption, of 64x64 whatever the size; deterministic. ValueError for a caption that does not parse."""
     return Image.from_pixels(render(caption, seed))
 
 

@@ -14,7 +14,8 @@ from reward_models.contract import check_call
 
 from .captions import parse
 from .read import MIN_SAMPLES
-from .render import SAMPLE_RATE_HZ, render
+from .render import MIN_SAMPLES as SHORTEST
+from .render import SAMPLE_RATE_HZ, SAMPLES, render
 from .verify import DIMENSIONS, verify
 
 if TYPE_CHECKING:
@@ -44,9 +45,13 @@ class Tones:
         return {dimension: [result[dimension] for result in results] for dimension in self.dimensions}
 
 
-def medium(caption: str, seed: int) -> Audio:
-    """The sound of a caption; deterministic in its arguments. ValueError for a caption that does not parse."""
-    return Audio.from_waveform(render(caption, seed)[None], SAMPLE_RATE_HZ)
+def medium(caption: str, seed: int, size: tuple[int, ...] | None = None, rate: float | None = None) -> Audio:
+    """The sound of a caption; deterministic in its arguments. ValueError for a caption that does not parse.
+
+    size, rate  as long as (samples,) at `rate` a second (None: 16 kHz), and a second at least; without a size, three seconds
+    """
+    samples = SAMPLES if size is None else max(SHORTEST, -(-size[0] * SAMPLE_RATE_HZ // round(rate or SAMPLE_RATE_HZ)))
+    return Audio.from_waveform(render(caption, seed, samples)[None], SAMPLE_RATE_HZ)
 
 
 def _at_16_khz(sound: Waveform, index: int) -> np.ndarray:
