@@ -64,6 +64,7 @@ def fidelity(
 ) -> dict[str, Any]:
     """The distance of each model's samples, and of the base's (the first of `models`), from renders of the same captions; extrapolated.
 
+    Samples of several lengths, of each as many, are compared together with renders of each caption in each of these lengths.
     "floor" is that of other renders of the same captions: what a perfect model would have. "at_samples" is what each is without the
     extrapolation. The interval of a change is over halves of the clusters of prompts, without replacement and the same for both: a half
     scatters around all of them as they do around the truth. A resampling with replacement would repeat rows, and so inflate distances.
@@ -75,26 +76,34 @@ def fidelity(
     package = load_world(world)
     members = [np.flatnonzero(np.array(clusters) == cluster) for cluster in dict.fromkeys(clusters)]
 
-    def heard(media: Any) -> np.ndarray:
-        rate = package.SAMPLE_RATE_HZ
-        return package.features(media.tensor(media.shape_of(media.columns, rate), rate, 1)[0])
+    def heard(media: Any) -> tuple[int, np.ndarray]:
+        (length,) = media.shape_of(media.columns, package.SAMPLE_RATE_HZ)
+        return length, package.features(media.tensor((length,), package.SAMPLE_RATE_HZ, 1)[0])
 
-    real, other = (
-        np.stack([package.features(package.render(caption, place + salt)) for place, caption in enumerate(captions)]) for salt in (0, 10**6)
-    )
-    made = {name: np.stack([heard(candidate.media) for candidate in read_candidates(evaluation / name)]) for name in models}
-    per = len(made[models[0]]) // len(real)
+    def rendered(salt: int) -> np.ndarray:
+        """Of each caption each length."""
+        places = [(caption, place + salt + 2 * 10**6 * turn, length) for place, caption in enumerate(captions) for turn, length in lengths]
+        return np.stack([package.features(package.render(*each)) for each in places])
 
-    def between(samples: np.ndarray, each: int) -> Callable[[np.ndarray], float]:
-        return lambda rows: frechet_distance(samples[(rows[:, None] * each + np.arange(each)).ravel()], real[rows])
+    listened = {name: [heard(candidate.media) for candidate in read_candidates(evaluation / name)] for name in models}
+    lengths = list(enumerate(dict.fromkeys(length for length, _ in listened[models[0]])))
+    made = {name: np.stack([features for _, features in each]) for name, each in listened.items()}
+    real, other = rendered(0), rendered(10**6)
 
-    distances = {name: between(samples, per) for name, samples in made.items()}
+    def rows_of(some: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        each = len(samples) // len(captions)
+        return samples[(some[:, None] * each + np.arange(each)).ravel()]
+
+    def between(samples: np.ndarray) -> Callable[[np.ndarray], float]:
+        return lambda some: frechet_distance(rows_of(some, samples), rows_of(some, real))
+
+    distances = {name: between(samples) for name, samples in made.items()}
 
     def of(name: str, some: Sequence[np.ndarray], *key: int) -> float:
         return extrapolated(distances[name], some, np.random.default_rng([seed, *key]))  # the same subsets for all
 
     base, *others = models
-    whole, rows = {name: of(name, members, 0) for name in models}, np.arange(len(real))
+    whole, rows = {name: of(name, members, 0) for name in models}, np.arange(len(captions))
     changes: dict[str, list[float]] = {name: [] for name in others}
     for number in range(HALVES):
         chosen = np.random.default_rng([seed, 1, number]).permutation(len(members))[: len(members) // 2]
@@ -104,9 +113,9 @@ def fidelity(
             changes[name].append(of(name, half, 2, number) - before)
     found: dict[str, Any] = {
         "world": world,
-        "samples": len(real),
+        "samples": len(captions),
         "features": real.shape[1],
-        "floor": extrapolated(between(other, 1), members, np.random.default_rng([seed, 0])),
+        "floor": extrapolated(between(other), members, np.random.default_rng([seed, 0])),
         "base": whole[base],
         "models": {},
         "at_samples": {"floor": frechet_distance(other, real)} | {name: each(rows) for name, each in distances.items()},

@@ -96,6 +96,21 @@ def test_sounds_of_another_rate_are_heard_at_the_world_s(tmp_path: Path) -> None
     assert found["base"] < 1 and found["faster"] < 0.1 * found["floor"]
 
 
+def test_sounds_are_compared_with_renders_of_their_length(tmp_path: Path) -> None:
+    """The very renders, of one length and of two by turns, are at no distance from them."""
+    texts = [prompt.text for prompt in prompts("heldout", 10, 0)]
+    for name, lengths in (("short", [24_576]), ("both", [49_152, 24_576])):
+        rows = [
+            Candidate(f"c{place}-{turn}", f"g{place}", text, Audio.from_waveform(sound[None], SAMPLE_RATE_HZ))
+            for place, text in enumerate(texts)
+            for turn, length in enumerate(lengths * 2)
+            for sound in [render(text, place + 2 * 10**6 * (turn % len(lengths)), length)]
+        ]
+        write_candidates(tmp_path / name / "shard-00000.parquet", rows)
+        found = fidelity(tmp_path, "tones", [name], texts, texts, 0)
+        assert found["samples"] == 10 and found["at_samples"][name] < 0.1 * found["at_samples"]["floor"]
+
+
 def test_evaluate_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By way of the stage, on sounds of a base and of a model that adds noise: in report.json and in what is said."""
 
