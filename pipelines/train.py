@@ -246,6 +246,8 @@ def _train(config: Config, section: Train, stage: StageFolder, *, is_main: bool,
     if is_main:
         (stage.path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         progress.say(_describe(section, len(task.groups)))
+        if said := _warning_of(config, section):
+            progress.logger("train").warning(said)
     with progress.bar("train", section.steps) as advance:
         train(task, section, stage.path, advance=advance, logger=progress.logger("train"))
     if is_main:
@@ -299,6 +301,19 @@ def _describe(section: Train, groups: int) -> str:
         f"{section.batch_size // (micro * ranks)} × {ranks} (per device × accumulation × ranks); lr {section.learning_rate:g}"
         + (f"; {section.draws} draws of each group" if section.draws > 1 else "")
         + (f"; beta {beta:g} on mean-reduced errors" if beta is not None else "")
+    )
+
+
+def _warning_of(config: Config, section: Train) -> str | None:
+    """What a reader must know before the first step."""
+    from diffalign.objectives import OBJECTIVES
+
+    is_guided = config.generate is not None and config.generate.guided is not None
+    if not is_guided or section.noising["name"] != "shared" or OBJECTIVES[section.objective["name"]].rows not in RANKED:
+        return None
+    return (
+        "samples of a group come from one real medium (generate.guided) and get one noise, under which what they share may be unlearnt "
+        "(Wu et al. 2025, arXiv:2506.03517, appendix B); set train.noising=independent"
     )
 
 

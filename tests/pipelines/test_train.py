@@ -85,6 +85,17 @@ def test_train_writes_weights_that_sample(lora: dict | None, road: Callable[...,
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "final").rglob("*")}
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_warned"),
+    [({}, True), ({"noising": "independent"}, False), ({"objective": "sft"}, False), ({"guided": "null"}, False)],
+    ids=["shared", "independent", "without losers", "not guided"],
+)
+def test_one_noise_for_guided_pairs_is_warned_of(changes: dict[str, Any], is_warned: bool, road: Callable[..., Config]) -> None:
+    heard, guided = Heard(), changes.pop("guided", "{world: shapes}")
+    run(road("run", (f"generate={{prompts: {{texts: [a]}}, guided: {guided}}}",), steps=1, **changes), progress=heard)
+    assert any("train.noising=independent" in line for line in heard.lines) == is_warned
+
+
 def test_diagnostics_reach_the_console_every_so_many_steps(road: Callable[..., Config]) -> None:
     heard = Heard()
     run(road(log_every=2), progress=heard)
