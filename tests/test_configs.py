@@ -15,6 +15,7 @@ import yaml
 from diffalign.backbones import BACKBONES
 from diffalign.backbones.miniature import MINIATURES
 from diffalign.data.pairing import RULES
+from diffalign.data.pairing_settings import LIMITS
 from diffalign.objectives import OBJECTIVES, defaults
 from diffalign.training.groups import KINDS
 from pipelines import STAGES, rounds
@@ -281,8 +282,15 @@ def test_each_source_of_tango_2_is_left_out_once_and_no_strategy_is_unknown() ->
         for path in CONFIGS
         if path.stem.startswith("tango2_without_")
     }
-    assert left_out == {"own": {""}, "drop": {"dropped"}, "swap": {"swapped", "timing"}, "replace": {"kind", "pitch"}}
+    assert left_out == {
+        "own": {""}, "drop": {"dropped"}, "insert": {"inserted"}, "swap": {"swapped", "timing"}, "replace": {"kind", "pitch"},
+    }  # fmt: skip
     assert all(set(load_config(path).pair.strategies) <= everything for path in OF_WORLDS if path.parent.name == "tones")
+
+
+def test_both_judges_of_tango_2_on_tones_have_the_four_limits() -> None:
+    limits = load_config("tones/tango2").pair.thresholds
+    assert set(limits) == {"tones.score", "tones.events"} and all(set(each) == set(LIMITS) for each in limits.values())
 
 
 def test_every_world_has_a_quickstart_and_the_makefile_says_which_worlds_there_are() -> None:
