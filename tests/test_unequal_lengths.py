@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from diffalign.data.latents import LatentCache
 from diffalign.data.records import read_candidates, read_preferences
 from pipelines.cli import app
+from pipelines.config import load_config
+from pipelines.model import shown_size
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +39,7 @@ def config_of(backbone: str, folder: Path) -> dict[str, Any]:
             "objective": {"name": "ldpo", "beta": 100.0}, "steps": 2, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-4,
             "tracker": None,
         },
-        "evaluate": {"prompts": {"texts": list(prompts)}, "steps": 2, "samples_per_prompt": 1, "size": sizes[0], "allow_other_size": True},
+        "evaluate": {"prompts": {"texts": list(prompts)}, "steps": 2, "samples_per_prompt": 2, "size": sizes},
         "gallery": {},
     }  # fmt: skip
 
@@ -64,8 +66,22 @@ def test_lengths_that_differ_go_the_whole_road(backbone: str, tmp_path: Path) ->
     assert any(lengths[first] != lengths[second] for first, second in pairs) and len(set(lengths.values())) == 2
     steps = [json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps] == [1, 2] and steps[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
-    assert len(json.loads((run / "evaluation/report.json").read_text())["models"]) >= 1
+    report = json.loads((run / "evaluation/report.json").read_text())
+    assert report["samples_per_prompt"] == 2 and report["settings"]["size"] == sizes
+    of_all, parts = report["models"]["aligned"]["scores"], report["models"]["aligned"]["tags"]["size"]
+    assert set(parts) == {shown_size(tuple(size)) for size in sizes}
+    for name, score in of_all.items():  # as many of each length
+        for side in ("base", "aligned"):
+            assert score[side] == pytest.approx(sum(part["scores"][name][side] for part in parts.values()) / 2)
     assert (run / "gallery/index.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["ldpo_motion", "ldpo_tones"])
+def test_configs_of_unequal_lengths_pair_and_evaluate_what_they_make(name: str) -> None:
+    config = load_config(f"lengths/{name}")
+    assert config.generate is not None and config.pair is not None and config.evaluate is not None and config.train is not None
+    assert len(config.generate.size) == 2 and config.evaluate.size == config.generate.size and not config.pair.same_size
+    assert config.train.objective["name"] == "ldpo" and config.encode is not None and config.encode.size is None
 
 
 def test_an_objective_for_equal_lengths_refuses_them_with_the_fix(tmp_path: Path) -> None:
