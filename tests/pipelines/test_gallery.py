@@ -14,7 +14,7 @@ from small_road import finish_until_pair, make_candidates, make_config, pairs_of
 from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image
 from diffalign.data.modalities.video import Video
-from diffalign.data.records import Candidate, Preference, write_candidates, write_preferences
+from diffalign.data.records import STRENGTH, Candidate, Preference, write_candidates, write_preferences
 from diffalign.data.shards import write_shard
 from diffalign.gallery import ROLES, Sample
 from pipelines.config import Config
@@ -138,12 +138,13 @@ def test_samples_that_do_not_match_are_no_comparison(tmp_path: Path) -> None:
 
 
 def test_pairs_follow_the_preferences(tmp_path: Path) -> None:
-    candidates = make_candidates(6)
+    candidates = [dataclasses.replace(candidate, tags={**candidate.tags, STRENGTH: "0.71"}) for candidate in make_candidates(6)]
     write_candidates(tmp_path / "candidates" / "shard-00000.parquet", candidates)
     labelled = Preference("g2", candidates[4].prompt, ("g2-0", "g2-1"), "labelled", labels=(0, 1))
     rows = list(pair_rows([*pairs_of(candidates)[:2], labelled], tmp_path / "candidates", {"clip.score": {"g0-1": 0.5}}))
     assert [(row.chosen.candidate_id, row.rejected.candidate_id) for row in rows] == [("g0-0", "g0-1"), ("g1-0", "g1-1"), ("g2-1", "g2-0")]
     assert rows[0].gap == 0.75 and np.isnan(rows[2].gap)
+    assert {*rows[0].tags} == {"task"}  # a filter by strength would have as many choices as there are groups
     assert rows[0].chosen.scores == {} and rows[0].rejected.scores == {"clip.score": 0.5}
     with pytest.raises(ValueError, match=r"1 candidates of the preferences are not in .*'gone'"):
         list(pair_rows([Preference("g0", "p", ("g0-0", "gone"))], tmp_path / "candidates", {}))
