@@ -158,6 +158,7 @@ CAUSAL = [0, 1 / 17, 5 / 17, 9 / 17, 13 / 17, 1]  # of 17 frames: one alone, the
     ("edges", "labels", "expected"),
     [
         (CAUSAL, (1, 0, -1, 1), (1, 1, 0, -1, 1)),  # the first frame goes with the first half second, each other latent is one of them
+        ([0, *((1 + 4 * place) / 21 for place in range(6))], (1, 0, -1, 1), (1, 1, 0, -1, -1, 1)),  # 21 frames: the third quarter has two
         (CAUSAL, (1, -1), (1, 1, 1, -1, -1)),  # the third latent ends at 9/17: four frames of five in the first half
         ([0, 0.25, 0.5, 0.75, 1], (1, 0, -1, 1), (1, 0, -1, 1)),  # even on even: itself
         ([place / 6 for place in range(7)], (1, 0, -1), (1, 1, 0, 0, -1, -1)),

@@ -19,7 +19,7 @@ from .render import render
 from .timing import FPS, FRAMES, SEGMENT, SIZE
 from .verify import DIMENSIONS, verify, verify_segments
 
-SEGMENTS = ("segment_1", "segment_2", "segment_3", "segment_4")  # quarters of a clip, half seconds of one of the full length
+SEGMENTS = ("segment_1", "segment_2", "segment_3", "segment_4")  # quarters of a clip, half seconds of one of 17 frames
 
 MAGNITUDE = "magnitude"
 
@@ -62,8 +62,20 @@ def medium(caption: str, seed: int, size: tuple[int, ...] | None = None, rate: f
 def _judge(scene: Scene, video: Video) -> dict[str, float]:
     clip = on_grid(video.frames(), video.fps)
     segments = verify_segments(scene, clip)
-    quarters = {name: float(segments[place * len(segments) // len(SEGMENTS)]) for place, name in enumerate(SEGMENTS)}
-    return {**verify(scene, clip), **quarters, MAGNITUDE: motion_magnitude(clip)}
+    return {**verify(scene, clip), **_quarters(segments.tolist()), MAGNITUDE: motion_magnitude(clip)}
+
+
+def _quarters(segments: list[float]) -> dict[str, float]:
+    """For each quarter of a clip the mean of the half seconds whose middles lie in it, or that in which it begins, where none does.
+
+    The mean, for one label is for all of a quarter's half seconds; by their middles, as training gives labels to latents.
+    """
+    quarters: dict[str, float] = {}
+    for place, name in enumerate(SEGMENTS):
+        # Of 4n + 1 frames segment i is 4i + 1 to 4i + 4.
+        inside = [each for i, each in enumerate(segments) if len(SEGMENTS) * (4 * i + 3) // (4 * len(segments) + 1) == place]
+        quarters[name] = sum(inside) / len(inside) if inside else segments[place * len(segments) // len(SEGMENTS)]
+    return quarters
 
 
 def on_grid(frames: np.ndarray, fps: float) -> np.ndarray:

@@ -2,10 +2,22 @@
 
 import numpy as np
 import pytest
+from motion_corruptions import wrong_colour
 
 from diffalign.data.modalities.video import Video
 from reward_models import load_reward
-from reward_models.worlds.motion import DIMENSIONS, Motion, medium, motion_magnitude, prompts, render, verify, verify_segments
+from reward_models.worlds.motion import (
+    DIMENSIONS,
+    Motion,
+    layout,
+    medium,
+    motion_magnitude,
+    parse,
+    prompts,
+    render,
+    verify,
+    verify_segments,
+)
 from reward_models.worlds.motion.reward import MAGNITUDE, SEGMENTS, on_grid
 
 
@@ -57,6 +69,20 @@ def test_a_shorter_clip_s_segments_stand_for_the_quarters_they_cover():
     first, second, third = verify_segments(text, clip.frames()).tolist()
     scores = Motion()([text], [clip])
     assert [scores[name][0] for name in SEGMENTS] == [first, first, second, third]
+
+
+@pytest.mark.parametrize(("frames", "quarters"), [(17, (0, 1, 2, 3)), (21, (0, 1, 2, 2, 3)), (33, (0, 0, 1, 1, 2, 2, 3, 3))])
+def test_every_half_second_shows_in_the_quarter_in_which_its_middle_lies(frames, quarters):
+    text = "a red star rises"
+    scene, drawn = parse(text), layout(text, 1, frames)
+    true = np.array(verify_segments(text, render(text, 1, frames)))
+    for segment, quarter in enumerate(quarters):
+        video = wrong_colour(scene, drawn, segment, np.random.default_rng(segment))
+        values, scores = verify_segments(text, video), Motion()([text], [Video.from_frames(video, 8)])
+        expected = [np.mean([value for value, own in zip(values, quarters, strict=True) if own == place]) for place in range(4)]
+        assert [scores[name][0] for name in SEGMENTS] == pytest.approx(expected, abs=1e-12)
+        assert scores[SEGMENTS[quarter]][0] < true[np.equal(quarters, quarter)].mean() - 0.2
+        assert min(scores[name][0] for place, name in enumerate(SEGMENTS) if place != quarter) > 0.85
 
 
 def test_larger_and_faster_videos_come_onto_the_grid():
