@@ -25,7 +25,7 @@ from .read import Reading, Track, motion_magnitude, read
 from .render import Layout, Path, layout, render, render_paths
 from .reward import Motion, medium
 from .timing import FPS, FRAMES, SEGMENT, SIZE
-from .verify import DIMENSIONS, FIDELITY_THRESHOLD, verify, verify_segments
+from .verify import DIMENSIONS, FIDELITY_THRESHOLD, verify, verify_segment_parts, verify_segments
 
 __all__ = [
     "COLOURS",
@@ -62,6 +62,7 @@ __all__ = [
     "render_paths",
     "scenes",
     "verify",
+    "verify_segment_parts",
     "verify_segments",
     "wordings",
     "words",

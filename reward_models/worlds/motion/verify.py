@@ -48,6 +48,14 @@ class _Examination:
     background: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Segment:
+    """How well a segment fulfils its part of the scene, and what of it, by the names of CONTINUOUS."""
+
+    value: float
+    parts: dict[str, float]
+
+
 def verify(scene: Scene | str, video: np.ndarray) -> dict[str, float]:
     """What a clip says to a scene or a caption: one number in [0, 1] per name of `DIMENSIONS`, higher is better.
 
@@ -112,31 +120,55 @@ def verify_segments(scene: Scene | str, video: np.ndarray) -> np.ndarray:
     a segment belongs to it too, unless the one before is at fault (below 0.6): then that one bears a leap between the two. The
     arguments and errors are those of `verify`.
     """
-    seen = _examine(scene, video)
+    return np.array([one.value for one in _segments(_examine(scene, video))])
+
+
+def verify_segment_parts(scene: Scene | str, video: np.ndarray) -> list[dict[str, float]]:
+    """What of a scene or a caption each half-second segment fulfils: a number in [0, 1] for each name of `CONTINUOUS`, in order of time.
+
+    Each is of the object that does worst in it, within the segment's four frames and the step into it, as `verify_segments` has them;
+    `objects` is also times N / max(N, D) for objects too many. Where the clip has fewer objects than the scene, all are 0. The
+    arguments and errors are those of `verify`.
+    """
+    return [one.parts for one in _segments(_examine(scene, video))]
+
+
+def _segments(seen: _Examination) -> list[_Segment]:
     crowd = _by_segment(seen.share * seen.wanted)
-    values: list[float] = []
-    for segment in range(segment_count(len(video))):
-        is_entered_well = segment == 0 or values[-1] >= _AT_FAULT
-        worst = min((_of_segment(seen, actor, segment, is_entered_well) for actor in seen.actors), default=0.0)
-        values.append(worst * crowd[segment] ** 2 if len(seen.actors) == seen.wanted else 0.0)
-    return np.array(values)
+    found: list[_Segment] = []
+    for segment, room in enumerate(crowd):
+        is_entered_well = segment == 0 or found[-1].value >= _AT_FAULT
+        each = [_of_segment(seen, actor, segment, is_entered_well) for actor in seen.actors]
+        if len(each) < seen.wanted:
+            found.append(_Segment(0.0, dict.fromkeys(CONTINUOUS, 0.0)))
+            continue
+        worst = {name: min(parts[name] for parts in each) for name in CONTINUOUS}
+        found.append(_Segment(min(map(_fulfilled, each)) * room**2, {**worst, "objects": worst["objects"] * room}))
+    return found
 
 
-def _of_segment(seen: _Examination, actor: _Actor, segment: int, is_entered_well: bool) -> float:
-    """How well one object does in a segment, with the step into it or without."""
+def _fulfilled(parts: dict[str, float]) -> float:
+    """How well one object does in a segment: halfway between the mean and the worst of its parts, colour and shape together."""
+    found = [parts[name] for name in ("objects", "fidelity", "identity", "flicker", "direction", "speed", "smoothness")]
+    return (sum(found) / len(found) + min(found)) / 2
+
+
+def _of_segment(seen: _Examination, actor: _Actor, segment: int, is_entered_well: bool) -> dict[str, float]:
+    """What one object fulfils in a segment, with the step into it or without."""
     parts = in_segments(actor.whole, len(seen.share), is_entered_well)[segment]
     inside = slice(1 + segment * SEGMENT, 1 + (segment + 1) * SEGMENT)
     one = actor.looks
-    found = [
-        float((one.colour * one.shape)[inside].mean()),
-        float((one.drawing * seen.around)[inside].mean()),
-        float(one.identity[inside].min()),
-        float((one.steadiness * seen.background)[inside].min()),
-        direction(actor.way, parts),
-        speed(actor.way, parts, actor.item.speed),
-        leaps(actor.way, parts),
-    ]
-    return (sum(found) / len(found) + min(found)) / 2
+    return {
+        "objects": float((one.colour * one.shape)[inside].mean()),
+        "colour": float(one.colour[inside].mean()),
+        "shape": float(one.shape[inside].mean()),
+        "direction": direction(actor.way, parts),
+        "speed": speed(actor.way, parts, actor.item.speed),
+        "smoothness": leaps(actor.way, parts),
+        "identity": float(one.identity[inside].min()),
+        "flicker": float((one.steadiness * seen.background)[inside].min()),
+        "fidelity": float((one.drawing * seen.around)[inside].mean()),
+    }
 
 
 def _examine(scene: Scene | str, video: np.ndarray) -> _Examination:
