@@ -393,7 +393,7 @@ BLIND = ("diffalign/objectives", "diffalign/noising", "diffalign/stabilisers", "
 
 
 def words_of(path: Path) -> set[str]:
-    """The words in what a file runs, in lower case and without plural: names and texts, but no comment and no docstring."""
+    """The words in what a file runs, in lower case, also without plural: names, modules and texts, but no comment and no docstring."""
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree(path))
@@ -402,11 +402,14 @@ def words_of(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(tree(path)):
         for value in (
-            [node.value] if isinstance(node, ast.Constant) else [getattr(node, key, None) for key in ("id", "attr", "arg", "name")]
+            [node.value]
+            if isinstance(node, ast.Constant)
+            else [getattr(node, key, None) for key in ("id", "attr", "arg", "name", "module", "asname")]
         ):
             if isinstance(value, str) and id(node) not in docstrings:
-                found |= {word.lower().removesuffix("s") for word in re.findall(r"[A-Za-z][a-z]*", value)}
-    return found
+                said = re.sub(r"\btransformers\b|clip_(grad_)?norm|^_clip$", "", value)  # the library; gradients
+                found |= {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", said)}
+    return found | {word.removesuffix("s") for word in found}
 
 
 @pytest.mark.parametrize("path", [file for part in BLIND for file in FILES if file.is_relative_to(ROOT / part)], ids=str)
@@ -415,6 +418,7 @@ def test_what_trains_names_no_modality_and_no_family(path) -> None:
     from reward_models.worlds import WORLDS
 
     media = {"image", "picture", "pixel", "video", "frame", "audio", "sound", "waveform", "mel"}
+    media |= {"photo", "rgb", "height", "width", "movie", "film", "clip", "fps", "speech", "music", "spectrogram", "stereo", "hz"}
     families = {"wan", "tango", "unet", "transformer"}
     assert {family.modality for family in BACKBONES.values()} <= media and set(WORLDS) <= {"shapes", "motion", "tones"}
     assert not words_of(path) & (media | families | {"motion", "tone"})
@@ -424,6 +428,28 @@ def test_a_modality_that_is_named_is_found(tmp_path: Path) -> None:
     path = tmp_path / "part.py"
     path.write_text('"""Of videos."""\nif modality == "audio":\n    """images"""\n    take(batch.frame_rates)\n')
     assert {"audio", "image", "frame", "rate"} <= words_of(path) and "video" not in words_of(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("VIDEO_FPS = 8", {"video", "fps"}),
+        ("rate = settings.defaultFPS", {"default", "fps"}),
+        ("class RGBFrames: ...", {"rgb", "frame"}),
+        ("from diffalign.data.modalities.audio import read", {"audio", "read"}),
+        ("import numpy as pixels", {"numpy", "pixel"}),
+        ("from transformers.optimization import Adafactor\nshard = transformer", {"adafactor", "transformer"}),
+        ("torch.clip_grad_norm_(clips)", {"torch", "clip"}),
+    ],
+)
+def test_constants_modules_and_other_names_are_read_word_by_word(source: str, words: set[str], tmp_path: Path) -> None:
+    (tmp_path / "part.py").write_text(source)
+    assert words <= words_of(tmp_path / "part.py")
+
+
+def test_the_library_and_the_norm_of_gradients_are_no_modality_and_no_family(tmp_path: Path) -> None:
+    (tmp_path / "part.py").write_text("from transformers.optimization import Adafactor\n_clip(clip_grad_norm_, 'lower clip_norm')")
+    assert words_of(tmp_path / "part.py") == {"optimization", "adafactor", "lower"}
 
 
 def test_rewards_of_worlds_live_in_their_world() -> None:

@@ -83,17 +83,17 @@ def crop_about(media: Tensor, side: int, generators: Sequence[torch.Generator]) 
     A place is drawn in proportion to how far it is from its channel's median, over all steps in time: small things on a wide ground are
     most of what an autoencoder has to learn, and little of what it would see. Where in the square it lies is drawn too.
     """
-    height, width = media.shape[-2:]
-    if side > min(height, width):
-        raise ValueError(f"crops of {side} out of {height}×{width}; give a side of at most {min(height, width)}")
+    high, wide = media.shape[-2:]
+    if side > min(high, wide):
+        raise ValueError(f"crops of {side} out of {high}×{wide}; give a side of at most {min(high, wide)}")
     found = []
     for medium, draw in zip(media, generators, strict=True):
         ground = medium.flatten(1).median(1).values.view(-1, *[1] * (medium.ndim - 1))
-        stands_out = (medium - ground).abs().reshape(-1, height, width).sum(0).flatten() + 1e-4
-        row, column = divmod(int(torch.multinomial(stands_out, 1, generator=draw)), width)
+        stands_out = (medium - ground).abs().reshape(-1, high, wide).sum(0).flatten() + 1e-4
+        row, column = divmod(int(torch.multinomial(stands_out, 1, generator=draw)), wide)
         top, left = (
             min(max(place - int(torch.randint(side, (1,), generator=draw)), 0), length - side)
-            for place, length in ((row, height), (column, width))
+            for place, length in ((row, high), (column, wide))
         )
         found.append(medium[..., top : top + side, left : left + side])
     return torch.stack(found)

@@ -203,7 +203,7 @@ PAIRS = Words(
 TRIPLES = replace(PAIRS, rows="triples", check="gold first, then winner and loser?")
 LISTS = Words("lists", "pair concordance", "best", "best first, and high scores good?", swapped="Are the lists in reverse order?")
 SINGLES = Words("samples", "AUC", "wanted", "1 for wanted?", ", or weigh them more: desirable", "Are the labels 0 and 1 swapped?")
-SPANS = Words("clips", "accuracy of spans", "better", "1 where index 0 is the better one?")
+SPANS = Words("pairs", "accuracy of spans", "better", "1 where index 0 is the better one?")
 
 
 def _words(metrics: dict[str, float]) -> Words:

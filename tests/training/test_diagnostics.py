@@ -381,9 +381,9 @@ IN_ITS_WORDS = {  # rows → kind → what it says; a kind that is not there mus
         "reference moves": "still exactly its reference",
     },
     "clips": {
-        "accuracy at chance": "accuracy of spans 0.50 ± 0.02 after 2528 clips: check the labels (1 where index 0 is the better one?)",
-        "too easy": "accuracy of spans 0.99: the clips are too easy",
-        "saturated": "99% of the clips teach nothing now. Stop here, or bring harder clips",
+        "accuracy at chance": "accuracy of spans 0.50 ± 0.02 after 2528 pairs: check the labels (1 where index 0 is the better one?)",
+        "too easy": "accuracy of spans 0.99: the pairs are too easy",
+        "saturated": "99% of the pairs teach nothing now. Stop here, or bring harder pairs",
         "large logits": "lower learning_rate",
         "gradient spike": "keep clip_norm",
         "running away": "expect samples of noise soon",
