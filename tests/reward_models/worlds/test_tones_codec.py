@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tones_corruptions import CORRUPTIONS, clipped_softly_levelled, corrupted
 
-from reward_models.worlds.tones import SAMPLE_RATE_HZ, SPLITS, prompts, render, verify
+from reward_models.worlds.tones import SAMPLE_RATE_HZ, SAMPLES, SPLITS, prompts, render, verify
 
 torch = pytest.importorskip("torch")
 torchaudio = pytest.importorskip("torchaudio", exc_type=Exception)
@@ -37,15 +37,16 @@ CODECS = pytest.mark.parametrize("codec", [by_htk, by_the_model], ids=["htk", "m
 
 
 @CODECS
+@pytest.mark.parametrize("samples", [SAMPLES, 32_768], ids=["3 s", "2 s"])
 @pytest.mark.parametrize("count", [34 * len(SPLITS), pytest.param(1_000, marks=pytest.mark.long)])
-def test_renders_are_true_after_the_codec(count, codec):
+def test_renders_are_true_after_the_codec(count, samples, codec):
     texts = [one.text for split in SPLITS for one in prompts(split, -(-count // len(SPLITS)), 71)][:count]
     true = []
     for start in range(0, count, AT_ONCE):
         batch = texts[start : start + AT_ONCE]
-        decoded = codec(np.stack([render(text, start + index) for index, text in enumerate(batch)]), start)
+        decoded = codec(np.stack([render(text, start + index, samples=samples) for index, text in enumerate(batch)]), start)
         true += [verify(text, waveform)["overall"] for text, waveform in zip(batch, decoded, strict=True)]
-    assert len(true) == count
+    assert len(true) == count and decoded.shape[1] == samples
     assert np.mean(true) >= 0.99
 
 
