@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from chromium import chromium, go_without
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -20,12 +20,13 @@ ARGUMENTS = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'diffalign[dev]'")
-    found = [path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))]
-    if not found:
-        pytest.skip("no Chromium on the PATH: install chromium or google-chrome to run the browser tests")
+    try:
+        from playwright import sync_api
+    except ImportError:
+        go_without("playwright is not installed: pip install 'diffalign[dev]'")
+    path = chromium()
     with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found[0], args=list(ARGUMENTS))
+        launched = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         yield launched
         launched.close()
 
