@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffalign.data.modalities.audio import resample
 from diffalign.data.modalities.stored import library
 from diffalign.gallery import Sample
 from diffalign.gallery.loudness import measure
@@ -76,11 +77,9 @@ def _check(waveform: np.ndarray, rate: int, where: str) -> None:
 
 def _playable(waveform: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
     """As it is, but the mean of more than two channels, and at a whole multiple or part of a rate that is out of RATES."""
-    from scipy.signal import resample_poly
-
     if len(waveform) > 2:
         waveform = waveform.mean(axis=0, keepdims=True)
     up, down = max(1, math.ceil(RATES[0] / rate)), max(1, math.ceil(rate / RATES[1]))
     if up == down == 1:
         return waveform, rate
-    return resample_poly(waveform.astype(np.float64), up, down, axis=1), max(1, round(rate * up / down))
+    return resample(waveform.astype(np.float32), down, up), max(1, round(rate * up / down))

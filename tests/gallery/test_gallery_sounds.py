@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from diffalign.data.modalities.audio import resample
 from diffalign.gallery import Column, Comparison, Row, Sample
 from diffalign.gallery.loudness import measure
 from diffalign.gallery.sounds import match_loudness
@@ -100,11 +101,14 @@ def test_a_row_of_sounds_is_stored_without_loss_and_matched(tmp_path: Path) -> N
 def test_what_browsers_do_not_play_is_stored_at_a_rate_they_do(
     tmp_path: Path, rate: int, channels: int, file_rate: int, samples: int
 ) -> None:
-    folder, [record] = records(tmp_path, Sound(sine(0.5, rate=rate, hertz=100, seconds=1, channels=channels), rate))
+    wave = sine(0.5, rate=rate, hertz=100, seconds=1, channels=channels)
+    folder, [record] = records(tmp_path, Sound(wave, rate))
     played, found = soundfile.read(folder / record["src"], always_2d=True)
     assert (found, played.shape) == (file_rate, (samples, min(channels, 2) if channels < 3 else 1))
     assert (record["rate"], record["channels"], record["seconds"]) == (rate, channels, 1.0)
     assert np.abs(played[samples // 4 : samples // 2]).max() == pytest.approx(0.5, abs=0.01)
+    expected = wave[:1].astype(np.float32) if rate == file_rate else resample(wave[:1].astype(np.float32), rate, file_rate)
+    assert np.abs(played[:, 0] - expected[0]).max() < 1 / 32768
 
 
 def test_the_spectrum_shows_a_tone_where_and_when_it_is() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from diffalign.data.modalities import Media
-from diffalign.data.modalities.audio import Audio
+from diffalign.data.modalities.audio import Audio, resample
 from reward_models.contract import check_call
 
 from .captions import parse
@@ -27,7 +27,7 @@ class Tones:
     """Scores sounds against captions of the tones world, without weights. The dimensions: see `verify`."""
 
     name = "tones"
-    revision = "1"
+    revision = "2"
     modalities = frozenset({"audio"})
     dimensions = DIMENSIONS
     groupwise = False
@@ -56,12 +56,8 @@ def medium(caption: str, seed: int, size: tuple[int, ...] | None = None, rate: f
 
 def _at_16_khz(sound: Waveform, index: int) -> np.ndarray:
     """The mean of the channels of a sound at 16 kHz, float32 (samples,)."""
-    from scipy import signal
-
-    mono = sound.waveform().mean(axis=0, dtype=np.float64)
+    mono = sound.waveform().mean(axis=0, dtype=np.float64).astype(np.float32)
     seconds = len(mono) / sound.sample_rate_hz
     if seconds < MIN_SAMPLES / SAMPLE_RATE_HZ:
         raise ValueError(f"item {index} lasts {seconds:.3f} s, too short for an event; give {MIN_SAMPLES / SAMPLE_RATE_HZ} s or more")
-    divisor = int(np.gcd(sound.sample_rate_hz, SAMPLE_RATE_HZ))
-    up, down = SAMPLE_RATE_HZ // divisor, sound.sample_rate_hz // divisor
-    return (mono if up == down else signal.resample_poly(mono, up, down)).astype(np.float32)
+    return mono if sound.sample_rate_hz == SAMPLE_RATE_HZ else resample(mono[None], sound.sample_rate_hz, SAMPLE_RATE_HZ)[0]

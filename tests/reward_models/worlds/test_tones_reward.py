@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy import signal
 
+from diffalign.data.modalities.audio import Audio as Sound
 from reward_models import load_reward
 from reward_models.worlds.tones import DIMENSIONS, SAMPLE_RATE_HZ, Tones, prompts, render, verify
+from reward_models.worlds.tones.reward import _at_16_khz
 
 
 class Audio:
@@ -26,7 +28,7 @@ def batch(count):
 def test_the_table_knows_it():
     reward = load_reward("tones")
     assert isinstance(reward, Tones)
-    assert (reward.name, reward.revision, reward.dimensions) == ("tones", "1", DIMENSIONS)
+    assert (reward.name, reward.revision, reward.dimensions) == ("tones", "2", DIMENSIONS)
     assert not reward.groupwise
 
 
@@ -59,6 +61,12 @@ def test_other_rates_are_resampled(rate):
     texts, media = batch(4)
     resampled = [Audio(signal.resample_poly(one.samples, rate, SAMPLE_RATE_HZ, axis=1), rate) for one in media]
     assert Tones()(texts, resampled)["overall"] == [1.0] * 4
+
+
+@pytest.mark.parametrize("rate", [22_050, 44_100, 44_101])
+def test_the_judge_hears_what_a_model_of_its_rate_encodes(rate):
+    sound = Sound.from_waveform(np.random.default_rng(0).uniform(-0.5, 0.5, (2, rate)), rate)
+    np.testing.assert_allclose(_at_16_khz(sound, 0)[None], sound.tensor((16_000,), 16_000), atol=1e-6)
 
 
 def test_clips_of_other_lengths_are_judged_as_they_are():
