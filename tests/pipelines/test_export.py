@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -278,6 +279,32 @@ def test_records_of_ones_own(tmp_path: Path) -> None:
     assert (report.kept, report.broken, report.skipped) == (3, 3, 1)
     parts = ("unknown type 'best'", "order is [0, 3]; it counts the record's 3 candidates", "give a number for each")
     assert [part in reason for reason, part in zip(report.reasons, parts, strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([{}, {"candidates": ["c", "a"]}], "candidate id 'a' of own.jsonl row 1 is that of another candidate, of own.jsonl row 0; give"),
+        ([{"candidates": ["a", "b", "a"]}], "candidate id 'a' of own.jsonl row 0 is that of another candidate, of own.jsonl row 0; give"),
+        (
+            [{"candidates": [None, "records-0000001-0"]}, {"candidates": [None, None]}],
+            "candidate id 'records-0000001-0' of own.jsonl row 1",
+        ),
+        (
+            [{"id": "g"}, {"id": "g", "candidates": ["c", "d"]}],
+            "group id 'g' of own.jsonl row 1 is that of another group, of own.jsonl row 0",
+        ),
+    ],
+)
+def test_an_id_is_given_once_in_a_set(given: list[dict[str, Any]], told: str, tmp_path: Path) -> None:
+    """Scores and latents are read by it: of two samples one would have the other's."""
+    (tmp_path / "0.png").write_bytes(png(0))
+    lines = [{"prompt": "p", "preferences": [{"type": "pair", "order": [0, 1]}], **each} for each in given]
+    for line in lines:
+        line["candidates"] = [{"path": "0.png"} | ({"id": name} if name else {}) for name in line.get("candidates", ("a", "b"))]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match=re.escape(told)):
+        read("records", tmp_path / "own.jsonl")
 
 
 def test_the_card_says_where_the_set_comes_from(scored: Config, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
@@ -118,10 +118,12 @@ def import_each(
     """The groups that `build(row, group_id)` makes of rows (where it stands, row), counted; None: the row is skipped.
 
     A row for which `build` raises ValueError or FileNotFoundError is broken, and counted so. Other errors stop the import: PermissionError
-    of a path that leads outside, ImportError of a decoder that is not installed.
+    of a path that leads outside, ImportError of a decoder that is not installed, ValueError where an id of a group or a candidate repeats.
     max_samples   stop after so many groups kept; None: all. ValueError below 1, before any row is read
     """
     check_count(max_samples)
+    groups: dict[str, str] = {}  # id → where it stands
+    candidates: dict[str, str] = {}
     for index, (where, row) in enumerate(rows):
         report.read += 1
         try:
@@ -134,9 +136,21 @@ def import_each(
         if group is None:
             report.skipped += 1
             continue
+        _check_new("group", [group.group_id], where, groups)
+        _check_new("candidate", [candidate.candidate_id for candidate in group.candidates], where, candidates)
         yield report.count_kept(group, where)
         if report.kept == max_samples:
             return
+
+
+def _check_new(kind: str, ids: Sequence[str], where: str, places: dict[str, str]) -> None:
+    """Remembers where ids stand. ValueError for one that is there already: what reads the set by it would take one for the other."""
+    for name in ids:
+        if name in places:
+            raise ValueError(
+                f"{kind} id {name!r} of {where} is that of another {kind}, of {places[name]}; give each an id of its own in the whole set"
+            )
+        places[name] = where
 
 
 def check_count(max_samples: int | None) -> None:
