@@ -23,6 +23,9 @@ from diffalign.model_source import LORA_FILE, PEFT_FILE, source_path
 SECOND = {"transformer_2": {"load_into_transformer_2": True}}  # a part that diffusers loads a LoRA into when asked alone: Wan 2.2's
 FOLDER = "a diffusers folder with safetensors weights (model_index.json in it)"
 ADAPTER_FIX = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
+CHUNK = (
+    2**24
+)  # values that a hash sums at a time, in three copies of 8 bytes each; sums wrap, so those of parts add up to that of the whole
 Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 
@@ -257,9 +260,13 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted((name.replace(".base_layer", ""), tensor) for name, tensor in tensors.items()):
         # Integer sums over the bits, plain and by place: exact, so the same on every device and with any number of threads.
-        bits = tensor.detach().float().flatten().view(torch.int32).to(torch.int64)
-        place = torch.arange(1, len(bits) + 1, device=bits.device)
-        digest.update(f"{name} {tuple(tensor.shape)} {int(bits.sum())} {int((bits * place).sum())}".encode())
+        values = tensor.detach().flatten()
+        plain, by_place = values.new_zeros((2,), dtype=torch.int64)
+        for start in range(0, len(values), CHUNK):
+            bits = values[start : start + CHUNK].float().view(torch.int32).to(torch.int64)
+            plain += bits.sum()
+            by_place += (bits * torch.arange(start + 1, start + len(bits) + 1, device=bits.device)).sum()
+        digest.update(f"{name} {tuple(tensor.shape)} {int(plain)} {int(by_place)}".encode())
     return digest.hexdigest()[:16]
 
 
