@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from threading import Lock
 from typing import Any
 
@@ -142,7 +143,7 @@ class Endpoint(Section):
                 with urllib.request.urlopen(request, timeout=self.timeout_seconds) as response:
                     return json.loads(response.read())
             except urllib.error.HTTPError as error:
-                failure = f"HTTP {error.code}: {error.read(300).decode(errors='replace')}"
+                failure = f"HTTP {error.code}: {_beginning(error)}"
                 if error.code not in AGAIN:
                     kind = Unanswered if error.code in REFUSED else ValueError
                     raise kind(
@@ -152,13 +153,21 @@ class Endpoint(Section):
                 wait = min(LONGEST_WAIT_SECONDS, float(said)) if said.replace(".", "", 1).isdigit() else wait
             except json.JSONDecodeError as error:
                 raise ValueError(f"{self.url} answered no JSON ({error}); is it an OpenAI-compatible server?") from error
-            except OSError as error:  # no such host, refused, timed out, cut off
+            except (OSError, HTTPException) as error:  # no such host, refused, timed out, cut off
                 failure = f"{type(error).__name__}: {error}"
             if attempt < self.retries:
                 time.sleep(wait)
         raise ConnectionError(
             f"{self.url} did not answer in {self.retries + 1} attempts, the last: {failure}; start it, or check the address"
         )
+
+
+def _beginning(answer: urllib.error.HTTPError) -> str:
+    """Of what a server says beside a code; "" where it is cut off."""
+    try:
+        return answer.read(300).decode(errors="replace")
+    except (OSError, HTTPException):
+        return ""
 
 
 def json_in(text: str) -> Any:

@@ -16,6 +16,7 @@ import PIL.Image
 class Server:
     """Answers from a list, the last one for ever: a text, (status, headers, body), or a function of what was asked that gives either.
 
+    A body with headers of its length that do not fit it is cut off; without a status nothing at all is said.
     Remembers what it was asked, in order; close it when done.
     """
 
@@ -36,10 +37,13 @@ class Server:
                     usage = {"prompt_tokens": 7, "completion_tokens": 2}
                     answer = (200, {}, json.dumps({"choices": [{"message": {"content": answer}}], "usage": usage}))
                 status, headers, body = answer
+                if status is None:
+                    return
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body.encode())))
+                if not {"Content-Length", "Transfer-Encoding"} & set(headers):
+                    self.send_header("Content-Length", str(len(body.encode())))
                 self.end_headers()
                 self.wfile.write(body.encode())
 

@@ -33,6 +33,19 @@ def test_failures_that_pass_are_waited_out(server: Server, monkeypatch: pytest.M
     assert waited == [1, 7, 60] and len(server.asked) == 4
 
 
+def test_an_answer_that_is_cut_off_is_asked_for_again(server: Server) -> None:
+    """In its body, in that of a refusal that may pass, and before its first line, as servers behind a proxy do."""
+    longer = {"Content-Length": "9999"}
+    server.answers = [(200, longer, '{"choices": [{"mess'), (503, longer, "bu"), (200, {"Transfer-Encoding": "chunked"}, "5\r\n{"),
+                      (503, {"Transfer-Encoding": "chunked"}, "5\r\nbu"), (None, {}, ""), "done"]  # fmt: skip
+    assert Endpoint(url=server.url, model="m").ask("?") == "done" and len(server.asked) == 6
+    server.answers = [(200, longer, "{")]
+    with pytest.raises(
+        ConnectionError, match=r"did not answer in 2 attempts, the last: IncompleteRead: .*; start it, or check the address"
+    ):
+        Endpoint(url=server.url, model="m", retries=1).ask("?")
+
+
 def test_failures_that_stay_are_told(server: Server) -> None:
     endpoint = Endpoint(url=server.url, model="m", retries=2)
     server.answers = [(503, {}, "busy")]
