@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import pytest
 from tiny_media import flac, mp4, png
 
 from diffalign.data.exported import layout_features, layout_row, layout_schema
-from diffalign.data.importers import ImportedGroup, ImportReport, build_import
+from diffalign.data.importers import ImportedGroup, ImportReport, build_import, imagerewarddb
 from diffalign.data.importers.judged import win_shares
 from diffalign.data.importers.pair_columns import PAIR_SETS
+from diffalign.data.importers.sources import SourceRow, stream_rows
 from diffalign.data.modalities.image import Image
 from diffalign.data.pairing import PairingSettings, group_candidates, pair_groups
 from diffalign.data.records import Candidate, Preference
@@ -233,6 +234,22 @@ def test_imagerewarddb_groups_rows_by_prompt(column: str, tmp_path: Path) -> Non
         ValueError, match="lacks the columns image or image_path; expected prompt_id, prompt, image or image_path, image_amount"
     ):
         read("imagerewarddb", write_json(tmp_path / "u.json", [{"prompt_id": "1", "prompt": "p", "image_amount_in_total": 1, "rank": 1}]))
+
+
+def test_imagerewarddb_streams_where_the_amount_is_a_float(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pandas writes a column that lacked a value somewhere: a prompt waits for its own rows alone."""
+    rows = [row | {"image_amount_in_total": float(row["image_amount_in_total"])} for row in image_rewards(tmp_path, "image")]
+    source, drawn = write_parquet(tmp_path / "t.parquet", rows), 0
+
+    def counted(*arguments: Any, **options: Any) -> Iterator[SourceRow]:
+        nonlocal drawn
+        for row in stream_rows(*arguments, **options):
+            drawn += 1
+            yield row
+
+    monkeypatch.setattr(imagerewarddb, "stream_rows", counted)
+    groups = build_import("imagerewarddb", str(source)).groups
+    assert (next(groups).prompt, drawn, next(groups).prompt, drawn) == ("prompt a", 4, "prompt b", 5)
 
 
 def test_imagerewarddb_takes_a_prompt_that_lacks_images_as_it_is(tmp_path: Path) -> None:

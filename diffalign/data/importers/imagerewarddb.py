@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from diffalign.data.importers.judged import Ranking, Side, import_rows, number_of, tags_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport
@@ -52,9 +53,17 @@ def _by_prompt(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
     for row in rows:
         members = waiting.setdefault(str(row.values["prompt_id"]), [])
         members.append(row)
-        if str(len(members)) == str(row.values["image_amount_in_total"]):
+        if len(members) == _amount(row.values["image_amount_in_total"]):
             yield _joined(waiting.pop(str(row.values["prompt_id"])))
     yield from map(_joined, waiting.values())
+
+
+def _amount(value: Any) -> float | None:
+    """A number, however the column has it; None for anything else, whose prompt is left incomplete."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _joined(members: list[SourceRow]) -> SourceRow:
