@@ -184,10 +184,10 @@ def models_of(config: Config, section: Evaluate) -> dict[str, tuple[Path, ...]]:
     return models
 
 
-def load_aligned(config: Config, checkpoints: Sequence[Path], base_identity: str) -> Backbone:
+def load_aligned(config: Config, checkpoints: Sequence[Path], base_identity: str, **loading: Any) -> Backbone:
     """The model of a checkpoint folder: a LoRA on the config's model, a denoiser in its place, or a whole diffusers pipeline.
 
-    checkpoints  one; of LoRAs trained onto each other all of them, in order
+    checkpoints  one; of LoRAs trained onto each other all of them, in order; loading  as `load_backbone` takes it
     ValueError where a checkpoint names another base than the config's, FileNotFoundError where a folder holds none of the three.
     """
     from diffalign.backbones import family_of
@@ -203,15 +203,15 @@ def load_aligned(config: Config, checkpoints: Sequence[Path], base_identity: str
                 f"the config's model is {config.model.source!r} (weights {base_identity}); set model.source to the former"
             )
     if all(map(holds_lora, checkpoints)):
-        return load_model(config.model, adapter=(*config.model.adapters, *map(str, checkpoints)))
+        return load_model(config.model, adapter=(*config.model.adapters, *map(str, checkpoints)), **loading)
     if len(checkpoints) > 1:
         raise ValueError(f"{', '.join(map(str, checkpoints))} are several checkpoints and not all LoRAs: give the last one alone")
     if (first / "model_index.json").is_file():
-        return load_model(config.model.other(str(first)))
+        return load_model(config.model.other(str(first)), **loading)
     own = family_of(config.model.backbone).denoiser
     for part in (own, f"{own}_2"):  # or the second of two
         if (first / part).is_dir():
-            return load_model(config.model, adapter=None, denoiser=str(first / part))
+            return load_model(config.model, adapter=None, denoiser=str(first / part), **loading)
     raise FileNotFoundError(f"{first} holds none of {LORA_FILE}, {PEFT_FILE}, {own}/ or model_index.json; is training complete?")
 
 

@@ -66,7 +66,7 @@ class Implicit:
         from pipelines.evaluate import load_aligned
 
         reference = load_model(self.config.model)
-        return reference, load_aligned(self.config, [self.checkpoint], reference.identity()).denoiser
+        return reference, load_aligned(self.config, [self.checkpoint], reference.identity(), offload_encoders=True).denoiser
 
     def __call__(self, prompts: Sequence[str], media: Sequence[Media]) -> dict[str, list[float]]:
         check_call(self, prompts, media)

@@ -36,7 +36,7 @@ def shown_size(size: Sequence[int]) -> str:
 
 
 def load_model(model: Model, **changes: Any) -> Backbone:
-    """The backbone of a model section. changes: adapter=, denoiser=, as `load_backbone` takes them, instead of the section's."""
+    """The backbone of a model section. changes: adapter=, denoiser=, …, as `load_backbone` takes them, instead of the section's."""
     import torch
 
     from diffalign.backbones import load_backbone

@@ -62,10 +62,9 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
             f"model.dtype {config.model.dtype!r} with train.precision 'fp32': half-precision weights cannot take float32 inputs; "
             f"set train.precision=bf16, or model.dtype=float32"
         )
-    backbone = load_model(config.model)
+    backbone = load_model(config.model, offload_encoders=True)  # what they make is in the cache, the dropped prompt too
     base = backbone.identity()
     _check_encoder(read_cache_description(latents).encoder, backbone.encoder_identity(), latents, config.model.source)
-    backbone.offload_encoders()  # what they make is in the cache, the dropped prompt too
     if section.lora is not None:
         add_lora(backbone.denoiser, section.lora, seed_of(seed, "lora"))
     else:
@@ -102,7 +101,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         backbone.denoiser.enable_gradient_checkpointing()
     teacher = mask = None
     if section.teacher is not None:
-        checkpoint = load_aligned(config, [teacher_folder(section.teacher)], base)
+        checkpoint = load_aligned(config, [teacher_folder(section.teacher)], base, offload_encoders=True)
         teacher = frozen_copy(checkpoint.denoiser, dtype, rests_on_cpu=rests_on_cpu)
     if section.mask is not None:
         device = next(backbone.denoiser.parameters()).device

@@ -253,6 +253,7 @@ class Loading:
     denoiser: str | Path | None = None
     quantise: str | None = None
     tiled_vae: bool = False
+    offload_encoders: bool = False
 
 
 def family_of(name: str) -> Family:
@@ -275,7 +276,7 @@ def check_condition(name: str, is_given: bool, where: str) -> None:
 def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
                   revision: str | None = None,
                   adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None,
-                  quantise: str | None = None, tiled_vae: bool = False,
+                  quantise: str | None = None, tiled_vae: bool = False, offload_encoders: bool = False,
                   **settings: Any) -> Backbone:  # fmt: skip
     """Loads a model of the family `name`.
 
@@ -285,6 +286,7 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
               place of the source's own
     quantise  int8 or nf4: the denoiser's weights, to train a LoRA on; adapters then stay beside them, for they cannot be fused exactly
     tiled_vae encodes and decodes media larger than the autoencoder's own size in overlapping tiles, which takes less memory
+    offload_encoders  reads them into the machine's memory, as `Backbone.offload_encoders` leaves them: they never come to the device
     settings  of the family's own: the named arguments of its `load`
     Raises ValueError for an unknown family or setting and a family that the installed diffusers does not have, FileNotFoundError where the
     source is not found.
@@ -297,7 +299,7 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
     _check_settings(name, load, settings)
     if quantise is not None:
         check_quantisable(quantise, source, device)
-    return load(source, Loading(dtype, device, revision, adapter, denoiser, quantise, tiled_vae), **settings)
+    return load(source, Loading(dtype, device, revision, adapter, denoiser, quantise, tiled_vae, offload_encoders), **settings)
 
 
 def _check_settings(name: str, load: Callable[..., Backbone], settings: dict[str, Any]) -> None:

@@ -297,7 +297,7 @@ def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, *
 
 
 def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loading: Loading) -> Any:
-    """A pipeline with the denoiser and the adapters of `loading`, on its device."""
+    """A pipeline with the denoiser and the adapters of `loading`, on its device, or what `predict` runs of it."""
     part, quantised = family.DENOISER, quantisation(loading.quantise, loading.dtype)
     if getattr(pipeline, part, pipeline) is None:  # what has no such part at all is another pipeline, and the family says so
         raise ValueError(f"{source} has no {part} to train; give another model, or remove what asks for it from model.settings")
@@ -312,7 +312,11 @@ def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loadin
             fuse_adapter(pipeline, part, place, source)
     if loading.tiled_vae:
         _tile(pipeline.vae, source)
-    return pipeline.to(loading.device)
+    if not loading.offload_encoders:
+        return pipeline.to(loading.device)
+    for name in (*family.BESIDE, *(() if loading.quantise else (part,))):  # what is quantised is read onto its device
+        getattr(pipeline, name).to(loading.device)
+    return pipeline
 
 
 def _tile(vae: Any, source: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffalign.backbones import BACKBONES, load_backbone
 from diffalign.training.lora import Lora, add_lora
@@ -59,6 +59,14 @@ class TrainingChecks:
                     each -= 1e-3 / norm * each.grad
         fall = float((before - error()).detach())
         assert 0.5e-3 * norm < fall < 1.5e-3 * norm  # as much as the gradient says
+
+    def test_training_takes_no_encoder_to_its_device(self, folder: Path) -> None:
+        """The meta device stands for it, from which nothing comes back."""
+        there: Any = load_backbone(self.family, str(folder), device="meta", offload_encoders=True)
+        for part, module in there.pipeline.components.items():
+            if isinstance(module, nn.Module):
+                where = "meta" if module is there.denoiser or part in there.BESIDE else "cpu"
+                assert {tensor.device.type for tensor in (*module.parameters(), *module.buffers())} == {where}, part
 
     def test_half_precision_and_checkpointing_train_the_same(self, loaded: Any, folder: Path) -> None:
         """As the configs have it: an adapter in float32 on a base in bfloat16, under autocast."""

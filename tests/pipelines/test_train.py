@@ -15,6 +15,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
+from torch import nn
 from typer.testing import CliRunner
 
 from diffalign.backbones.pipeline import LoadedPipeline
@@ -113,21 +114,38 @@ def test_diagnostics_reach_the_console_every_so_many_steps(road: Callable[..., C
     ids=["full", "lora", "mask", "own_samples"],
 )  # fmt: skip
 def test_training_needs_no_encoder(settings: dict[str, Any], road: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where autoencoder and text encoder lose their values after the identity check, the run has the same bits."""
-    found, lost = [], []
+    """Where autoencoder and text encoder lose their values once they are identified, the run has the same bits."""
+    found, lost, identify = [], [], LoadedPipeline.encoder_identity
 
-    def lose(backbone: LoadedPipeline) -> None:
+    def lose(backbone: LoadedPipeline) -> str:
+        identity = identify(backbone)
         for part in ("vae", "text_encoder"):
             lost.append(getattr(backbone.pipeline, part).to("meta"))
+        return identity
 
     for name in ("there", "gone"):
         config = road(name, **settings)
         with monkeypatch.context() as patch:
             if name == "gone":
-                patch.setattr(LoadedPipeline, "offload_encoders", lose)
+                patch.setattr(LoadedPipeline, "encoder_identity", lose)
             run(config, progress=QUIET)
         found.append(result_of(config))
     assert found[0] == found[1] and len(found[0]) >= 2 and len(lost) == 2
+
+
+def test_training_moves_no_encoder(road: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the model's nor a teacher's: where a device is full they would not fit, if only for a moment."""
+    earlier, moved, to = road("earlier", lora={"rank": 2}), [], nn.Module.to
+
+    def watched(module: nn.Module, *arguments: Any, **options: Any) -> nn.Module:
+        moved.append(type(module).__name__)
+        return to(module, *arguments, **options)
+
+    monkeypatch.setattr(nn.Module, "to", watched)
+    run(earlier, progress=QUIET)
+    objective = {"name": "tgdpo", "beta": 100.0}
+    run(road("taught", objective=objective, teacher=str(earlier.run / "train" / "final")), progress=QUIET)
+    assert moved.count("UNet2DConditionModel") >= 3 and not {"AutoencoderKL", "CLIPTextModel"} & set(moved)
 
 
 def result_of(config: Config) -> dict[str, bytes]:
