@@ -193,6 +193,7 @@ class FamilyChecks(TrainingChecks):
 
     # The denoiser
 
+    @pytest.mark.parity
     def test_predict_is_what_the_pipeline_s_steps_take(self, loaded: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every x_t of an unguided path, with what the pipeline hands its scheduler there."""
         pipeline = self.plain(folder)

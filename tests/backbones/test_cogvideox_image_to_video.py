@@ -25,6 +25,7 @@ class TestCogvideoxImageToVideo(ConditionedChecks, CogvideoxChecks):
     def save(folder: Path) -> Path:
         return save_cogvideox(folder, CogVideoXImageToVideoPipeline, 8)
 
+    @pytest.mark.parity
     def test_predict_is_what_the_pipeline_s_steps_take(self, loaded: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """With the mean of the first frame's posterior, from which the pipeline draws."""
         monkeypatch.setattr(f"{PIPELINE}.retrieve_latents", lambda encoded, generator: encoded.latent_dist.mode())

@@ -44,6 +44,7 @@ class TestLtxImageToVideo(ConditionedChecks, VideoFamilyChecks):
         embeds, mask, _, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, max_sequence_length=T5_TOKENS)
         return {"prompt_embeds": embeds, "prompt_mask": mask.float()}
 
+    @pytest.mark.parity
     def test_predict_is_what_the_pipeline_s_steps_take(self, loaded: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """With the mean of the first frame's posterior, from which the pipeline draws."""
         monkeypatch.setattr(f"{PIPELINE}.retrieve_latents", lambda encoded, generator: encoded.latent_dist.mode())

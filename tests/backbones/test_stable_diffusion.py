@@ -103,6 +103,7 @@ def test_timesteps_cover_the_scheduler_s_range(loaded) -> None:
 # The denoiser, the encoder and the autoencoder
 
 
+@pytest.mark.parity("stable_diffusion")
 def test_predict_is_what_the_pipeline_s_steps_take(loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call of the denoiser while diffusers samples, repeated by `predict` with our own embeds of the prompt and of the empty one."""
     calls = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -47,30 +46,3 @@ def test_what_cannot_be_loaded_is_told_what_can(tmp_path: Path) -> None:
         FileNotFoundError, match=r"give a diffusers folder with safetensors weights \(model_index\.json in it\), or a hub id"
     ):
         load_backbone("wan", str(tmp_path))
-
-
-PARITY = "test_predict_is_what_the_pipeline_s_steps_take"
-
-
-@pytest.mark.parametrize("name", sorted(BACKBONES))
-def test_every_family_is_compared_with_its_pipeline(name: str) -> None:
-    """In a test file of its name: a function, or a class of that family, which inherits it from FamilyChecks."""
-    assert parity_tests(name), f"backbone {name!r} is without {PARITY}; write tests/backbones/test_{name}.py, with FamilyChecks if it fits"
-
-
-def parity_tests(name: str) -> list[Any]:
-    """Those of a family; none where there is no such file."""
-    if not (Path(__file__).parent / f"test_{name}.py").is_file():
-        return []
-    tests = vars(import_module(f"test_{name}"))
-    own = [
-        each
-        for each in tests.values()
-        if isinstance(each, type) and each.__name__.startswith("Test") and getattr(each, "family", name) == name
-    ]
-    found = [getattr(place, PARITY, None) for place in own] + [tests.get(PARITY)]
-    return [each for each in found if callable(each)]
-
-
-def test_a_family_without_one_is_noticed() -> None:
-    assert parity_tests("nowhere") == [] == parity_tests("table") and len(parity_tests("wan")) == 1

@@ -108,6 +108,7 @@ def test_griffin_lim_gives_back_the_same_spectrogram_and_the_same_bits() -> None
 # The family
 
 
+@pytest.mark.parity("tango")
 def test_predict_is_what_the_pipeline_s_steps_take(loaded: Tango, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     forward = loaded.denoiser.forward

@@ -110,6 +110,7 @@ def test_timesteps_are_the_model_s_own(loaded: Wan, folder: Path, tmp_path: Path
         load_backbone("wan", str(tmp_path / "model"))
 
 
+@pytest.mark.parity("wan")
 def test_predict_is_what_the_pipeline_s_steps_take(loaded: Wan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call of the denoiser while diffusers samples, repeated by `predict` with our own embeds of the prompts and of the empty one."""
     calls = []

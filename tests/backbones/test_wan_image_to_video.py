@@ -48,6 +48,7 @@ class TestWanImageToVideo(ConditionedChecks, VideoFamilyChecks):
         parts = [super(TestWanImageToVideo, self).made(pipeline, [seed], [prompt], **options) for seed, prompt in zip(seeds, prompts)]
         return torch.cat(parts) if isinstance(parts[0], Tensor) else np.concatenate(parts)
 
+    @pytest.mark.parity
     def test_predict_is_what_the_pipeline_s_steps_take(self, loaded: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """As of every family, a prompt at a time."""
         pipeline = self.plain(folder)

@@ -137,6 +137,7 @@ def written_out(wavlm: Wavlm, sound: Audio) -> dict[str, float]:
     return {name: sum(share * each[name] for share, each in scores) for name in SCALES}
 
 
+@pytest.mark.parity("audiobox_aesthetics")
 @pytest.mark.parametrize("file", ["checkpoint.pt", "model.safetensors"])
 def test_scores_are_the_releases_written_out(tiny_audiobox: Path, sounds: list[Audio], file: str) -> None:
     from safetensors.torch import load_file

@@ -49,6 +49,7 @@ def direct_cosine(tiny_clip: Path, images: list[Image], tmp_path_factory: pytest
     return path, cosines
 
 
+@pytest.mark.parity("clip_score")
 @pytest.mark.parametrize(("formula", "factor"), [("percent", 100.0), ("hessel", 2.5)])
 def test_score_is_the_clipped_cosine_of_open_clip(tiny_clip, images, direct_cosine, formula, factor) -> None:
     path, cosines = direct_cosine

@@ -97,6 +97,7 @@ class Blip:
         return (float(values[0, 0]) - 0.16717362830052426) / 1.0333394966054072
 
 
+@pytest.mark.parity("image_reward")
 def test_score_is_blips_on_the_released_file(checkpoint: dict[str, str], images: list[Image]) -> None:
     import torch
     from transformers import AutoTokenizer

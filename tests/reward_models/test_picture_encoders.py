@@ -39,6 +39,7 @@ def model_and_processors(folder: Path) -> tuple[Any, Any, Any]:
     return AutoModel.from_pretrained(folder).eval(), processor, AutoTokenizer.from_pretrained(folder)
 
 
+@pytest.mark.parity("pick_score")
 def test_pick_score_is_the_logit_of_transformers(tiny_pictures: Path, images: list[Image]) -> None:
     import torch
 
@@ -56,6 +57,7 @@ def test_pick_score_is_the_logit_of_transformers(tiny_pictures: Path, images: li
     assert reward.scale == pytest.approx(np.exp(np.float32(3.2)))
 
 
+@pytest.mark.parity("siglip_score")
 def test_siglip_score_is_the_sigmoid_of_transformers(tiny_pictures: Path, images: list[Image]) -> None:
     import torch
 
@@ -76,6 +78,7 @@ def test_siglip_score_is_the_sigmoid_of_transformers(tiny_pictures: Path, images
         assert reward(shouted, images) == reward(PROMPTS, images), "in training all prompts were in lower case"
 
 
+@pytest.mark.parity("hps_v2", "hps_v2_1")
 @pytest.mark.parametrize("name", ["hps_v2", "hps_v2_1"])
 def test_hps_is_a_hundred_cosines_of_open_clip_on_padded_pictures(name, tiny_clip, images, tmp_path) -> None:
     """The checkpoint as it is released: {"state_dict": …} and more beside it."""
@@ -156,6 +159,7 @@ def test_clips_transform_is_torchvisions(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(clip_pixels([image], 32)[0].numpy(), released(pillow(image)).numpy(), atol=1e-6)
 
 
+@pytest.mark.parity("aesthetic")
 def test_aesthetic_is_five_linear_layers_over_unit_embeddings(tiny_pictures: Path, images: list[Image]) -> None:
     import torch
     from transformers import CLIPModel
@@ -201,6 +205,7 @@ def test_a_head_that_would_run_code_is_refused_and_does_not_run(tiny_pictures: P
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parity("dino_similarity")
 def test_dino_similarity_is_of_class_tokens_of_one_prompt(tiny_pictures: Path, images: list[Image]) -> None:
     import torch
 

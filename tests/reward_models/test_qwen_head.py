@@ -67,6 +67,7 @@ def patched(frames: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(parts.reshape(-1, 3 * 2 * 14 * 14))).float()
 
 
+@pytest.mark.parity("hps_v3")
 def test_hps_v3_is_the_release_written_out(hps: tuple[Path, Any, Any]) -> None:
     folder, model, head = hps
     noise = np.random.default_rng(0).integers(0, 256, (2, 60, 90, 3), dtype=np.uint8)
@@ -87,6 +88,7 @@ def test_hps_v3_is_the_release_written_out(hps: tuple[Path, Any, Any]) -> None:
     assert abs(expected[0][0] - expected[1][0]) > 1e-3
 
 
+@pytest.mark.parity("video_reward")
 def test_video_reward_is_the_release_written_out(video: tuple[Path, Any, Any]) -> None:
     folder, model, head = video
     clips = [np.random.default_rng(seed).integers(0, 256, (9, 280, 392, 3), dtype=np.uint8) for seed in range(2)]

@@ -59,6 +59,7 @@ def words_of(question: dict[str, Any]) -> str:
 # Rated one by one -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parity("vlm_judge")
 def test_ratings_are_the_answers_numbers_and_their_mean(server: Server) -> None:
     server.answers = ['{"alignment": 4, "quality": 1}', 'I say {"alignment": 2.5, "quality": 5} now']
     reward = judge(server, at_once=1)
@@ -283,6 +284,7 @@ def test_answers_of_unified_reward_are_read() -> None:
     assert better("At first I thought Image 1 is better than Image 2, but Image 2 is better than Image 1.") == "second"
 
 
+@pytest.mark.parity("unified_reward")
 def test_unified_reward_rates(server: Server) -> None:
     media = [grey(0), grey(255)]
     scores = unified(server)([PROMPT] * 2, media)
@@ -318,6 +320,7 @@ def test_unified_reward_ranks_in_both_orders(server: Server) -> None:
 # VQAScore ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parity("vqa_score")
 def test_vqa_score_is_the_probability_of_the_first_token(tiny_llava: Path) -> None:
     import torch
     from PIL import Image as PillowImage

@@ -57,6 +57,7 @@ def test_a_judge_that_does_not_mind_the_order_labels_every_segment(server: Serve
     assert len(server.asked) == 2 * 4
 
 
+@pytest.mark.parity("vlm_segments")
 def test_each_of_three_is_scored_by_its_two_pairs(server: Server) -> None:
     # First half: c > a > b. Second half: a = b > c.
     scores = judge(server, segments=2)([PROMPT] * 3, [quarters([50, 90]), quarters([20, 90]), quarters([80, 10])])
