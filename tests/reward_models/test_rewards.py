@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import random
@@ -284,3 +285,33 @@ def test_the_table_imports_nothing_heavy() -> None:
     root = Path(__file__).parents[2]
     answer = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=False)
     assert (answer.stdout.strip(), answer.stderr) == ("[]", "")
+
+
+# What the releases import: their arithmetic is written out here, or done by the libraries that pyproject.toml names.
+RELEASES = (
+    "ImageReward", "aesthetic_predictor_v2_5", "aesthetics_predictor", "audiobox_aesthetics", "clip", "dinov2", "fairseq", "hpsv2",
+    "hpsv3", "laion_clap", "lavis", "llava", "qwen_vl_utils", "simple_aesthetics_predictor", "t2v_metrics", "trl", "videoalign",
+)  # fmt: skip
+
+
+def test_no_reward_imports_what_its_release_is_made_of() -> None:
+    """Neither at the top of a module nor inside a function, where heavy imports stand."""
+    root = Path(__file__).parents[2]
+    code = f"""
+import importlib, pkgutil, sys
+
+for name in {RELEASES!r}:
+    sys.modules[name] = None  # an import of it raises ModuleNotFoundError
+
+import reward_models
+
+for module in pkgutil.walk_packages(reward_models.__path__, "reward_models."):
+    importlib.import_module(module.name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for path in (root / "reward_models").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.partition(".")[0] for name in names} & set(RELEASES), path
