@@ -8,7 +8,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from http.client import HTTPException
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -27,8 +29,37 @@ class Unanswered(ValueError):
     """A question that the server refuses, or that the model answers in no form asked for. Another question may have an answer."""
 
 
+class Answers:
+    """Question → an answer that was of use, kept in a file of JSON lines as they come, so that none is paid for twice; safe for threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lock = path, Lock()
+        whole = path.read_bytes() if path.is_file() else b""
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole):  # a line that a kill has cut off
+            with path.open("r+b") as stream:
+                stream.truncate(end)
+        try:
+            self._found: dict[str, str] = dict(json.loads(line) for line in whole[:end].splitlines())
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} has a line that is no answer ({error}); remove the file, and all is asked again") from error
+
+    def find(self, question: str) -> str | None:
+        return self._found.get(question)
+
+    def add(self, question: str, answer: str) -> None:
+        with self._lock, self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps([question, answer], ensure_ascii=False) + "\n")
+            self._found[question] = answer
+
+
 class Account:
-    """Questions and tokens so far, and the time of the last question; safe for threads."""
+    """Questions and tokens so far, and the time of the last question; safe for threads.
+
+    answers  where what was paid for is kept and looked up, or None
+    """
+
+    answers: Answers | None = None
 
     def __init__(self) -> None:
         self.questions = self.prompt_tokens = self.completion_tokens = 0
@@ -115,6 +146,11 @@ class Endpoint(Section):
         if not isinstance(answer, str):
             raise Unanswered(f"{self.model!r} answered without words: {str(message)[:200]}")
         return answer
+
+    def name_of(self, content: str | Sequence[dict[str, Any]]) -> str:
+        """What identifies a question: who is asked, how, and what."""
+        asked = [self.url, self.model, self.temperature, self.max_tokens, content if isinstance(content, str) else list(content)]
+        return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
 
     def ask_json(self, content: str | Sequence[dict[str, Any]], check: Callable[[Any], bool] = lambda value: True) -> Any:
         """The JSON value in the model's answer, whatever stands around it; asked up to `retries` times more while none passes `check`.

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pipelines.config import Config
     from reward_models import Reward
 
+ANSWERS = "answers.jsonl"  # of judges behind endpoints
+
 
 def _by_name(value: Any) -> Any:
     """A list of names stands for rewards without settings, and so does null in the place of settings."""
@@ -168,7 +170,7 @@ def _score_with(
     from diffalign.data.shards import shard_paths
 
     recorded = {"reward": settings.get("reward", name), **settings}
-    with open_stage(config, f"score/{name}", settings=recorded, inputs=("generate",), redo=redo) as stage:
+    with open_stage(config, f"score/{name}", settings=recorded, inputs=("generate",), outputs=("shard-*.parquet",), redo=redo) as stage:
         shards = shard_paths(candidates)
         if stage.is_complete:
             progress.say(f"score: {name} is in {stage.path}; nothing to do")
@@ -218,11 +220,15 @@ def keep_revision(stage: StageFolder, name: str, revision: str) -> None:
 
 @contextmanager
 def _usage_is_kept(stage: StageFolder, reward: Reward) -> Iterator[None]:
-    """Adds what an endpoint was asked meanwhile, and the first reason why it did not answer, to the stage's record: what is paid for is
-    counted, whether or not it ends well."""
+    """Adds what an endpoint was asked meanwhile, and the first reason why it did not answer, to the stage's record, and keeps its answers
+    in the stage's folder: what is paid for is counted, and asked once, whether or not it ends well."""
+    from diffalign.endpoint import Answers
     from reward_models.contract import accounts_of, unanswered_of
 
     accounts = accounts_of(reward)
+    answers = Answers(stage.path / ANSWERS) if accounts else None
+    for account in accounts:
+        account.answers = answers
     before = [account.counts() for account in accounts]
     try:
         yield

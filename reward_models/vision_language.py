@@ -146,18 +146,24 @@ class RemoteJudge:
 
     def answers(self, questions: Sequence[Question], read: Callable[[str], Found | None]) -> list[Found | ValueError]:
         """Each question is asked up to the endpoint's `retries` times more while nothing is read; none any more after an error that is of
-        no one question, as a wrong key."""
+        no one question, as a wrong key; and none whose answer the account has kept."""
         fatal: list[ValueError] = []
+        kept = self.endpoint.account.answers
 
         def asked(parts: Question) -> Found | ValueError:
-            answer, tries = "", self.endpoint.retries + 1
+            answer, tries, name = "", self.endpoint.retries + 1, "" if kept is None else self.endpoint.name_of(parts)
             try:
+                earlier = None if kept is None else kept.find(name)
+                if earlier is not None and (found := read(earlier)) is not None:
+                    return found
                 for _ in range(tries):
                     if fatal:
                         return fatal[0]
                     answer = self.endpoint.ask(parts)
                     found = read(answer)
                     if found is not None:
+                        if kept is not None:
+                            kept.add(name, answer)
                         return found
             except Unanswered as error:
                 return error

@@ -310,11 +310,14 @@ def test_what_a_judge_was_asked_is_counted_through_a_failure_and_the_resumption(
         folder = config.run / "scores" / "vlm_judge"
         assert [path.name for path in sorted(folder.glob("*.parquet"))] == ["shard-00000.parquet"]
         asked = json.loads((folder / "stage.json").read_text())["usage"]
-        assert 11 <= asked["questions"] <= 15 and asked["prompt_tokens"] == 7 * asked["questions"]
+        assert asked == {"questions": 11, "prompt_tokens": 7 * 11, "completion_tokens": 2 * 11}
+        with (folder / "answers.jsonl").open("ab") as stream:
+            stream.write(b'["a line that a kill')
         run(judged, progress=QUIET)
         total = json.loads((folder / "stage.json").read_text())["summary"]["usage"]
-        assert total == {"questions": asked["questions"] + 16, "prompt_tokens": 7 * (asked["questions"] + 16),
-                         "completion_tokens": 2 * (asked["questions"] + 16)}  # fmt: skip
+        assert total == {"questions": 24, "prompt_tokens": 7 * 24, "completion_tokens": 2 * 24}  # each of them once
+        lines = (folder / "answers.jsonl").read_text().splitlines()
+        assert len(lines) == len({json.loads(line)[0] for line in lines}) == 24
     finally:
         server.close()
 
@@ -339,7 +342,7 @@ def test_what_a_judge_refuses_has_no_score_up_to_a_limit_that_may_be_raised(
     """Two prompts of six, with four candidates each, in two of three shards."""
     server.answers = [refused(0, 3)]
     folder = config.run / "scores" / "vlm_judge"
-    for asked in (16, 24):  # at the resumption what is written counts too, and is not asked about again
+    for asked in (16, 20):  # at the resumption what is written counts too, and what was answered is not asked about again
         with pytest.raises(
             ValueError,
             match=r"'vlm_judge' has no score for 8 items, more than max_unanswered=7; .*The first: vlm_judge got .*HTTP 400: unsafe",
@@ -348,7 +351,7 @@ def test_what_a_judge_refuses_has_no_score_up_to_a_limit_that_may_be_raised(
         assert [path.name for path in folder.glob("*.parquet")] == ["shard-00000.parquet"] and len(server.asked) == asked
     run(judged(config, server), progress=Progress())
     summary = json.loads((folder / "stage.json").read_text())["summary"]
-    assert summary["unscored"] == 8 and "HTTP 400: unsafe" in summary["unanswered"] and len(server.asked) == 40
+    assert summary["unscored"] == 8 and "HTTP 400: unsafe" in summary["unanswered"] and len(server.asked) == 32
     told = " ".join(capsys.readouterr().err.split())
     assert "8 of 24 candidates have no score by vlm_judge; the first: vlm_judge got no answer about item" in told
     scores = read_scores(config.run / "scores")["vlm_judge.alignment"]
