@@ -104,7 +104,7 @@ def random_outputs(needs: Needs, shape: tuple[int, ...], pairs: int, device: str
         (reference + 0.01 * normal(count, *shape)).requires_grad_(), target, place,
         reference=reference if needs.reference else None, teacher=near(), mismatched=torch.stack([near(), near()], 2),
         mask=normal(count, 1, *shape[1:]).abs(), fraction=place / groups, snr=normal().abs() + 0.1,
-        scores=normal(count, 2).sort(1, descending=True).values, labels=((place[:, None] + index) % 2 == 0).long(),
+        scores=normal(count, 2).abs().sort(1, descending=True).values, labels=((place[:, None] + index) % 2 == 0).long(),
         win_probability=normal().sigmoid(), segment_labels=(place[:, None] + torch.arange(spans, device=device)) % 3 - 1,
         lengths=torch.full((groups, count), shape[1], device=device) if needs.lengths else None,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field, field_serializer, field_validator, 
 from diffalign.model_source import LORA_FILE, PEFT_FILE, holds_lora
 from pipelines.config import Config, Model, Section, files_fingerprint, settings_of
 from pipelines.evaluate_scores import score_samples
-from pipelines.frechet import check_enough, fidelity, told, warning_of
+from pipelines.frechet import check_fidelity, fidelity, told, warning_of
 from pipelines.generate import SampleRequest, candidate_seed, one_or_more_sizes, sample_requests
 from pipelines.json_file import read_json
 from pipelines.memory import release_memory
@@ -98,7 +98,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     check_conditions(config.model, prompts, "evaluate.prompts")
     clusters = [prompt.cluster for prompt in prompts]
     if section.fidelity is not None:
-        check_enough(clusters)
+        check_fidelity(section.fidelity, clusters, section.size)
     rewards, trained_on, models = rewards_of(config, section), trained_on_of(config, section), models_of(config, section)
     settings = {
         **settings_of(section, without=("batch_size", "max_unanswered")),

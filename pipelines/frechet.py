@@ -52,11 +52,21 @@ def extrapolated(distance: Callable[[np.ndarray], float], members: Sequence[np.n
     return float(np.polyfit(places, values, 1, w=np.sqrt(weights))[1])
 
 
-def check_enough(clusters: Sequence[str]) -> None:
-    """ValueError with prompts that say fewer than 8 different things."""
+def check_fidelity(world: str, clusters: Sequence[str], sizes: Sequence[tuple[int, ...]]) -> None:
+    """ValueError with prompts that say fewer than 8 different things, and for a size that the world has no renders of."""
+    from reward_models.worlds import load_world
+
     count = len(set(clusters))
     if count < 8:
         raise ValueError(f"a Fréchet distance of {count} different prompts says nothing; evaluate 8 or more, and rather hundreds")
+    package = load_world(world)
+    for size in sizes:
+        try:
+            package.render(package.prompts("heldout", 1, 0)[0].text, 0, size[0])
+        except ValueError as error:
+            raise ValueError(
+                f"evaluate.fidelity is of renders of the samples' lengths, and evaluate.size has {list(size)}: {error}"
+            ) from error
 
 
 def fidelity(

@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "evaluate": {
             "prompts": {"world": "tones", "split": "heldout", "count": 10}, "steps": 1, "long_prompts": "truncate", "fidelity": "tones",
-            "allow_other_size": True,
+            "size": [16384], "allow_other_size": True,
         },
         "gallery": {},
     }  # fmt: skip

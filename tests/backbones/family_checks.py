@@ -319,34 +319,39 @@ class FamilyChecks(TrainingChecks):
     @pytest.mark.integration
     def test_a_config_trains_it_in_its_own_precision(self, folder: Path, tmp_path: Path) -> None:
         """As it is written, but for size and number: a part of another dtype than its neighbour would show here."""
-        run, size = tmp_path / "run", list(self.size)
-        steps = ("train.steps=2", "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2")
-        few = (f"encode.size={size}", *steps, *self.data(tmp_path), *self.small, "evaluate=null", "gallery=null")
-        with no_network():
-            result = CliRunner().invoke(app, ["run", self.config, f"run={run}", f"model.source={folder}", "model.device=cpu", *few])
-        assert result.exit_code == 0, (result.output, result.exception)
-        first, second = (json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines())
+        first, second = self.trained_by_config(folder, tmp_path, "train.steps=2", "evaluate=null", "gallery=null")
         assert first["loss"] == pytest.approx(math.log(2), abs=0.02)  # the frozen copy may be the rounder one
         assert all(math.isfinite(value) for value in second.values()) and second["grad_norm"] > 0
 
+    @pytest.mark.integration
+    def test_fine_tuning_lowers_the_error(self, folder: Path, tmp_path: Path) -> None:
+        """On the winners of its pairs, against the base on the same draws, by a config's own kind of training: LoRA or all weights."""
+        objective = "train.objective={name: fsft, divergence: identity, beta: 1}"
+        made = self.trained_by_config(folder, tmp_path, *PLAIN, objective, "train.steps=6", "evaluate=null", "gallery=null")
+        assert made[0]["win_adv"] == 0 and min(step["win_adv"] for step in made[-2:]) > 0
+
     def check_run(self, folder: Path, tmp_path: Path, *more: str) -> None:
         """Two steps, of which the first starts at the reference; then samples of base and result. A local model needs no network."""
-        run, size = tmp_path / "run", list(self.size)
-        overrides = (
-            f"run={run}", f"model.source={folder}", "model.device=cpu", "model.dtype=float32", f"encode.size={size}", "train.steps=2",
-            "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2", "train.optimizer=adamw", "train.precision=fp32",
-            "train.learning_rate=1e-3",  # one step of a config's own may be less than the error rounds to
-            f"evaluate.size={size}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "gallery=null",
-            *self.data(tmp_path), *self.small, *more,
-        )  # fmt: skip
-        with no_network():
-            result = CliRunner().invoke(app, ["run", self.config, *overrides])
-        assert result.exit_code == 0, (result.output, result.exception)
-        first, second = (json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines())
+        few = (f"evaluate.size={list(self.size)}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "gallery=null")
+        first, second = self.trained_by_config(folder, tmp_path, *PLAIN, "train.steps=2", *few, *more)
         assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["win_adv"] == first["lose_adv"] == 0
         assert all(math.isfinite(value) for value in second.values()) and second["rewards/margins"] != 0
-        report = json.loads((run / "evaluation/report.json").read_text())
+        report = json.loads((tmp_path / "run/evaluation/report.json").read_text())
         assert report["models"]["aligned"]["scores"]
+
+    def trained_by_config(self, folder: Path, tmp_path: Path, *overrides: str) -> list[dict[str, float]]:
+        """The metrics of each step of the family's config on the tiny pipeline, a few pairs, small batches and no network."""
+        run = tmp_path / "run"
+        small = (f"encode.size={list(self.size)}", "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2")
+        words = (f"run={run}", f"model.source={folder}", "model.device=cpu", *small, *self.data(tmp_path), *self.small, *overrides)
+        with no_network():
+            result = CliRunner().invoke(app, ["run", self.config, *words])
+        assert result.exit_code == 0, (result.output, result.exception)
+        return [json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines()]
+
+
+# In float32, at a rate whose steps are more than what an error rounds to.
+PLAIN = ("model.dtype=float32", "train.optimizer=adamw", "train.precision=fp32", "train.learning_rate=1e-3")
 
 
 def spied(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor]]:

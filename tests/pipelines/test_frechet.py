@@ -141,6 +141,9 @@ def test_evaluate_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     few = {"evaluate": config.evaluate.model_copy(update={"prompts": config.evaluate.prompts.model_copy(update={"count": 7})})}
     with pytest.raises(ValueError, match="of 7 different prompts says nothing; evaluate 8 or more"):
         pipelines.evaluate.run(config.model_copy(update={"run": tmp_path / "few", **few}), progress=Progress(silent=True))
+    short = config.model_copy(update={"run": tmp_path / "few", "evaluate": config.evaluate.model_copy(update={"size": ((8192,),)})})
+    with pytest.raises(ValueError, match=r"evaluate\.size has \[8192\]: 8192 samples are too few for a clip; give 16000 or more"):
+        pipelines.evaluate.run(short, progress=Progress(silent=True))
     assert not list(tmp_path.glob("few/**/*.parquet"))  # before anything is sampled
     pipelines.evaluate.run(config, progress=Progress(silent=True))
     report = json.loads((config.run / "evaluation/report.json").read_text())
