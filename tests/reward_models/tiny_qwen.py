@@ -21,9 +21,11 @@ TEMPLATE = (
 def save_base(folder: Path, own: int) -> Any:
     """Config and processor of a base, and the model that a release makes of it: `own` tokens more than words."""
     import torch
+    import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
         PreTrainedTokenizerFast,
+        Qwen2TokenizerFast,
         Qwen2VLConfig,
         Qwen2VLForConditionalGeneration,
         Qwen2VLImageProcessor,
@@ -33,7 +35,9 @@ def save_base(folder: Path, own: int) -> Any:
 
     tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>", unk_token="<unk>")
+    # transformers 4 asks for its own class, and that of 5 makes its words itself.
+    kind = PreTrainedTokenizerFast if int(transformers.__version__.split(".")[0]) > 4 else Qwen2TokenizerFast
+    fast = kind(tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>", unk_token="<unk>")
     fast.add_tokens(CONTROLS, special_tokens=True)
     Qwen2VLProcessor(Qwen2VLImageProcessor(), fast, Qwen2VLVideoProcessor(), chat_template=TEMPLATE).save_pretrained(folder)
     speech = {"vocab_size": len(WORDS) + 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
