@@ -22,7 +22,7 @@ $(if $(filter 1,$(words $(filter $(WORLD),$(WORLDS)))),,$(error unknown WORLD=$(
 
 help:
 	@echo 'make quickstart   generate, score, pair, encode, train, evaluate and show, on a CPU, in minutes'
-	@echo '                  the same on videos: WORLD=motion; on sounds: WORLD=tones, after: diffalign pretrain configs/worlds/tones.yaml'
+	@echo '                  the same on videos: WORLD=motion; on sounds: WORLD=tones'
 	@echo 'make test         the test suite (about 12 minutes on 2 cores)'
 	@echo 'make test-long    kill series and large counts'
 	@echo 'make test-gpu     tests that need CUDA'
