@@ -158,12 +158,14 @@ class FamilyChecks(TrainingChecks):
 
     def test_tiles_are_the_autoencoder_s_own(self, loaded: Any, folder: Path) -> None:
         """Of a medium twice as wide too, where one tile is not enough; refused where there are none."""
-        if not hasattr(loaded.pipeline.vae, "enable_tiling"):
+        by_hand: Any = load_backbone(self.family, str(folder))
+        try:
+            by_hand.pipeline.vae.enable_tiling()
+        except (AttributeError, NotImplementedError):
             with pytest.raises(ValueError, match=r"that makes no tiles; remove model\.tiled_vae"):
                 load_backbone(self.family, str(folder), tiled_vae=True)
             return
-        tiled, by_hand = load_backbone(self.family, str(folder), tiled_vae=True), load_backbone(self.family, str(folder))
-        by_hand.pipeline.vae.enable_tiling()  # type: ignore[attr-defined]
+        tiled = load_backbone(self.family, str(folder), tiled_vae=True)
         for size in (self.size, (*self.size[:-1], 2 * self.size[-1])):
             media = normal(1, 3 if len(size) > 1 else 1, *size).clamp(-1, 1)
             latents = tiled.encode(media, seeds=None)
