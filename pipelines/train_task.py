@@ -26,7 +26,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from diffalign.training.alignment import AlignmentTask, Sampling
     from diffalign.training.groups import CachedGroups
     from diffalign.training.lora import add_lora
-    from diffalign.training.masks import Mask
+    from diffalign.training.masks import Mask, width_of
     from diffalign.training.own_samples import AT_ONCE, Buffer
     from diffalign.training.randomness import seed_of
     from diffalign.training.reference import REFERENCE_ADAPTER, LateCopy, Reference, build_reference, frozen_copy
@@ -105,7 +105,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         teacher = frozen_copy(checkpoint.denoiser, dtype, rests_on_cpu=rests_on_cpu)
     if section.mask is not None:
         device = next(backbone.denoiser.parameters()).device
-        mask = Mask(**section.mask.model_dump(), channels=backbone.last_layer(backbone.denoiser).in_channels).to(device)
+        mask = Mask(**section.mask.model_dump(), channels=width_of(backbone.head(backbone.denoiser))).to(device)
     own_samples = None
     if section.own_samples is not None:
         if section.flip and groups.cache.conditioned:

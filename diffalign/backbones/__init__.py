@@ -185,8 +185,16 @@ class Backbone(Protocol):
         """Media of tensors (N, C, *S) in [−1, 1], as `decode` gives them."""
         ...
 
+    def head(self, denoiser: nn.Module) -> nn.Module:
+        """The layer of a denoiser that makes the prediction out of features: vectors of positions, or of a transformer's tokens."""
+        ...
+
+    def by_position(self, features: Tensor, size: tuple[int, ...]) -> Tensor:
+        """(N, C', *S): what goes into the head, at each position of latents of shape S; those of one token share its vector."""
+        ...
+
     def last_layer(self, denoiser: nn.Module) -> nn.Module:
-        """The layer of a denoiser that makes the prediction out of a feature vector (N, C', *S) for each position of the latents."""
+        """The head, where it makes each position out of a vector of its own, (N, C', *S); ValueError where it makes patches."""
         ...
 
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:

@@ -27,6 +27,7 @@ class Flux(ImagePipeline):
 
     PIPELINE = FluxPipeline
     DENOISER = "transformer"
+    PATCH = PATCH
     ALIKE = ("in_channels", "joint_attention_dim", "num_layers", "num_single_layers", "guidance_embeds")
     ENCODERS = ("vae", "text_encoder", "text_encoder_2")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,6 +45,7 @@ class LoadedPipeline:
     ENCODERS   the parts that make latents and embeds; one that a pipeline goes without is None there
     BESIDE     the small parts that `predict` runs beside the denoiser
     FLOAT32    the parts that stay in float32 whatever dtype is asked for, as the release has them
+    PATCH      positions of the latents along each side that a transformer takes as one token; None: its config's patch_size
     """
 
     PIPELINE: ClassVar[Any]
@@ -52,6 +54,7 @@ class LoadedPipeline:
     ENCODERS: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
     BESIDE: ClassVar[tuple[str, ...]] = ()
     FLOAT32: ClassVar[tuple[str, ...]] = ()
+    PATCH: ClassVar[int | None] = None
 
     pipeline: Any
     source: str
@@ -107,13 +110,31 @@ class LoadedPipeline:
         vae = self.pipeline.vae
         return vae.decode(self.unscaled(latents.to(vae.device, vae.dtype))).sample.clamp(-1, 1)
 
+    def head(self, denoiser: nn.Module) -> nn.Module:
+        return denoiser.get_submodule("conv_out" if self.DENOISER == "unet" else "proj_out")
+
+    def by_position(self, features: Tensor, size: tuple[int, ...]) -> Tensor:
+        if self.DENOISER == "unet":
+            return features
+        patches = self.patches(len(size))
+        grid = tuple(extent // patch for extent, patch in zip(size, patches, strict=True))
+        laid = features[:, : math.prod(grid)].transpose(1, 2).unflatten(2, grid)  # conditions stand behind, row by row as all do
+        for axis, patch in enumerate(patches, 2):
+            laid = laid.repeat_interleave(patch, axis)
+        return laid
+
+    def patches(self, axes: int) -> tuple[int, ...]:
+        """Positions along each axis of the latents that are one token."""
+        own = self.PATCH or getattr(self.pipeline, self.DENOISER).config.patch_size
+        return (own,) * axes if isinstance(own, int) else tuple(own)
+
     def last_layer(self, denoiser: nn.Module) -> nn.Module:
         """A UNet's; ValueError for a transformer."""
         if self.DENOISER == "unet":
-            return denoiser.get_submodule("conv_out")
+            return self.head(denoiser)
         raise ValueError(
-            f"{self.source}: the last layer of a transformer makes patches, not positions, and train.mask and a safeguard's "
-            f"space 'last_layer' read features of positions; remove train.mask, set the safeguard's space to output"
+            f"{self.source}: the last layer of a transformer makes patches, not positions, and a safeguard's space 'last_layer' "
+            f"reads features of positions; set the safeguard's space to output"
         )
 
     def save(self, folder: Path) -> None:
@@ -220,6 +241,9 @@ class VideoPipeline(LoadedPipeline):
         (frames, *sides), (time, *steps) = size, self.step
         latents = ((frames - 1) // time + 1) // self.time_patch * self.time_patch
         return (max(0, (latents - 1) * time + 1), *(side // step * step for side, step in zip(sides, steps)))
+
+    def patches(self, axes: int) -> tuple[int, ...]:
+        return (self.time_patch, *super().patches(axes)[1:])
 
     def time_edges(self, length: int) -> list[float]:
         """The first latent is the first frame alone, each other one as many frames as the autoencoder compresses into it."""

@@ -27,6 +27,7 @@ class QwenImage(ImagePipeline):
 
     PIPELINE = QwenImagePipeline
     DENOISER = "transformer"
+    PATCH = PATCH
     ALIKE = ("in_channels", "out_channels", "num_layers", "joint_attention_dim")
 
     def __init__(self, pipeline: QwenImagePipeline, source: str):

@@ -34,6 +34,7 @@ class StableAudio(AudioPipeline):
     ALIKE = ("in_channels", "out_channels", "num_layers", "cross_attention_dim", "sample_size")
     ENCODERS = ("vae", "text_encoder", "projection_model")
     BESIDE = ("projection_model",)  # of a sound's seconds
+    PATCH = 1
 
     def __init__(self, pipeline: StableAudioPipeline, source: str):
         super().__init__(pipeline, source)
@@ -55,6 +56,10 @@ class StableAudio(AudioPipeline):
     def whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """At most the window of the model."""
         return super().whole(tuple(min(samples, *self.size) for samples in size))
+
+    def by_position(self, features: Tensor, size: tuple[int, ...]) -> Tensor:
+        """Without the token of the timestep and the seconds, which stands first."""
+        return super().by_position(features[:, 1:], size)
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ class ZImage(ImagePipeline):
 
     PIPELINE = ZImagePipeline
     DENOISER = "transformer"
+    PATCH = PATCH
     ALIKE = ("in_channels", "dim", "n_layers", "cap_feat_dim", "all_patch_size")
 
     def __init__(self, pipeline: ZImagePipeline, source: str):
@@ -42,6 +43,9 @@ class ZImage(ImagePipeline):
     def size(self) -> tuple[int, int]:
         """The pipeline's own."""
         return 1024, 1024
+
+    def head(self, denoiser: nn.Module) -> nn.Module:
+        return denoiser.get_submodule(f"all_final_layer.{PATCH}-1.linear")
 
     def token_count(self, prompt: str) -> int:
         return chat_token_count(self.pipeline.tokenizer, prompt, thinks=True)

@@ -76,7 +76,7 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
     reads_last_layer  whether a stabiliser reads the gradients of the policy's last layer. ValueError for samples that differ in length
     """
     work = Work() if work is None else work
-    count = noised.sample.shape[1]
+    count, size = noised.sample.shape[1], tuple(noised.sample.shape[3:])
     flat, every = noised.sample.flatten(0, 1), timestep.repeat_interleave(count)
     lengths = None if batch.lengths is None else batch.lengths.flatten()
 
@@ -90,7 +90,7 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
     if needs.reference is not None:
         if networks.reference is None:
             raise ValueError("this objective measures drift from a reference, and there is none; give LoRA or a frozen copy")
-        with networks.reference.use() as denoiser, features_of(backbone, denoiser, wanted=networks.mask is not None) as features:
+        with networks.reference.use() as denoiser, features_of(backbone, denoiser, size, wanted=networks.mask is not None) as features:
             frozen = predict(denoiser, batch.embeds, networks.cache if networks.mask is None else None)  # a mask needs the forward itself
         if networks.mask is not None:
             mask = networks.mask(torch.cat(features)).unflatten(0, noised.sample.shape[:2])
@@ -105,7 +105,7 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
     if reads_last_layer and lengths is not None:
         raise ValueError("the last layer's gradients of samples of unequal length are not worked out; set the safeguard's space to output")
     work.backwards += len(flat)
-    with features_of(backbone, backbone.denoiser, wanted=reads_last_layer) as features:
+    with features_of(backbone, backbone.denoiser, size, wanted=reads_last_layer) as features:
         own = predict(policy, batch.embeds)
     gradients = None
     if reads_last_layer:

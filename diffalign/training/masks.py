@@ -12,14 +12,23 @@ from torch import Tensor, nn
 from diffalign.backbones import Backbone
 
 
+def width_of(head: nn.Module) -> int:
+    """C' of the features that a denoiser's head takes."""
+    return getattr(head, "in_channels", None) or head.in_features  # a convolution's, a linear layer's
+
+
 @contextmanager
-def features_of(backbone: Backbone, denoiser: nn.Module, *, wanted: bool = True) -> Iterator[list[Tensor]]:
-    """While a denoiser runs, what goes into its last layer: [(N, C', *S)] of each forward, a vector for each position, without gradient."""
+def features_of(backbone: Backbone, denoiser: nn.Module, size: tuple[int, ...], *, wanted: bool = True) -> Iterator[list[Tensor]]:
+    """While a denoiser runs on latents of shape S = `size`, what goes into its head: [(N, C', *S)] of each forward, without gradient."""
     found: list[Tensor] = []
     if not wanted:
         yield found
         return
-    handle = backbone.last_layer(denoiser).register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0].detach().float()))
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(backbone.by_position(inputs[0].detach(), size).float())
+
+    handle = backbone.head(denoiser).register_forward_pre_hook(keep)
     try:
         yield found
     finally:

@@ -218,6 +218,22 @@ class FamilyChecks(TrainingChecks):
             other = loaded.predict(loaded.denoiser, noised, timestep.flip(0), embeds)
         assert torch.allclose(together, torch.cat(alone), atol=1e-5) and not torch.allclose(together, other, atol=1e-4)
 
+    @pytest.mark.parity
+    def test_features_lie_at_the_positions_that_they_make(self, loaded: Any) -> None:
+        """Of what goes into the head, the prediction at a position turns on the vector that lies there, and on that of no other token."""
+        denoiser, taken = loaded.denoiser, []
+        loaded.head(denoiser).register_forward_pre_hook(lambda head, inputs: taken.append(inputs[0].requires_grad_()) or tuple(taken))
+        predicted = loaded.predict(denoiser, normal(1, *self.latents), torch.tensor([400.0]), self.embedded(loaded, PROMPTS[:1]))
+        [features], size = taken, self.latents[1:]
+        assert loaded.by_position(features, size).shape == (1, loaded.head(denoiser).weight.shape[1], *size)
+        for place in (tuple(extent - 1 for extent in size), tuple(extent // 2 for extent in size)):  # no first frame, which may be given
+            [gradient] = torch.autograd.grad(predicted[(0, slice(None), *place)].square().sum(), features, retain_graph=True)
+            turned = loaded.by_position(gradient, size)[0].abs().sum(0).nonzero()
+            offsets = (turned - torch.tensor(place)).abs().amax(0)
+            assert tuple(place) in {tuple(each) for each in turned.tolist()}
+            reach = (1,) * len(size) if loaded.DENOISER == "unet" else tuple(patch - 1 for patch in loaded.patches(len(size)))
+            assert (offsets <= torch.tensor(reach)).all()  # a UNet's last layer is a 3×3 convolution
+
     def test_predict_needs_nothing_that_is_offloaded(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The meta device, which holds no values, stands for the machine's memory."""
         loaded = load_backbone(self.family, str(folder))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from family_checks import FamilyChecks, normal
+from family_checks import PLAIN, FamilyChecks, normal
+from safetensors.torch import load_file
 from tiny_pipelines import LANGUAGE_TOKENS, save_qwen_image
 from torch import Tensor
 
@@ -63,6 +65,14 @@ class TestQwenImage(FamilyChecks):
     def test_timesteps_are_logit_normal(self, loaded: Any) -> None:
         """By hand: the median is 1/2, and Φ(1) of them are below σ(1)."""
         assert loaded.process.timestep(torch.tensor([0.5, 0.8413447])).tolist() == pytest.approx([500, 731.0586], abs=1e-3)
+
+    @pytest.mark.integration
+    def test_a_mask_of_positions_is_learned_from_the_features_of_tokens(self, folder: Path, tmp_path: Path) -> None:
+        mask = ("train.objective={name: sparsepo, beta: 500, l1: 0.01}", "train.mask.kind=learned", "evaluate=null", "gallery=null")
+        made = self.trained_by_config(folder, tmp_path, *PLAIN, "train.steps=3", *mask)
+        assert made[0]["loss"] == pytest.approx(math.log(2) + 0.01, abs=1e-6)  # all ones at the start
+        kept = load_file(tmp_path / "run/train/checkpoints/step_000003/resume/parameters.safetensors")
+        assert kept["mask.weight"].shape == (32,) and kept["mask.weight"].abs().min() > 0
 
     def test_guidance_as_conditioning_is_refused(self, folder: Path) -> None:
         pipeline = self.plain(folder)

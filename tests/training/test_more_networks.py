@@ -75,7 +75,7 @@ def test_features_are_what_the_last_layer_turns_into_the_prediction(tiny_pipelin
     task = make_task(tiny_pipeline, tiny_road, objective="sparsepo", lora=Lora(rank=2))
     backbone = task.backbone
     batch, noised, timestep = task.draw(VISITS)
-    with task.reference.use() as denoiser, features_of(backbone, denoiser) as features:  # type: ignore[union-attr]
+    with task.reference.use() as denoiser, features_of(backbone, denoiser, (8, 8)) as features:  # type: ignore[union-attr]
         prediction = backbone.predict(denoiser, noised.sample[:, 0], timestep, batch.embeds)
         [found] = features
     assert found.shape == (4, 32, 8, 8)
