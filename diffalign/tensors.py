@@ -58,6 +58,7 @@ class Outputs:
     reference   (B, K, C, *S) prediction of the frozen reference, or None
     known_reference_error  (B, K) the reference's error where it was computed before and kept, or None
     teacher     (B, K, C, *S) prediction of a checkpoint further along than the reference, or None
+    known_teacher_drift  (B, K, 1, *S) the teacher's error − the reference's at each position, where several draws gave it, or None
     mismatched  (B, K, 2, C, *S) predictions of policy and reference under another group's prompt, without gradient, or None
     mask        (B, K, 1, *S) weights of positions, ≥ 0, with gradient where they are learned, or None
     fraction    (B,) the timestep as a share of the scheduler's range, in [0, 1), or None
@@ -78,6 +79,7 @@ class Outputs:
     reference: Tensor | None = None
     known_reference_error: Tensor | None = None
     teacher: Tensor | None = None
+    known_teacher_drift: Tensor | None = None
     mismatched: Tensor | None = None
     mask: Tensor | None = None
     fraction: Tensor | None = None
@@ -115,6 +117,15 @@ class Outputs:
     def displacement(self) -> Tensor:
         """d = mean (policy − reference)², (B, K), with gradient. Raises ValueError without the reference's prediction."""
         return mean_squared_error(self.policy, self.required("reference", "the reference's prediction"), self.lengths)
+
+    @property
+    def teacher_drift(self) -> Tensor:
+        """Error of the teacher − error of the reference at each position, mean over channels, (B, K, 1, *S). ValueError without one."""
+        if self.known_teacher_drift is not None:
+            return self.known_teacher_drift
+        teacher = squared_error(self.required("teacher", "a teacher's prediction").detach(), self.target)
+        reference = squared_error(self.required("reference", "the reference's prediction"), self.target)
+        return (teacher - reference).mean(2, keepdim=True)
 
     @property
     def bucket(self) -> Tensor:

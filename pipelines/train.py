@@ -45,6 +45,12 @@ class Train(Settings):
     teacher: Path | None = Field(
         default=None, description="a checkpoint further on than the base (RUN/train/final of an earlier run), for objectives that read one"
     )
+    teacher_draws: int = Field(
+        default=1,
+        ge=1,
+        exclude_if=lambda draws: draws == 1,
+        description="of timestep and noise, over which a teacher's map of a sample is a mean, made once and kept; 1: those of the step",
+    )
     mask: MaskSettings | None = Field(default=None, description="weights of positions, for objectives that read them")
     own_samples: OwnSamples | None = Field(
         default=None,
@@ -112,6 +118,12 @@ class Train(Settings):
                 raise ValueError(f"objective {name!r} reads a {field}; add one, for example train: {{{field}: {example}}}")
             if field not in OBJECTIVES[name].reads and getattr(self, field) is not None:
                 raise ValueError(f"objective {name!r} reads no {field}; remove train.{field}, or choose an objective that does")
+        if self.teacher_draws > 1 and (self.teacher is None or self.reference.name not in ("initial", "adapter")):
+            raise ValueError(
+                f"teacher_draws {self.teacher_draws} remember how far a teacher is from a frozen reference; teacher is "
+                f"{str(self.teacher)!r}, reference {self.reference.name!r}: remove teacher_draws, or set train.teacher and "
+                f"reference: initial"
+            )
         load_noising(**self.noising)
         build_stabilisers(self.stabilisers)
         check_rows(self.stabilisers, name, "pairs" if OBJECTIVES[name].is_pairwise else OBJECTIVES[name].rows)

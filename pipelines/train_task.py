@@ -26,11 +26,12 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
     from diffalign.training.alignment import AlignmentTask, Sampling
     from diffalign.training.groups import CachedGroups
     from diffalign.training.lora import add_lora
-    from diffalign.training.masks import Mask, width_of
+    from diffalign.training.masks import Mask, channels_into
     from diffalign.training.own_samples import AT_ONCE, Buffer
     from diffalign.training.randomness import seed_of
     from diffalign.training.reference import REFERENCE_ADAPTER, LateCopy, Reference, build_reference, frozen_copy
     from diffalign.training.reference_cache import ReferenceCache
+    from diffalign.training.teacher_map import TeacherMap
     from pipelines.evaluate import ancestors_of, load_aligned
     from pipelines.model import load_model
 
@@ -99,13 +100,18 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         backbone.last_layer(backbone.denoiser)  # there, or an error before anything is trained
     if section.gradient_checkpointing:
         backbone.denoiser.enable_gradient_checkpointing()
-    teacher = mask = None
+    teacher = teacher_map = mask = None
     if section.teacher is not None:
         checkpoint = load_aligned(config, [teacher_folder(section.teacher)], base, offload_encoders=True)
         teacher = frozen_copy(checkpoint.denoiser, dtype, rests_on_cpu=rests_on_cpu)
+        if section.teacher_draws > 1 and reference is not None:
+            teacher_map = TeacherMap(
+                backbone, teacher, reference, draws=section.teacher_draws, timesteps=section.timesteps,
+                at_once=section.samples_per_forward, seed=seed,
+            )  # fmt: skip
     if section.mask is not None:
         device = next(backbone.denoiser.parameters()).device
-        mask = Mask(**section.mask.model_dump(), channels=width_of(backbone.head(backbone.denoiser))).to(device)
+        mask = Mask(**section.mask.model_dump(), channels=channels_into(backbone.head(backbone.denoiser))).to(device)
     own_samples = None
     if section.own_samples is not None:
         if section.flip and groups.cache.conditioned:
@@ -132,7 +138,8 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
         identity["ancestors"] = ancestors
     return AlignmentTask(
         backbone, groups, build_objective(**section.objective), needs, load_noising(**section.noising), reference,
-        teacher=teacher, mask=mask, cache=cache, own_samples=own_samples, samples_per_forward=section.samples_per_forward,
+        teacher=teacher, teacher_map=teacher_map, mask=mask, cache=cache, own_samples=own_samples,
+        samples_per_forward=section.samples_per_forward,
         draws=section.draws, stabilisers=build_stabilisers(section.stabilisers), reads_last_layer=last_layer,
         sampling=Sampling(section.prompt_dropout, section.flip, section.timesteps), sft_steps=section.sft_steps, seed=seed,
         identity=identity,

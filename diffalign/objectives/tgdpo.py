@@ -13,12 +13,12 @@ def tgdpo(outputs: Outputs, *, beta: float = 5000.0, alpha: NotNegative = 0.5, t
     """−log σ(mean M_w·r_w − mean M_l·r_l) over positions: Zhu et al. 2025, arXiv:2506.14574. Value (B,).
 
     M_w = max(0, 1 + α·r̂_w), M_l = max(0, 1 − α·r̂_l), each scaled to a mean of 1; r̂ is the teacher's implicit reward at a position, mean
-    over channels, at β = teacher_beta. The release lets weights go negative, which turns the label around there. α = 0: Diffusion-DPO.
+    over channels and over `train.teacher_draws`, at β = teacher_beta. The release lets weights go negative, which turns the label around
+    there. α = 0: Diffusion-DPO.
     """
     reference = squared_error(outputs.required("reference", "the reference's prediction"), outputs.target)
     reward = -0.5 * beta * (squared_error(outputs.policy, outputs.target) - reference)
-    teacher = squared_error(outputs.required("teacher", "a teacher's prediction").detach(), outputs.target)
-    hint = (-0.5 * teacher_beta * (teacher - reference)).mean(2, keepdim=True)
+    hint = -0.5 * teacher_beta * outputs.teacher_drift
     winner, loser = pair(reward)
     winner_weight, loser_weight = to_mean_one(relu(1 + alpha * hint[:, 0])), to_mean_one(relu(1 - alpha * hint[:, 1]))
     margin = (winner_weight * winner).flatten(1).mean(1) - (loser_weight * loser).flatten(1).mean(1)

@@ -27,6 +27,7 @@ from diffalign.training.predict import predict_own, unwrapped
 from diffalign.training.randomness import generator
 from diffalign.training.reference import Moving, OnPolicy, Reference
 from diffalign.training.reference_cache import ReferenceCache
+from diffalign.training.teacher_map import TeacherMap
 from diffalign.training.work import Work
 
 RUNNING = "running/"  # of metrics that objectives track
@@ -129,7 +130,8 @@ class AlignmentTask:
     """What `loop.train` trains for alignment: see `Task`.
 
     groups      the rows the objective needs, over the latent cache
-    reference   None for objectives without one; teacher, mask  for objectives that read them; cache  of a reference that stays as it is
+    reference   None for objectives without one; teacher, mask  for objectives that read them; teacher_map  in the place of the teacher's
+                prediction; cache  of a reference that stays as it is
                 (see `Networks`)
     own_samples the policy's own, for objectives whose groups have one at index 1
     sft_steps   the first steps train on the denoising error of index 0 instead (Tango 2, arXiv:2404.09956). Draws are those
@@ -142,7 +144,8 @@ class AlignmentTask:
 
     def __init__(self, backbone: Backbone, groups: CachedGroups, objective: Callable[[Outputs], Loss], needs: Needs,
                  noising: Callable[[Draw], Noised], reference: Reference | None, *,
-                 teacher: Reference | None = None, mask: nn.Module | None = None, cache: ReferenceCache | None = None,
+                 teacher: Reference | None = None, teacher_map: TeacherMap | None = None, mask: nn.Module | None = None,
+                 cache: ReferenceCache | None = None,
                  own_samples: Buffer | None = None, samples_per_forward: int | None = None, draws: int = 1,
                  stabilisers: Sequence[Callable[[Outputs], Outputs]] = (), reads_last_layer: bool = False,
                  sampling: Sampling, sft_steps: int = 0, seed: int, identity: dict[str, Any],
@@ -150,6 +153,7 @@ class AlignmentTask:
         self.modules: dict[str, nn.Module] = {"denoiser": backbone.denoiser}
         self.backbone, self.groups, self.objective, self.needs = backbone, groups, objective, needs
         self.noising, self.reference, self.sampling, self.seed = noising, reference, sampling, seed
+        self.teacher_map = teacher_map
         self.teacher, self.mask, self.cache, self.own_samples, self.stabilisers = teacher, mask, cache, own_samples, stabilisers
         self.reads_last_layer = reads_last_layer
         if mask is not None and any(parameter.requires_grad for parameter in mask.parameters()):
@@ -250,10 +254,12 @@ class AlignmentTask:
         trained = {name: module if is_first else unwrapped(module) for name, module in self.modules.items()}
         if self.step < self.sft_steps:
             return self._supervised(trained["denoiser"], batch, noised, timestep)
-        networks = Networks(self.reference, self.teacher, trained.get("mask", self.mask), self.cache)
+        teacher = self.teacher if self.teacher_map is None else None
+        networks = Networks(self.reference, teacher, trained.get("mask", self.mask), self.cache)
         at_once, policy = self.samples_per_forward, trained["denoiser"]
         outputs = forward(self.backbone, policy, networks, batch, noised, timestep, self.needs, at_once, self.work, self.reads_last_layer)
-        outputs = replace(outputs, running=self.running)
+        known = None if self.teacher_map is None else self.teacher_map(batch, self.work)
+        outputs = replace(outputs, running=self.running, known_teacher_drift=known)
         with torch.autocast(timestep.device.type, enabled=False):
             for stabiliser in self.stabilisers:
                 outputs = stabiliser(outputs)

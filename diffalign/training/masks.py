@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diffalign.backbones import Backbone
 
 
-def width_of(head: nn.Module) -> int:
+def channels_into(head: nn.Module) -> int:
     """C' of the features that a denoiser's head takes."""
     return getattr(head, "in_channels", None) or head.in_features  # a convolution's, a linear layer's
 

@@ -193,7 +193,16 @@ def hand_outputs(hand: Hand, dtype: torch.dtype = torch.float64) -> Outputs:
 
 PER_GROUP = [each.name for each in fields(Outputs) if each.name != "running"]
 PER_PREDICTION = ["policy", "target", "reference", "teacher", "mismatched", "mask"]
-PER_SAMPLE = [*PER_PREDICTION, "known_reference_error", "scores", "labels", "lengths", "last_layer_gradient", "correction"]
+PER_SAMPLE = [
+    *PER_PREDICTION,
+    "known_reference_error",
+    "known_teacher_drift",
+    "scores",
+    "labels",
+    "lengths",
+    "last_layer_gradient",
+    "correction",
+]
 
 
 def taken(outputs: Outputs, index: Any) -> Outputs:

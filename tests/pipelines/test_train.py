@@ -514,6 +514,10 @@ def test_a_teacher_is_an_earlier_run_and_another_one_is_another_training(road: C
     run(road("earlier", lora={"rank": 2}, steps=4), redo=True, progress=QUIET)
     with pytest.raises(ValueError, match="teacher"):
         run(taught, progress=QUIET)
+    mapped = road("mapped", objective=objective, teacher=str(earlier.run / "train" / "final"), teacher_draws=3)
+    run(mapped, progress=QUIET)
+    steps = [json.loads(line)["loss"] for line in (mapped.run / "train" / "metrics.jsonl").read_text().splitlines()]
+    assert steps[0] == pytest.approx(lines[0]) and steps[-1] != pytest.approx(lines[-1], rel=1e-6)
     with pytest.raises(FileNotFoundError, match=r"train\.teacher is '.*nowhere', which is no folder; give RUN/train/final"):
         run(road("lost", objective=objective, teacher=str(earlier.run / "nowhere")), progress=QUIET)
 
@@ -581,6 +585,11 @@ def test_scores_that_an_objective_does_not_take_are_told_before_a_model_is_loade
     ({"noising": "alone"}, "unknown noising 'alone'; choose one of: shared, independent"),
     ({"objective": "tgdpo"}, r"'tgdpo' reads a teacher; add one, for example train: \{teacher: runs/earlier/train/final\}"),
     ({"objective": "sparsepo"}, r"'sparsepo' reads a mask; add one, for example train: \{mask: \{kind: activation\}\}"),
+    ({"teacher_draws": 4}, r"teacher_draws 4 remember .* teacher is 'None', reference 'initial': remove teacher_draws, or set train"),
+    (
+        {"objective": "tgdpo", "teacher": "runs/x", "teacher_draws": 4, "reference": "on_policy"},
+        r"teacher is 'runs/x', reference 'on_policy': remove teacher_draws, or .* reference: initial",
+    ),
     ({"teacher": "runs/x"}, "'diffusion_dpo' reads no teacher; remove train.teacher"),
     ({"objective": "dro"}, "'dro' reads own samples, noising 'shared' has none; set train.noising: trajectory"),
     ({"noising": "trajectory"}, "'diffusion_dpo' reads no own samples; remove train.noising: trajectory, or choose .*: dro"),

@@ -18,7 +18,10 @@ from diffalign.training.groups import CachedGroups
 from diffalign.training.loop import Visit, train
 from diffalign.training.lora import Lora
 from diffalign.training.masks import Mask, features_of
+from diffalign.training.randomness import generator
 from diffalign.training.settings import Settings
+from diffalign.training.teacher_map import TeacherMap
+from diffalign.training.work import Work
 
 VISITS = [Visit(group, draw) for group, draw in ((3, 0), (0, 0), (7, 1), (3, 2))]
 
@@ -40,6 +43,37 @@ def test_a_teacher_predicts_on_what_the_policy_sees(tiny_pipeline: Path, tiny_ro
             embeds = {name: value[row : row + 1] for name, value in batch.embeds.items()}
             alone = task.backbone.predict(denoiser, noised.sample[row, sample : sample + 1], timestep[row : row + 1], embeds)
         torch.testing.assert_close(found.teacher[row, sample], alone[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_teacher_s_map_is_a_mean_over_draws_made_once_and_alone(tiny_pipeline: Path, tiny_road: Path) -> None:
+    task = make_task(tiny_pipeline, tiny_road, objective="tgdpo")
+    process, prediction = task.backbone.process, task.backbone.predict
+    low, high = 0.3, 1.0
+
+    def make() -> TeacherMap:
+        assert task.teacher is not None and task.reference is not None
+        return TeacherMap(task.backbone, task.teacher, task.reference, draws=3, timesteps=(low, high), at_once=None, seed=7)
+
+    batch, _, _ = task.draw(VISITS)
+    maps, work = make(), Work()
+    found = maps(batch, work)
+    assert found.shape == (4, 2, 1, 8, 8) and work.forwards == 3 * 2 * 3 * 2
+    again = maps(batch, work)  # remembered
+    assert torch.equal(again, found) and work.forwards == 3 * 2 * 3 * 2
+    alone, _, _ = task.draw(VISITS[2:3])
+    assert torch.equal(make()(alone, Work())[0], found[2])  # to the bit
+    # By a plain loop, of one sample.
+    row, sample, total = 1, 1, torch.zeros(8, 8)
+    embeds = {name: value[row : row + 1] for name, value in batch.embeds.items()}
+    for draw in range(3):
+        source = generator(7, "teacher", draw)
+        timestep = process.timestep(low + (high - low) * (draw + torch.rand(1, generator=source)) / 3)
+        latents, epsilon = batch.latents[row, sample][None], torch.randn(4, 8, 8, generator=source)[None]
+        x, target = process.noise(latents, epsilon, timestep), process.target(latents, epsilon, timestep)
+        for reference, sign in ((task.teacher, 1), (task.reference, -1)):
+            with reference.use() as denoiser:  # type: ignore[union-attr]
+                total += sign * (prediction(denoiser, x, timestep, embeds) - target)[0].square().mean(0) / 3
+    torch.testing.assert_close(found[row, sample, 0], total, rtol=1e-4, atol=1e-6)
 
 
 def test_mismatched_predictions_are_under_the_prompt_of_another_group_whatever_the_batch(tiny_pipeline: Path, tiny_road: Path) -> None:

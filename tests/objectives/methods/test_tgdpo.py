@@ -107,6 +107,17 @@ def test_no_gradient_where_the_teacher_denies_the_winner() -> None:
     assert np.array_equal((policy.grad == 0).all(2).numpy(), silent)
 
 
+def test_a_map_of_several_draws_takes_the_prediction_s_place() -> None:
+    """To the bit where it is the map of this very draw; the mean of two draws is no weight of either."""
+    outputs = random_outputs("tgdpo")
+    other = random_outputs("tgdpo", seed=1)
+    value = tgdpo(outputs, beta=BETA, teacher_beta=BETA).value
+    known = replace(outputs, teacher=None, known_teacher_drift=outputs.teacher_drift)
+    assert torch.equal(tgdpo(known, beta=BETA, teacher_beta=BETA).value, value)
+    mean = replace(known, known_teacher_drift=(outputs.teacher_drift + other.teacher_drift) / 2)
+    assert not torch.allclose(tgdpo(mean, beta=BETA, teacher_beta=BETA).value, value)
+
+
 def test_a_missing_teacher_is_an_error() -> None:
     with pytest.raises(ValueError, match="teacher"):
         tgdpo(replace(random_outputs("tgdpo"), teacher=None), beta=BETA)
