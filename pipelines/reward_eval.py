@@ -7,7 +7,7 @@ Judgements are those that came with an imported set, ties and all, else the pref
 stage score. report.json:
     truth, prompts, comparisons, ties, lists
     rewards → "reward.dimension" → comparisons, unscored, made_the_preferences
-                                 → accuracy, accuracy_with_ties, tie_threshold, kendall, lists
+                                 → accuracy, accuracy_with_ties, tie_threshold, of_the_better, of_the_other, kendall, lists
                                  → best_of: [{count, prompts, chosen, random, oracle}], calibration (pipelines/reward_metrics.py)
 """
 
@@ -150,17 +150,27 @@ def reward_report(judged: Sequence[Judged], lists: Sequence[Preference], scores:
     correlations = [(row.prompt, kendall(worth_of(row), [scores.get(sample, np.nan) for sample in row.samples])) for row in lists]
     correlations = [(prompt, value) for prompt, value in correlations if np.isfinite(value)]
     fitted = calibration(comparisons)
+    better, other = sides_of([each for each in scored if each.wins != 0.5], scores)
     return {
         "comparisons": len(scored),
         "unscored": len(judged) - len(scored),
         "accuracy": _plain(measured(right_order(decided), decided.prompts)),
         "accuracy_with_ties": _plain(measured(right_with_ties(comparisons, threshold), comparisons.prompts)),
         "tie_threshold": threshold,
+        "of_the_better": _plain(measured(better, decided.prompts)),
+        "of_the_other": _plain(measured(other, decided.prompts)),
         "kendall": _plain(measured(np.array([value for _, value in correlations]), np.array([prompt for prompt, _ in correlations]))),
         "lists": len(correlations),
         "best_of": best_of_curve(scored, scores),
         "calibration": _plain(fitted),
     }
+
+
+def sides_of(decided: Sequence[Judged], scores: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of the preferred sample and of the other, each (N,)."""
+    sides = [(each.first, each.second) if each.wins > 0.5 else (each.second, each.first) for each in decided]
+    better, other = (np.array([scores[side[place]] for side in sides], np.float64) for place in (0, 1))
+    return better, other
 
 
 def gap_of(each: Judged, scores: Mapping[str, float]) -> float:
@@ -207,7 +217,19 @@ def _plain(value: Any) -> Any:
     return None if value is None else asdict(value)
 
 
-COLUMNS = ("score", "pairs in order", "with ties", "tie up to", "τ-b", "best of K", "calibration error", "T", "entropy")
+COLUMNS = (
+    "score",
+    "pairs in order",
+    "with ties",
+    "tie up to",
+    "of the better",
+    "of the other",
+    "τ-b",
+    "best of K",
+    "calibration error",
+    "T",
+    "entropy",
+)
 
 
 def rows(report: Report) -> list[list[str]]:
@@ -219,6 +241,8 @@ def rows(report: Report) -> list[list[str]]:
             shown(own["accuracy"]),
             shown(own["accuracy_with_ties"]),
             f"{own['tie_threshold']:.3g}",
+            mean_shown(own["of_the_better"]),
+            mean_shown(own["of_the_other"]),
             shown(own["kendall"]),
             best_shown(own["best_of"]),
             *calibration_shown(own["calibration"]),
@@ -230,6 +254,11 @@ def rows(report: Report) -> list[list[str]]:
 def shown(value: Report | None) -> str:
     """0.731 [0.702, 0.760], or a dash."""
     return "–" if value is None else f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]".replace("-", "−")
+
+
+def mean_shown(value: Report | None) -> str:
+    """In the reward's own scale."""
+    return "–" if value is None else f"{value['value']:.4g}".replace("-", "−")
 
 
 def best_shown(curve: Sequence[Report]) -> str:
@@ -267,8 +296,9 @@ def page(report: Report) -> str:
         "",
         "Pairs in order: of pairs with a winner the share that the reward orders so, one half where it sees no difference; 0.5 is a coin. "
         "With ties: agreement on first, second or tie, where gaps up to the best threshold of these data are ties (Deutsch et al. 2023, "
-        "arXiv:2305.14324). τ-b: Kendall's, the mean over lists. Best of K: the share of comparisons that the reward's choice among K "
-        "samples wins, beside the best choice's. Calibration error: of σ(gap / T) as the probability of winning, T fitted on these data; "
+        "arXiv:2305.14324). Of the better, of the other: the reward's means over the two sides of the pairs with a winner. τ-b: Kendall's, "
+        "the mean over lists. Best of K: the share of comparisons that the reward's choice among K samples wins, beside the best choice's. "
+        "Calibration error: of σ(gap / T) as the probability of winning, T fitted on these data; "
         "entropy: of the judgements under it, in nats, where 0.693 is a coin's. A dash: no T is better than a coin.",
     ]
     for name, own in report["rewards"].items():

@@ -220,6 +220,15 @@ def test_what_has_no_score_is_left_out_and_counted() -> None:
     assert (none["comparisons"], none["accuracy"], none["kendall"], none["best_of"], none["calibration"]) == (0, None, None, [], None)
 
 
+def test_both_sides_of_the_pairs_with_a_winner_have_their_means() -> None:
+    """b beats a by its votes, c ties with a: 1 and 4 on the better side, 3 and 2 on the other."""
+    pairs = [Preference("g", "p", ("a", "b"), win_probability=0.2), Preference("g", "p", ("a", "c"), win_probability=0.5)]
+    pairs.append(Preference("h", "q", ("d", "e")))
+    scores = {"a": 3.0, "b": 1.0, "c": 100.0, "d": 4.0, "e": 2.0}
+    own = reward_eval.report_of(pairs, {"r.score": scores}, truth="people")["rewards"]["r.score"]
+    assert own["of_the_better"]["value"] == 2.5 and own["of_the_other"]["value"] == 2.5 and own["accuracy"]["value"] == 0.5
+
+
 def test_the_reward_that_made_the_preferences_is_marked() -> None:
     preferences, scores = random_set(prompts=6)
     made = [replace(row, source="0.5·oracle.score + 1·coin.score") for row in preferences]
