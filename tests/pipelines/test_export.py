@@ -145,6 +145,13 @@ def test_datasets_opens_videos_and_sounds(modality: str, feature: str, streaming
     if find_spec("torchcodec") is None:
         with pytest.raises(ImportError, match="torchcodec"):
             next(iter(opened))
+    else:
+        first, sample = next(iter(opened)), read_preferences(config.run / "preferences")[0].samples[0]
+        medium = {row.candidate_id: row.media for row in read_candidates(config.run / "candidates")}[sample]
+        if modality == "video":
+            assert np.array_equal(first["chosen"][:].permute(0, 2, 3, 1).numpy(), medium.frames())
+        else:
+            assert np.array_equal(first["chosen"].get_all_samples().data.numpy(), medium.waveform())
     for column in ("chosen", "rejected"):
         opened = opened.cast_column(column, kind(decode=False))
     of = {row.candidate_id: row.media for row in read_candidates(config.run / "candidates")}
