@@ -27,6 +27,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -61,6 +62,10 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     GPT2Model,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PixtralImageProcessor,
+    PixtralProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
@@ -80,7 +85,7 @@ from diffalign.backbones.miniature.t5 import build_tokenizer as build_t5_tokeniz
 from diffalign.backbones.miniature.t5 import encoder_config
 
 WIDTH = 32
-CLIP_TOKENS, T5_TOKENS, LANGUAGE_TOKENS = 12, 16, 40
+CLIP_TOKENS, T5_TOKENS, LANGUAGE_TOKENS, MISTRAL_TOKENS = 12, 16, 40, 64
 
 
 def save(pipeline: Any, folder: Path) -> Path:
@@ -275,9 +280,8 @@ def save_z_image(folder: Path) -> Path:
     return save(pipeline, folder)
 
 
-def save_flux2(folder: Path, *, is_distilled: bool = False) -> Path:
-    """The text encoder is as deep as its pipeline looks into it."""
-    torch.manual_seed(0)
+def flux2_parts(guidance_embeds: bool) -> dict[str, Any]:
+    """The autoencoder, the denoiser and the scheduler."""
     vae = AutoencoderKLFlux2(
         block_out_channels=(8, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=32,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
@@ -286,8 +290,16 @@ def save_flux2(folder: Path, *, is_distilled: bool = False) -> Path:
     vae.bn.running_var.copy_(torch.linspace(0.5, 2.0, 16))
     transformer = Flux2Transformer2DModel(
         in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=3 * 16,
-        timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+        timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=guidance_embeds,
     )  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    return {"vae": vae, "transformer": transformer, "scheduler": scheduler}
+
+
+def save_flux2(folder: Path, *, is_distilled: bool = False) -> Path:
+    """The text encoder is as deep as its pipeline looks into it."""
+    torch.manual_seed(0)
+    parts = flux2_parts(guidance_embeds=False)
     tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} a{% endfor %}"
     text_encoder = Qwen3ForCausalLM(
@@ -297,10 +309,28 @@ def save_flux2(folder: Path, *, is_distilled: bool = False) -> Path:
         )
     )  # fmt: skip
     pipeline = Flux2KleinPipeline(
-        vae=vae, transformer=transformer, tokenizer=tokenizer, text_encoder=text_encoder, is_distilled=is_distilled,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        tokenizer=tokenizer, text_encoder=text_encoder, is_distilled=is_distilled, **parts,
     )  # fmt: skip
     return save(pipeline, folder)
+
+
+def save_flux2_dev(folder: Path) -> Path:
+    """The text encoder is as deep as its pipeline looks into it; its tokenizer comes in one with what reads pictures."""
+    torch.manual_seed(0)
+    parts = flux2_parts(guidance_embeds=True)
+    tokenizer = build_t5_tokenizer(TEXTS, MISTRAL_TOKENS)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[IMG]", "[IMG_BREAK]", "[IMG_END]"]})
+    template = "{% for message in messages %}{{ message['content'][0]['text'] }} a {% endfor %}"
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "head_dim": 8}
+    text_encoder = Mistral3ForConditionalGeneration(
+        Mistral3Config(
+            text_config=sizes | {"model_type": "mistral", "vocab_size": len(tokenizer), "num_hidden_layers": 31, "num_key_value_heads": 1},
+            vision_config=sizes | {"model_type": "pixtral", "num_hidden_layers": 1, "image_size": 28, "patch_size": 14},
+            image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        )
+    )  # fmt: skip
+    processor = PixtralProcessor(PixtralImageProcessor(), tokenizer, chat_template=template)
+    return save(Flux2Pipeline(tokenizer=processor, text_encoder=text_encoder, **parts), folder)
 
 
 def save_stable_audio(folder: Path, **scheduler: Any) -> Path:

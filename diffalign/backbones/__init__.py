@@ -74,6 +74,12 @@ BACKBONES = {
         "FLUX.2 [klein]: transformer with joint attention over patches, Qwen3; rectified flow",
         (*JOINT_ATTENTION, "to_qkv_mlp_proj"),
     ),
+    "flux2_dev": Family(
+        "image",
+        "transformer",
+        "FLUX.2 [dev]: as flux2, with Mistral 3 and guidance as conditioning; rectified flow",
+        (*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+    ),
     "pixart": Family("image", "transformer", "PixArt-α and PixArt-Σ: transformer with cross-attention, T5; ε prediction"),
     "sana": Family(
         "image", "transformer", "Sana: transformer with linear attention, Gemma, an autoencoder of 32 pixels to a latent; rectified flow"

@@ -5,7 +5,7 @@ Black Forest Labs 2026, https://github.com/black-forest-labs/flux2.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import Flux2KleinPipeline
@@ -22,18 +22,27 @@ TOKEN_LIMIT = 512
 
 
 class Flux2(ImagePipeline):
-    """A loaded pipeline: see `Backbone` for the contract. A latent is a square of the autoencoder's, by the statistics that it brings."""
+    """A loaded pipeline: see `Backbone` for the contract. A latent is a square of the autoencoder's, by the statistics that it brings.
 
-    PIPELINE = Flux2KleinPipeline
+    guidance  what training tells a model that has its guidance as conditioning; None for one that has not
+    """
+
+    PIPELINE: ClassVar[Any] = Flux2KleinPipeline
     DENOISER = "transformer"
     ALIKE = ("in_channels", "joint_attention_dim", "num_layers", "num_single_layers", "guidance_embeds")
 
-    def __init__(self, pipeline: Flux2KleinPipeline, source: str):
-        if pipeline.transformer.config.guidance_embeds:
-            raise ValueError(f"{source} has its guidance as conditioning, which is not supported; give FLUX.2 [klein]")
+    def __init__(self, pipeline: Any, source: str, guidance: float | None = None):
+        if pipeline.transformer.config.guidance_embeds and guidance is None:
+            raise ValueError(f"{source} has its guidance as conditioning; choose backbone flux2_dev, or give FLUX.2 [klein]")
+        if guidance is not None and not pipeline.transformer.config.guidance_embeds:
+            raise ValueError(f"{source} has no guidance as conditioning; choose backbone flux2, or give FLUX.2 [dev]")
         super().__init__(pipeline, source)
-        self.process = Flow(shift_of(pipeline.scheduler))
-        self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer.model_max_length)
+        self.process, self.guidance = Flow(shift_of(pipeline.scheduler)), guidance
+        self.token_limit: int = min(TOKEN_LIMIT, self.words().model_max_length)
+
+    def words(self) -> Any:
+        """The tokenizer of text."""
+        return self.pipeline.tokenizer
 
     @property
     def step(self) -> int:
@@ -62,8 +71,9 @@ class Flux2(ImagePipeline):
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         prompt, (rows, columns) = embeds["prompt_embeds"], noised.shape[-2:]
         text, picture = places(1, 1, prompt.shape[1]), places(rows, columns, 1)
+        told = None if self.guidance is None else torch.full((len(noised),), self.guidance, device=noised.device)
         predicted = denoiser(
-            hidden_states=noised.flatten(2).transpose(1, 2), timestep=timestep / self.process.timestep_count, guidance=None,
+            hidden_states=noised.flatten(2).transpose(1, 2), timestep=timestep / self.process.timestep_count, guidance=told,
             encoder_hidden_states=prompt, txt_ids=text.to(noised.device), img_ids=picture.to(noised.device), return_dict=False,
         )[0]  # fmt: skip
         return predicted.transpose(1, 2).unflatten(2, (rows, columns))

@@ -58,7 +58,7 @@ class TestFlux2(FamilyChecks):
     def test_guidance_as_conditioning_is_refused(self, folder: Path) -> None:
         pipeline = self.plain(folder)
         pipeline.transformer.register_to_config(guidance_embeds=True)
-        with pytest.raises(ValueError, match="x has its guidance as conditioning, which is not supported"):
+        with pytest.raises(ValueError, match="x has its guidance as conditioning; choose backbone flux2_dev, or give FLUX"):
             Flux2(pipeline, "x")
 
 
