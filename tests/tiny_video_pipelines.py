@@ -50,8 +50,11 @@ def save_ltx(folder: Path, *, dynamic: bool = True, timestep_conditioning: bool 
     return save(kind(vae=vae, transformer=transformer, scheduler=scheduler, **t5()), folder)
 
 
-def save_wan_image_to_video(folder: Path, *, has_clip: bool = True) -> Path:
-    """Four pixels and four frames to a latent; of the twelve channels four are the mask and four the first frame's."""
+def save_wan_image_to_video(folder: Path, *, has_clip: bool = True, boundary: float | None = None) -> Path:
+    """Four pixels and four frames to a latent; of the twelve channels four are the mask and four the first frame's.
+
+    boundary  of two experts; the one for low noise has weights of its own
+    """
     torch.manual_seed(0)
     architecture = wan.Architecture(
         size=(9, 16, 32), latent_channels=4, autoencoder_channels=4, autoencoder_levels=(1, 2, 2), denoiser_heads=2, denoiser_head_width=12,
@@ -69,7 +72,9 @@ def save_wan_image_to_video(folder: Path, *, has_clip: bool = True) -> Path:
     if has_clip:
         parts["image_encoder"] = CLIPVisionModel(vision)
         parts["image_processor"] = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
-    return save(WanImageToVideoPipeline(transformer=transformer, **parts), folder)
+    if boundary is not None:
+        parts["transformer_2"] = WanTransformer3DModel.from_config(transformer.config)
+    return save(WanImageToVideoPipeline(transformer=transformer, **parts, boundary_ratio=boundary), folder)
 
 
 def save_cogvideox(folder: Path, kind: Any = CogVideoXPipeline, channels: int = 4, invert: bool = False, **transformer: Any) -> Path:

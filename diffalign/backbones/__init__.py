@@ -20,7 +20,8 @@ from diffalign.did_you_mean import did_you_mean
 
 # Layers that a LoRA adapts: the attention of every UNet and DiT of diffusers, and beside it what joint attention has for the text's side.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+OF_OTHER_INPUT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+JOINT_ATTENTION = (*ATTENTION, *OF_OTHER_INPUT)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ BACKBONES = {
     "wan_image_to_video": Family(
         "video",
         "transformer",
-        "Wan 2.1 from a first frame, whose latents are more channels of the input: transformer, T5, CLIP, causal VAE; rectified flow",
+        "Wan 2.1 and 2.2 from a first frame, whose latents are more channels of the input: transformer, or one for each part of the "
+        "timesteps, T5, CLIP in 2.1, causal VAE; rectified flow",
         (*ATTENTION, "add_k_proj", "add_v_proj"),
         takes_condition=True,
     ),

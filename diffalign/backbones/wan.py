@@ -91,18 +91,22 @@ class Wan(VideoPipeline):
 
         A clip of text alone has one timestep for all patches, so it is told one, where the pipeline of TI2V tells it again for each.
         """
-        prompts = embeds["prompt_embeds"]
         if self.boundary is None or self.other is None:
-            return _predicted(denoiser, noised, timestep, prompts)
+            return self.predicted(denoiser, noised, timestep, embeds)
         is_own = (timestep >= self.boundary) == (self.DENOISER == "transformer")
         if bool(is_own.all()):
-            return _predicted(denoiser, noised, timestep, prompts)
+            return self.predicted(denoiser, noised, timestep, embeds)
         found = torch.zeros_like(noised)
         self.other.to(noised.device)  # where it was offloaded: a path that leaves the trained expert's timesteps brings it back
         for expert, rows in ((denoiser, is_own), (self.other, ~is_own)):
             if bool(rows.any()):
-                found[rows] = _predicted(expert, noised[rows], timestep[rows], prompts[rows]).to(found)
+                given = {name: value[rows] for name, value in embeds.items()}
+                found[rows] = self.predicted(expert, noised[rows], timestep[rows], given).to(found)
         return found
+
+    def predicted(self, expert: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
+        """`predict` of one of them, whatever its timesteps."""
+        return expert(noised, timestep, encoder_hidden_states=embeds["prompt_embeds"], return_dict=False)[0]
 
     def save(self, folder: Path) -> None:
         super().save(folder)
@@ -121,8 +125,11 @@ class LowNoiseWan(Wan):
         return 0.0, boundary * (1 - 1e-6)  # the boundary itself is the other's
 
 
-def _predicted(denoiser: nn.Module, noised: Tensor, timestep: Tensor, prompts: Tensor) -> Tensor:
-    return denoiser(noised, timestep, encoder_hidden_states=prompts, return_dict=False)[0]
+def is_low(expert: str) -> bool:
+    """Whether it is that for low noise; ValueError for a name that is not in EXPERTS."""
+    if expert not in EXPERTS:
+        raise ValueError(f"expert is {expert!r}; choose one of: {', '.join(EXPERTS)}")
+    return expert == "low"
 
 
 def load(source: str, loading: Loading, *, expert: str = "high") -> Wan:
@@ -130,9 +137,7 @@ def load(source: str, loading: Loading, *, expert: str = "high") -> Wan:
 
     expert  of Wan 2.2: which of the two is trained, `high` noise or `low`; ValueError for another
     """
-    if expert not in EXPERTS:
-        raise ValueError(f"expert is {expert!r}; choose one of: {', '.join(EXPERTS)}")
-    family = LowNoiseWan if expert == "low" else Wan
+    family = LowNoiseWan if is_low(expert) else Wan
     pipeline = load_pipeline(family, source, loading)
     path = source_path(source)
     media = path / MEDIA_FILE if path is not None and path.is_dir() else None

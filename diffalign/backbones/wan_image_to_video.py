@@ -1,6 +1,6 @@
-"""Wan 2.1 from a first frame: its latents and a mask as more channels of the input, and CLIP's picture of it where the model has a place.
+"""Wan 2.1 and 2.2 from a first frame: its latents and a mask as more channels of the input, and CLIP's picture of it in 2.1.
 
-Wan Team 2025, arXiv:2503.20314, section 5.1.
+Wan Team 2025, arXiv:2503.20314, section 5.1. Version 2.2 has two experts, as that from text: see `Wan`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from diffalign.backbones import Loading
 from diffalign.backbones.conditions import all_given, pictures, pixels
 from diffalign.backbones.pipeline import load_pipeline
 from diffalign.backbones.seeded import generators
-from diffalign.backbones.wan import TOKEN_LIMIT, Wan
+from diffalign.backbones.wan import TOKEN_LIMIT, LowNoiseWan, Wan, is_low
 from diffalign.data.modalities import Media
 from diffalign.data.modalities.video import Video
 
@@ -32,15 +32,13 @@ class WanImageToVideo(Wan):
     drops_condition = False
 
     def __init__(self, pipeline: Any, source: str):
-        if pipeline.transformer_2 is not None:
-            raise ValueError(f"{source} has two experts (Wan 2.2), and this family has one; give a model of Wan 2.1")
         super().__init__(pipeline, source)
         vae, transformer = pipeline.vae.config, pipeline.transformer.config
         wanted = 2 * vae.z_dim + vae.scale_factor_temporal
         if transformer.in_channels != wanted:
             raise ValueError(
                 f"{source} has a denoiser of {transformer.in_channels} input channels; this family has {wanted}: latents, a mask and "
-                f"the first frame's latents; give an image-to-video model of Wan 2.1, or choose backbone wan"
+                f"the first frame's latents; give an image-to-video model of Wan 2.1 or 2.2 (not TI2V), or choose backbone wan"
             )
         if transformer.image_dim is not None and self.token_limit != TOKEN_LIMIT:
             raise ValueError(
@@ -63,12 +61,12 @@ class WanImageToVideo(Wan):
             embeds["condition_picture"] = self.pipeline.encode_image(pictures(given, len(given), (height, width)), self.device)
         return embeds
 
-    def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
+    def predicted(self, expert: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         """Beside the latents: 1 where they are given, which is the first place in time, then those of the condition."""
         mask = noised.new_zeros(len(noised), self.step[0], *noised.shape[2:])
         mask[:, :, 0] = 1
         condition = embeds["condition_latents"][:, :, : noised.shape[2]].to(noised)
-        return denoiser(
+        return expert(
             torch.cat([noised, mask, condition], 1), timestep, encoder_hidden_states=embeds["prompt_embeds"],
             encoder_hidden_states_image=embeds.get("condition_picture"), return_dict=False,
         )[0]  # fmt: skip
@@ -96,6 +94,14 @@ class WanImageToVideo(Wan):
         return [made[place] for place in range(len(prompts))]
 
 
-def load(source: str, loading: Loading) -> WanImageToVideo:
-    """See `load_backbone`."""
-    return WanImageToVideo(load_pipeline(WanImageToVideo, source, loading), source)
+class LowNoiseWanImageToVideo(LowNoiseWan, WanImageToVideo):
+    """One of two experts, of which the one for low noise is trained."""
+
+
+def load(source: str, loading: Loading, *, expert: str = "high") -> WanImageToVideo:
+    """See `load_backbone`.
+
+    expert  of Wan 2.2: which of the two is trained, `high` noise or `low`; ValueError for another
+    """
+    family = LowNoiseWanImageToVideo if is_low(expert) else WanImageToVideo
+    return family(load_pipeline(family, source, loading), source)

@@ -53,7 +53,20 @@ def test_targets_that_match_nothing_are_named_with_those_that_exist(tiny_pipelin
     backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
     with pytest.raises(ValueError, match=r"LoRA targets \['to_x'\] match no layer of UNet2DConditionModel; its layers end in: .*to_q"):
         add_lora(backbone.denoiser, Lora(targets=("to_q", "to_x")), 0)
+    with pytest.raises(
+        ValueError, match=r"LoRA targets \['add_k_proj'\] match no layer of UNet2DConditionModel; its layers end in: .*to_q"
+    ):
+        add_lora(backbone.denoiser, Lora(targets=("add_k_proj",)), 0)
     assert not any("lora_" in name for name, _ in backbone.denoiser.named_parameters())
+
+
+def test_layers_of_another_input_are_left_out_where_a_model_has_none(tiny_pipeline: Path) -> None:
+    adapted = []
+    for targets in (("to_q",), ("to_q", "add_k_proj")):
+        backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
+        add_lora(backbone.denoiser, Lora(rank=2, targets=targets), 0)
+        adapted.append({name for name, _ in backbone.denoiser.named_parameters() if "lora_" in name})
+    assert adapted[0] and adapted[0] == adapted[1]
 
 
 @pytest.mark.parametrize("training", [True, False])
