@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pipelines.config import Config, Section, settings_of
-from pipelines.encode_conditions import condition_keys, encode_conditions, plan_conditions
+from pipelines.encode_conditions import condition_keys, encode_conditions, plan_conditions, prompts_of
 from pipelines.model import MediaSize, check_size, load_model, shown_size
 from pipelines.progress import Progress
 from pipelines.prompts import refuse_long_prompts
@@ -63,7 +63,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
 
 
 def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progress) -> None:
-    from diffalign.backbones import check_condition
+    from diffalign.backbones import check_condition, family_of
     from diffalign.data.conditions import CONDITION
     from diffalign.data.latents import DTYPES, CacheDescription, write_cache_description
     from diffalign.data.records import candidate_columns, read_preferences
@@ -83,10 +83,11 @@ def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progr
     longer = tell_of_lengths(folder, sizes, section.size, backbone, progress)
     plan = plan_shards(sizes, section.candidates_per_shard)
     encode_prompts(stage.path, prompts, backbone, section, progress)
-    keys = condition_keys(folder, preferences, sizes, backbone.rate)
+    read = prompts_of(preferences) if family_of(config.model.backbone).reads_together else None
+    keys = condition_keys(folder, preferences, sizes, backbone.rate, read)
     if keys:
         drops = cast("Conditioned", backbone).drops_condition
-        entries = plan_conditions(keys, section.candidates_per_shard, flip=section.flip, drops=drops)
+        entries = plan_conditions(keys, section.candidates_per_shard, flip=section.flip, drops=drops, prompts=read)
         missing, dtype = missing_shards(stage.path / "conditions", len(entries)), DTYPES[section.dtype]
         encode_conditions(stage.path, folder, entries, missing, backbone, dtype, section.batch_size, progress)
     encode_candidates(stage.path, folder, plan, sizes, keys, backbone, section, config.seed, progress)

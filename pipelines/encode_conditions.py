@@ -22,21 +22,38 @@ class Entry:
 
     size       of the media beside it
     candidate  one that has the condition; None: of the dropped one
+    prompt     that is read together with it
     """
 
     key: str
     size: tuple[int, ...]
     candidate: str | None
     is_flipped: bool = False
+    prompt: str | None = None
+
+
+def prompts_of(preferences: Sequence[Preference]) -> dict[str, str]:
+    """Candidate → the prompt it is compared under. ValueError where there are several."""
+    prompts: dict[str, str] = {}
+    for preference in preferences:
+        for sample in preference.samples:
+            if prompts.setdefault(sample, preference.prompt) != preference.prompt:
+                raise ValueError(
+                    f"candidate {sample!r} is compared under {prompts[sample]!r} and {preference.prompt!r}, and the model reads a prompt "
+                    f"together with its condition; compare it under one"
+                )
+    return prompts
 
 
 def condition_keys(
-    folder: Path, preferences: Sequence[Preference], sizes: Mapping[str, tuple[int, ...]], rate: float | None
-) -> dict[str, str]:
+    folder: Path, preferences: Sequence[Preference], sizes: Mapping[str, tuple[int, ...]], rate: float | None,
+    prompts: Mapping[str, str] | None = None,
+) -> dict[str, str]:  # fmt: skip
     """Candidate → key of its condition, in the order of the files; {} where there are none. `sizes` are those of `encode.sizes_of`.
 
     Beside media in time a condition is encoded at the longest length of the set, as samples of a group may differ in it.
-    rate  of the backbone's media; None: they are not in time
+    rate     of the backbone's media; None: they are not in time
+    prompts  candidate → the prompt that is read together with its condition, where the model does so
     ValueError where the samples of a preference have different ones, or one at several sizes.
     """
     from diffalign.data.conditions import CONDITION, condition_id, condition_key, condition_of_row
@@ -52,7 +69,7 @@ def condition_keys(
         condition = condition_of_row(row[CONDITION], f"candidate {candidate}")
         if candidate in sizes and condition is not None:
             size = sizes[candidate] if rate is None else (longest, *sizes[candidate][1:])
-            keys[candidate] = condition_key(condition_id(condition), size)
+            keys[candidate] = condition_key(condition_id(condition), size, (prompts or {}).get(candidate))
     _check_shared(preferences, keys)
     return keys
 
@@ -71,21 +88,25 @@ def _check_shared(preferences: Sequence[Preference], keys: Mapping[str, str]) ->
     raise ValueError(f"{count} preferences join samples of {what}, the first: group {mixed[0].group_id!r}; {fix}")
 
 
-def plan_conditions(keys: Mapping[str, str], per_shard: int, *, flip: bool, drops: bool) -> list[list[Entry]]:
+def plan_conditions(
+    keys: Mapping[str, str], per_shard: int, *, flip: bool, drops: bool, prompts: Mapping[str, str] | None = None
+) -> list[list[Entry]]:
     """The rows of each shard, of one size each, every key once.
 
-    flip   mirrored ones too
-    drops  for each size, what stands for a dropped condition too
+    flip     mirrored ones too
+    drops    for each size, what stands for a dropped condition too
+    prompts  as for `condition_keys`; each condition with the empty prompt too
     """
-    from diffalign.data.conditions import FLIPPED, dropped_key
+    from diffalign.data.conditions import FLIPPED, dropped_key, unprompted_key
 
     by_size: dict[tuple[int, ...], dict[str, Entry]] = {}
     for candidate, key in keys.items():
         size = tuple(map(int, key.partition("@")[2].split("x")))
         entries = by_size.setdefault(size, {dropped_key(key): Entry(dropped_key(key), size, None)} if drops else {})
-        entries.setdefault(key, Entry(key, size, candidate))
-        if flip:
-            entries.setdefault(key + FLIPPED, Entry(key + FLIPPED, size, candidate, is_flipped=True))
+        for own, prompt in {unprompted_key(key): "", key: prompts[candidate]}.items() if prompts else [(key, None)]:
+            entries.setdefault(own, Entry(own, size, candidate, prompt=prompt))
+            if flip:
+                entries.setdefault(own + FLIPPED, Entry(own + FLIPPED, size, candidate, is_flipped=True, prompt=prompt))
     rows = [list(entries.values()) for entries in by_size.values()]
     return [each[start : start + per_shard] for each in rows for start in range(0, len(each), per_shard)]
 
@@ -114,7 +135,9 @@ def encode_conditions(cache: Path, folder: Path, plan: Sequence[Sequence[Entry]]
             parts = []
             for start in range(0, len(plan[index]), batch_size):
                 batch = plan[index][start : start + batch_size]
-                embeds = family.embed_condition([condition(entry) for entry in batch], batch[0].size)
+                read = [entry.prompt for entry in batch if entry.prompt is not None]
+                options = {"prompts": read} if read else {}
+                embeds = family.embed_condition([condition(entry) for entry in batch], batch[0].size, **options)
                 parts.append({name: value.to("cpu", dtype) for name, value in embeds.items()})
                 advance(len(batch))
             whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from diffusers import (
     AudioLDM2Pipeline,
     AudioLDM2ProjectionModel,
@@ -34,6 +35,7 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    QwenImageEditPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
@@ -68,6 +70,10 @@ from transformers import (
     PixtralProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2TokenizerFast,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
@@ -229,7 +235,8 @@ def save_sana(folder: Path, *, shift: float = 3.0) -> Path:
     return save(SanaPipeline(tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler), folder)
 
 
-def save_qwen_image(folder: Path) -> Path:
+def save_qwen_image(folder: Path, *, is_edit: bool = False) -> Path:
+    """Of that which edits the tokenizer comes in one with what reads pictures too, and has tokens for them."""
     torch.manual_seed(0)
     vae = AutoencoderKLQwenImage(
         base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False], latents_mean=[0.1, -0.2, 0.3, 0.4],
@@ -240,6 +247,10 @@ def save_qwen_image(folder: Path) -> Path:
         axes_dims_rope=(4, 6, 6),
     )  # fmt: skip
     tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
+    words = len(tokenizer)
+    if is_edit:
+        marks = ("image_pad", "video_pad", "vision_start", "vision_end")
+        tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{mark}|>" for mark in marks]})
     sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH}
     rope = {"mrope_section": [2, 3, 3], "rope_type": "default", "type": "default"}
     text = {"vocab_size": len(tokenizer), "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_scaling": rope}
@@ -247,14 +258,25 @@ def save_qwen_image(folder: Path) -> Path:
         text_config=sizes | text,
         vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH},
         # Beyond the words; transformers 4 has no numbers for them of its own.
-        image_token_id=len(tokenizer), video_token_id=len(tokenizer) + 1, vision_start_token_id=len(tokenizer) + 2,
-        vision_end_token_id=len(tokenizer) + 3,
+        image_token_id=words, video_token_id=words + 1, vision_start_token_id=words + 2, vision_end_token_id=words + 3,
     )  # fmt: skip
-    pipeline = QwenImagePipeline(
-        vae=vae, transformer=transformer, tokenizer=tokenizer, text_encoder=Qwen2_5_VLForConditionalGeneration(config),
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
-    )  # fmt: skip
-    return save(pipeline, folder)
+    parts: dict[str, Any] = {
+        "vae": vae, "transformer": transformer, "tokenizer": tokenizer, "text_encoder": Qwen2_5_VLForConditionalGeneration(config),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
+    }  # fmt: skip
+    if is_edit:
+        parts["tokenizer"] = of_qwen2(tokenizer)
+        processor = Qwen2VLProcessor(Qwen2VLImageProcessor(), parts["tokenizer"], Qwen2VLVideoProcessor())
+        return save(QwenImageEditPipeline(processor=processor, **parts), folder)
+    return save(QwenImagePipeline(**parts), folder)
+
+
+def of_qwen2(tokenizer: Any) -> Any:
+    """The same of Qwen2's own class, which the processors of transformers 4 ask for; that of 5 would build other tokens when it is read."""
+    if int(transformers.__version__.partition(".")[0]) > 4:
+        return tokenizer
+    own = {"model_max_length": tokenizer.model_max_length, "padding_side": tokenizer.padding_side, **tokenizer.special_tokens_map}
+    return Qwen2TokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **own)
 
 
 def save_z_image(folder: Path) -> Path:

@@ -33,6 +33,7 @@ class Family:
     models: str
     lora_targets: tuple[str, ...] = ATTENTION  # endings of the names of the layers that a LoRA adapts
     takes_condition: bool = False  # an image with each prompt, which it cannot go without: what is edited, or a video's first frame
+    reads_together: bool = False  # one encoder reads a prompt and its condition: their embeds are of both
 
 
 BACKBONES = {
@@ -87,6 +88,14 @@ BACKBONES = {
     ),
     "qwen_image": Family(
         "image", "transformer", "Qwen-Image: transformer with joint attention over patches, Qwen2.5-VL; rectified flow", JOINT_ATTENTION
+    ),
+    "qwen_image_edit": Family(
+        "image",
+        "transformer",
+        "Qwen-Image-Edit: Qwen-Image that edits an image, which stands behind the result and is read with the prompt; rectified flow",
+        JOINT_ATTENTION,
+        takes_condition=True,
+        reads_together=True,
     ),
     "z_image": Family("image", "transformer", "Z-Image: transformer over text and patches in one sequence, Qwen3; rectified flow"),
     "wan": Family(
@@ -244,10 +253,11 @@ class Conditioned(Backbone, Protocol):
 
     drops_condition: bool  # whether the family's own training leaves conditions out at times, as it does prompts
 
-    def embed_condition(self, conditions: Sequence[Media | None], size: tuple[int, ...]) -> dict[str, Tensor]:
+    def embed_condition(self, conditions: Sequence[Media | None], size: tuple[int, ...], prompts: Sequence[str] = ()) -> dict[str, Tensor]:
         """What `predict` takes beside the prompts' embeds, (N, …), beside media of shape `size`; None: of a dropped condition.
 
         The media that are denoised may be shorter in time.
+        prompts   one for each, which a family takes that reads both together (`Family.reads_together`), and no other does
         """
         ...
 

@@ -5,7 +5,7 @@ Wu et al. 2025, arXiv:2508.02324.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import QwenImagePipeline
@@ -25,12 +25,12 @@ TOKEN_LIMIT = 512
 class QwenImage(ImagePipeline):
     """A loaded pipeline: see `Backbone` for the contract. Its autoencoder is one of videos; an image is a video of one frame there."""
 
-    PIPELINE = QwenImagePipeline
+    PIPELINE: ClassVar[Any] = QwenImagePipeline
     DENOISER = "transformer"
     PATCH = PATCH
     ALIKE = ("in_channels", "out_channels", "num_layers", "joint_attention_dim")
 
-    def __init__(self, pipeline: QwenImagePipeline, source: str):
+    def __init__(self, pipeline: Any, source: str):
         if pipeline.transformer.config.guidance_embeds:
             raise ValueError(f"{source} has its guidance as conditioning, which is not supported; give Qwen-Image")
         super().__init__(pipeline, source)
@@ -73,14 +73,18 @@ class QwenImage(ImagePipeline):
     def predict(self, denoiser: nn.Module, noised: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
         """The text no longer than the longest prompt's: what stands after it changes nothing."""
         mask = embeds["prompt_mask"].bool()
-        longest = int(mask.sum(1).max())
-        rows, columns = (side // PATCH for side in noised.shape[-2:])
+        longest, seen = int(mask.sum(1).max()), self.seen(noised, embeds)
+        tokens = [packed(latents) for latents in seen]
         predicted = denoiser(
-            hidden_states=packed(noised), timestep=timestep / self.process.timestep_count,
+            hidden_states=torch.cat(tokens, 1), timestep=timestep / self.process.timestep_count,
             encoder_hidden_states=embeds["prompt_embeds"][:, :longest], encoder_hidden_states_mask=mask[:, :longest],
-            img_shapes=[[(1, rows, columns)]] * len(noised), return_dict=False,
+            img_shapes=[[(1, *(side // PATCH for side in latents.shape[-2:])) for latents in seen]] * len(noised), return_dict=False,
         )[0]  # fmt: skip
-        return unpacked(predicted, noised)
+        return unpacked(predicted[:, : tokens[0].shape[1]], noised)
+
+    def seen(self, noised: Tensor, embeds: dict[str, Tensor]) -> list[Tensor]:
+        """The latents of each picture whose tokens the denoiser takes, that which it denoises first."""
+        return [noised]
 
     def guided(self, guidance: float, negative_prompts: list[str]) -> dict[str, Any]:
         """Guided predictions have the norm of those with the prompt, token by token, as the pipeline has it."""

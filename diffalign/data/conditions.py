@@ -1,7 +1,8 @@
 """What a prompt may carry beside its text: an image that is edited, or the first frame of a video. All samples of a group share it.
 
 A key of the latent cache names a condition at the size of the media it stands beside: "IDENTITY@9x16x32", with ":flipped" after it where it
-is mirrored. Without an identity it is what a model sees where its condition is dropped.
+is mirrored. Without an identity it is what a model sees where its condition is dropped. Of a model that reads prompt and condition together
+the prompt is in it too, as a hash: "IDENTITY+PROMPT@16x24".
 """
 
 from __future__ import annotations
@@ -22,14 +23,32 @@ def condition_id(condition: Media) -> str:
     return sha256(condition.encoded()).hexdigest()[:32]
 
 
-def condition_key(identity: str, size: Sequence[int]) -> str:
-    """The key in the latent cache, beside media of the shape `size`; identity "": of the dropped condition."""
-    return f"{identity}@{'x'.join(map(str, size))}"
+def condition_key(identity: str, size: Sequence[int], prompt: str | None = None) -> str:
+    """The key in the latent cache, beside media of the shape `size`; identity "": of the dropped condition.
+
+    prompt  that is read together with the condition
+    """
+    return f"{identity}{_read_with(prompt)}@{'x'.join(map(str, size))}"
 
 
 def dropped_key(key: str) -> str:
     """The key of the dropped condition of the same size."""
     return "@" + key.removesuffix(FLIPPED).partition("@")[2]
+
+
+def is_read_with_prompt(key: str) -> bool:
+    """Whether a prompt is in the key."""
+    return "+" in key
+
+
+def unprompted_key(key: str) -> str:
+    """The key of the same condition with the empty prompt in the place of its own; the same where no prompt is in it."""
+    identity, _, beside = key.partition("@")
+    return f"{identity.partition('+')[0]}{_read_with('')}@{beside}" if is_read_with_prompt(key) else key
+
+
+def _read_with(prompt: str | None) -> str:
+    return "" if prompt is None else f"+{sha256(prompt.encode()).hexdigest()[:16]}"
 
 
 def condition_of_row(value: object, where: str) -> Media | None:

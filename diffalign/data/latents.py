@@ -7,7 +7,8 @@
       embeds/shard-00000.safetensors   one tensor per embedding key, (p, ...), one row per distinct prompt
       embeds/shard-00000.parquet       prompt, row
       embeds/dropout.safetensors       the same keys for the empty prompt, (1, ...)
-      conditions/shard-00000.*         the same for what came with the prompts, a row for each condition and size (conditions.py)
+      conditions/shard-00000.*         the same for what came with the prompts, a row for each condition and size (conditions.py), of a
+                                   model that reads it together with its prompt for each of both
 
 Latents of one shard have one shape; shards may differ. Files are memory-mapped and only the rows asked for are read.
 """
@@ -28,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffalign.data.conditions import CONDITION, FLIPPED, dropped_key
+from diffalign.data.conditions import CONDITION, FLIPPED, dropped_key, is_read_with_prompt, unprompted_key
 from diffalign.data.shards import open_parquet, write_shard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -85,7 +86,7 @@ def write_conditions_shard(folder: Path, index: int, keys: Sequence[str], embeds
 
 def _write_embeds(folder: Path, index: int, key: str, values: Sequence[str], embeds: Mapping[str, Tensor]) -> None:
     rows = {name: len(tensor) for name, tensor in embeds.items()}
-    if set(rows.values()) != {len(values)} or len(set(values)) != len(values):
+    if set(rows.values()) - {len(values)} or len(set(values)) != len(values):
         counts = f"{len(values)} {key}s, {len(set(values))} distinct, rows {rows}"
         raise ValueError(f"an embeds shard needs one row per distinct {key}, got {counts}")
     _write_tensors(folder / f"shard-{index:05d}.safetensors", embeds)
@@ -245,17 +246,24 @@ class LatentCache:
         """Whether prompts came with conditions."""
         return bool(self._condition_of)
 
-    def conditions(self, ids: Sequence[str], flipped: Sequence[bool], dropped: Sequence[bool]) -> dict[str, Tensor]:
+    @property
+    def reads_together(self) -> bool:
+        """Whether each prompt was read together with its condition, so that `conditions` gives the embeds of both."""
+        return any(map(is_read_with_prompt, self._condition_of.values()))
+
+    def conditions(self, ids: Sequence[str], flipped: Sequence[bool], dropped: Sequence[bool],
+                   unprompted: Sequence[bool] | None = None) -> dict[str, Tensor]:  # fmt: skip
         """Each embedding key's rows (n, ...) of the candidates' conditions in order; {} in a cache without.
 
-        flipped  mirrored, as their latents
-        dropped  what stands for no condition; where the cache has none of that, the family always has its condition
+        flipped     mirrored, as their latents
+        dropped     what stands for no condition; where the cache has none of that, the family always has its condition
+        unprompted  read together with the empty prompt, where they are with a prompt
         """
         if not self._condition_of:
             return {}
         keys = []
-        for sample, flip, drop in zip(ids, flipped, dropped, strict=True):
-            own = self._condition_of[sample]
+        for sample, flip, drop, is_unprompted in zip(ids, flipped, dropped, unprompted or [False] * len(ids), strict=True):
+            own = unprompted_key(self._condition_of[sample]) if is_unprompted else self._condition_of[sample]
             is_dropped = drop and dropped_key(own) in self._conditions.place
             keys.append(dropped_key(own) if is_dropped else own + FLIPPED * flip)
         places = self._conditions.find(keys)

@@ -110,6 +110,11 @@ class CachedGroups:
         self.longest = max(every, key=lambda shape: shape[1]) if mixed else None
         if mismatched and len({preference.prompt for preference in self.preferences}) < 2:
             raise ValueError("this objective compares prompts with each other's samples, and the set has one prompt; give more")
+        if mismatched and cache.reads_together:
+            raise ValueError(
+                "this objective compares prompts with each other's samples, and the model reads each prompt together with its own "
+                "condition; choose another objective, such as diffusion_dpo"
+            )
         self.dropout_embeds = cache.dropout_embeds()
         self.scores = scores
         self.time_edges = time_edges
@@ -150,7 +155,8 @@ class CachedGroups:
                 name: torch.where(mask.view(-1, *[1] * (value.ndim - 1)), self.dropout_embeds[name], value)
                 for name, value in embeds.items()
             }
-        conditions = self.cache.conditions([row.samples[0] for row in rows], flipped, unconditioned or [False] * len(rows))
+        firsts = [row.samples[0] for row in rows]
+        conditions = self.cache.conditions(firsts, flipped, unconditioned or [False] * len(rows), dropped)
         others = self.cache.embeds([self._other_prompt(group) for group in groups]) if self.mismatched else None
         return GroupBatch(
             latents=latents.view(len(rows), -1, *latents.shape[1:]),

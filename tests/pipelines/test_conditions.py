@@ -15,7 +15,7 @@ import torch
 from tiny_pipelines import save_instruct_pix2pix
 from tiny_preference_sets import picture
 
-from diffalign.data.conditions import condition_id, condition_key
+from diffalign.data.conditions import condition_id, condition_key, dropped_key, is_read_with_prompt, unprompted_key
 from diffalign.data.importers import build_import
 from diffalign.data.latents import LatentCache
 from diffalign.data.modalities.image import Image, fit
@@ -25,7 +25,7 @@ from diffalign.training.alignment import Sampling
 from diffalign.training.groups import CachedGroups
 from pipelines import bench, encode, evaluate, export, gallery, generate, pair, score, train
 from pipelines.config import Config
-from pipelines.encode_conditions import condition_keys, plan_conditions
+from pipelines.encode_conditions import condition_keys, plan_conditions, prompts_of
 from pipelines.model import load_model
 from pipelines.progress import Progress
 from pipelines.prompts import Prompts, load_prompts
@@ -113,6 +113,22 @@ def test_the_road_carries_them(tmp_path: Path, model: Path, prompts: Path) -> No
         lines = json.loads(script[script.index(",") + 1 : script.rindex(")")])
         assert [(line[place]["condition"]["width"], line[place]["condition"]["height"]) for line in lines] == [(32, 16)] * 3
         assert all((config.run / "gallery" / line[place]["condition"]["src"]).is_file() for line in lines)
+
+
+def test_a_key_holds_the_prompt_where_a_model_reads_both() -> None:
+    """The empty prompt has one of its own, mirrored or not; without a prompt a key is as it was."""
+    own, empty = condition_key("id", SIZE, "a red circle"), condition_key("id", SIZE, "")
+    assert own != empty and unprompted_key(own) == empty == unprompted_key(empty)
+    assert unprompted_key(own + ":flipped") == empty + ":flipped" and dropped_key(own + ":flipped") == "@16x24"
+    assert unprompted_key(condition_key("id", SIZE)) == condition_key("id", SIZE) == "id@16x24"
+    assert is_read_with_prompt(own) and not is_read_with_prompt("id@16x24")
+
+
+def test_a_candidate_is_read_with_one_prompt() -> None:
+    rows = [Preference(f"g{place}", text, ("a", "b"), "pair") for place, text in enumerate(TEXTS)]
+    assert prompts_of(rows[::2]) == {"a": TEXTS[0], "b": TEXTS[0]}
+    with pytest.raises(ValueError, match="candidate 'a' is compared under 'a red circle' and 'two yellow hearts', and the model reads a"):
+        prompts_of(rows)
 
 
 def test_batches_flip_drop_and_share_them(tmp_path: Path, model: Path, prompts: Path) -> None:
