@@ -207,6 +207,7 @@ def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
         "z_image_flow_dpo": 100,
         "ltx_flow_dpo": 500,
         "hunyuan_video_flow_dpo": 500,
+        "hunyuan_video_image_to_video_flow_dpo": 500,
     }
     for name, beta in betas.items():
         config = load_config(name)
@@ -221,7 +222,13 @@ def test_cogvideox_has_videodpo_s_beta() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rate", "time"), [("ltx_flow_dpo", 25, 8), ("cogvideox_diffusion_dpo", 8, 4), ("hunyuan_video_flow_dpo", 24, 4)]
+    ("name", "rate", "time"),
+    [
+        ("ltx_flow_dpo", 25, 8),
+        ("cogvideox_diffusion_dpo", 8, 4),
+        ("hunyuan_video_flow_dpo", 24, 4),
+        ("hunyuan_video_image_to_video_flow_dpo", 24, 4),
+    ],
 )
 def test_clips_of_videos_are_whole_latents_that_sixteen_frames_at_ten_a_second_have(name: str, rate: int, time: int) -> None:
     """A shorter source would be refused: the last frame that is read lies within the clip."""

@@ -14,6 +14,7 @@ from diffusers import (
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
     FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoImageToVideoPipeline,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
     LTXPipeline,
@@ -21,11 +22,21 @@ from diffusers import (
     WanImageToVideoPipeline,
     WanTransformer3DModel,
 )
+from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video_image2video as image_to_video
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from tiny_pipelines import T5_TOKENS, WIDTH, clip, numbered, save, t5
 from tiny_stable_diffusion import TEXTS
-from tokenizers import processors
-from transformers import CLIPImageProcessor, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaModel
+from tokenizers import normalizers, processors
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
 from diffalign.backbones.miniature import wan
 from diffalign.backbones.miniature.t5 import END, build_tokenizer
@@ -95,8 +106,11 @@ def save_cogvideox(folder: Path, kind: Any = CogVideoXPipeline, channels: int = 
     return save(kind(vae=vae, transformer=denoiser, scheduler=scheduler, **t5()), folder)
 
 
-def save_hunyuan_video(folder: Path, *, guidance_embeds: bool = True) -> Path:
-    """Four pixels and four frames to a latent. Prompts begin where the pipeline cuts the template off."""
+def save_hunyuan_video(folder: Path, *, guidance_embeds: bool = True, image_condition: str | None = None) -> Path:
+    """Four pixels and four frames to a latent. Prompts begin where the pipeline cuts the template off.
+
+    image_condition  how the denoiser is given a first frame, where it is; the language model sees it too then
+    """
     torch.manual_seed(0)
     vae = AutoencoderKLHunyuanVideo(
         latent_channels=4, block_out_channels=(8,) * 4, layers_per_block=1, norm_num_groups=4, scaling_factor=0.7,
@@ -105,12 +119,15 @@ def save_hunyuan_video(folder: Path, *, guidance_embeds: bool = True) -> Path:
     transformer = HunyuanVideoTransformer3DModel(
         in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, num_single_layers=1,
         num_refiner_layers=1, text_embed_dim=WIDTH, pooled_projection_dim=WIDTH, rope_axes_dim=(4, 6, 6), guidance_embeds=guidance_embeds,
+        image_condition_type=image_condition,
     )  # fmt: skip
-    pipeline = HunyuanVideoPipeline(
-        vae=vae, transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0), **_llama(),
+    parts: dict[str, Any] = {
+        "vae": vae, "transformer": transformer, "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
         **numbered(2, clip(folder, CLIPTextModel, tokens=77)),
-    )  # fmt: skip
-    return save(pipeline, folder)
+    }  # fmt: skip
+    if image_condition is not None:
+        return save(HunyuanVideoImageToVideoPipeline(**parts, **_llava()), folder)
+    return save(HunyuanVideoPipeline(**parts, **_llama()), folder)
 
 
 def _llama() -> dict[str, Any]:
@@ -123,8 +140,38 @@ def _llama() -> dict[str, Any]:
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{f'{END} ' * lacking}$A {END}", special_tokens=[(END, tokenizer.eos_token_id)]
     )
-    config = LlamaConfig(
+    return {"tokenizer": tokenizer, "text_encoder": LlamaModel(_llama_config(tokenizer))}
+
+
+def _llama_config(tokenizer: Any) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=3, num_attention_heads=2,
         num_key_value_heads=1, pad_token_id=tokenizer.pad_token_id, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    return {"tokenizer": tokenizer, "text_encoder": LlamaModel(config)}
+
+
+def _llava() -> dict[str, Any]:
+    """A language model that sees pictures as 24×24 tokens. Its tokenizer puts picture and prompt where the pipeline looks for them.
+
+    The number of the token of two new lines is that which diffusers 0.37 looks for.
+    """
+    template = image_to_video.DEFAULT_PROMPT_TEMPLATE
+    tokenizer = build_tokenizer(TEXTS, 400)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>"]})
+    tokenizer.add_tokens([f"filling{place}" for place in range(271 - len(tokenizer))])
+    tokenizer.add_tokens(["\n\n"], special_tokens=True)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A {END}", special_tokens=[(END, tokenizer.eos_token_id)]
+    )
+    before, _ = template["template"].split("{}")
+    lacking = template["crop_start"] - len(tokenizer(before).input_ids) + 1
+    assert lacking > 0
+    longer = normalizers.Replace("describe the video", f"describe the {'a ' * lacking}video")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), longer])
+    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=48, patch_size=2)
+    config = LlavaConfig(
+        text_config=_llama_config(tokenizer), vision_config=vision, image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id, vision_feature_layer=-1,
+    )  # fmt: skip
+    processor = CLIPImageProcessor(size={"shortest_edge": 48}, crop_size=48)
+    return {"tokenizer": tokenizer, "text_encoder": LlavaForConditionalGeneration(config), "image_processor": processor}

@@ -79,7 +79,7 @@ BACKBONES = {
     "flux2_dev": Family(
         "image",
         "transformer",
-        "FLUX.2 [dev]: as flux2, with Mistral 3 and guidance as conditioning; rectified flow",
+        "FLUX.2 [dev]: else as flux2, with Mistral 3 and guidance as conditioning; rectified flow",
         (*JOINT_ATTENTION, "to_qkv_mlp_proj"),
     ),
     "pixart": Family("image", "transformer", "PixArt-α and PixArt-Σ: transformer with cross-attention, T5; ε prediction"),
@@ -107,8 +107,7 @@ BACKBONES = {
     "wan_image_to_video": Family(
         "video",
         "transformer",
-        "Wan 2.1 and 2.2 from a first frame, whose latents are more channels of the input: transformer, or one for each part of the "
-        "timesteps, T5, CLIP in 2.1, causal VAE; rectified flow",
+        "Wan 2.1 and 2.2 from a first frame, whose latents are more channels of the input: else as wan, with CLIP in 2.1; rectified flow",
         (*ATTENTION, "add_k_proj", "add_v_proj"),
         takes_condition=True,
     ),
@@ -137,6 +136,14 @@ BACKBONES = {
         "transformer",
         "HunyuanVideo: transformer with joint attention over patches, Llama and CLIP, guidance as conditioning, causal VAE; rectified flow",
         JOINT_ATTENTION,
+    ),
+    "hunyuan_video_image_to_video": Family(
+        "video",
+        "transformer",
+        "HunyuanVideo-I2V from a first frame, whose latents are the first in time, and which Llama reads too: else as hunyuan_video",
+        JOINT_ATTENTION,
+        takes_condition=True,
+        reads_together=True,
     ),
     "tango": Family(
         "audio", "unet", "Tango, and the bundled miniature of the tones world: latent UNet over mel spectrograms, T5; ε or v prediction"

@@ -6,7 +6,7 @@ Kong et al. 2024, arXiv:2412.03603.
 from __future__ import annotations
 
 from math import lcm
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import HunyuanVideoPipeline
@@ -29,12 +29,12 @@ class HunyuanVideo(VideoPipeline):
     guidance  what training tells a model that has its guidance as conditioning
     """
 
-    PIPELINE = HunyuanVideoPipeline
+    PIPELINE: ClassVar[Any] = HunyuanVideoPipeline
     DENOISER = "transformer"
     ALIKE = ("in_channels", "out_channels", "num_layers", "num_single_layers", "text_embed_dim", "patch_size", "guidance_embeds")
     ENCODERS = ("vae", "text_encoder", "text_encoder_2")
 
-    def __init__(self, pipeline: HunyuanVideoPipeline, source: str, guidance: float = 1.0):
+    def __init__(self, pipeline: Any, source: str, guidance: float = 1.0):
         super().__init__(pipeline, source)
         config = pipeline.transformer.config
         self.process = Flow(shift_of(pipeline.scheduler), logit_normal)

@@ -8,7 +8,7 @@
       embeds/shard-00000.parquet       prompt, row
       embeds/dropout.safetensors       the same keys for the empty prompt, (1, ...)
       conditions/shard-00000.*         the same for what came with the prompts, a row for each condition and size (conditions.py), of a
-                                   model that reads it together with its prompt for each of both
+                                     model that reads it together with its prompt for each of both
 
 Latents of one shard have one shape; shards may differ. Files are memory-mapped and only the rows asked for are read.
 """
