@@ -11,6 +11,7 @@ from diffusers import Flux2Pipeline
 from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
 from diffalign.backbones import Loading
+from diffalign.backbones.chat import check_torchvision
 from diffalign.backbones.flux2 import Flux2
 from diffalign.backbones.pipeline import load_pipeline
 
@@ -41,8 +42,9 @@ class Flux2Dev(Flux2):
 
 
 def load(source: str, loading: Loading, *, guidance: float = 1.0) -> Flux2Dev:
-    """See `load_backbone`.
+    """See `load_backbone`. ValueError where torchvision is not installed.
 
     guidance  of training, see `Flux2Dev`; sampling has its own
     """
+    check_torchvision(source)
     return Flux2Dev(load_pipeline(Flux2Dev, source, loading), source, guidance)

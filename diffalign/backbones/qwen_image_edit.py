@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from diffalign.backbones import Loading
+from diffalign.backbones.chat import check_torchvision
 from diffalign.backbones.conditions import all_given, pictures
 from diffalign.backbones.pipeline import load_pipeline
 from diffalign.backbones.qwen_image import QwenImage
@@ -82,5 +83,6 @@ class QwenImageEdit(QwenImage):
 
 
 def load(source: str, loading: Loading) -> QwenImageEdit:
-    """See `load_backbone`."""
+    """See `load_backbone`. ValueError where torchvision is not installed."""
+    check_torchvision(source)
     return QwenImageEdit(load_pipeline(QwenImageEdit, source, loading), source)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffalign.backbones import BACKBONES, load_backbone, stable_audio
+from diffalign.backbones import BACKBONES, chat, load_backbone, stable_audio
 from diffalign.backbones.pipeline import LoadedPipeline
 
 SINGLE_FILES = {"stable_diffusion", "instruct_pix2pix", "sdxl", "sd3", "flux", "flux_kontext", "z_image", "ltx", "ltx_image_to_video"}
@@ -36,6 +36,13 @@ def test_a_single_file_is_refused_where_diffusers_reads_none(name: str, monkeypa
             ValueError, match=r"nowhere\.safetensors: diffusers reads no single file of this family; give a diffusers folder"
         ):
             load_backbone(name, "nowhere.safetensors")
+
+
+@pytest.mark.parametrize("name", ["flux2_dev", "qwen_image_edit"])
+def test_without_torchvision_it_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "find_spec", lambda module: None)
+    with pytest.raises(ValueError, match=r"SOURCE reads text with a processor of pictures too, which needs torchvision: pip install"):
+        load_backbone(name, "SOURCE")
 
 
 def test_what_cannot_be_loaded_is_told_what_can(tmp_path: Path) -> None:
