@@ -351,14 +351,6 @@ def _check_settings(name: str, load: Callable[..., Backbone], settings: dict[str
             raise ValueError(f"backbone {name!r}: {key} is {value!r}; give {kind} (default: {known[key]!r})")
 
 
-def dtype_argument(dtype: torch.dtype | dict[str, torch.dtype]) -> dict[str, Any]:
-    """The keyword by which diffusers takes a dtype: `torch_dtype` until 0.40, `dtype` since."""
-    import diffusers
-
-    major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
-    return {"dtype" if (major, minor) >= (0, 41) else "torch_dtype": dtype}
-
-
 def quiet_loading() -> None:
     """Turns off the libraries' own bars for every file read or written: a run shows one bar per stage."""
     import diffusers

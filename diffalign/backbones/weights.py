@@ -17,7 +17,6 @@ from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from diffalign.backbones import dtype_argument
 from diffalign.model_source import LORA_FILE, PEFT_FILE, source_path
 
 SECOND = {"transformer_2": {"load_into_transformer_2": True}}  # a part that diffusers loads a LoRA into when asked alone: Wan 2.2's
@@ -43,7 +42,7 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
     if source.endswith(".safetensors") and not takes_file:
         raise ValueError(f"{source}: diffusers reads no single file of this family; give {FOLDER}, or a hub id")
     path = str(source_path(source) or source)
-    options |= dtype_argument(dtype)
+    options |= _dtype_argument(dtype)
     try:
         if path.endswith(".safetensors"):
             # A single file holds weights alone. Where it lies in a diffusers folder, the configs there are its own; else the hub has them.
@@ -70,6 +69,14 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
         ) from error
 
 
+def _dtype_argument(dtype: torch.dtype | dict[str, torch.dtype]) -> dict[str, Any]:
+    """The keyword by which diffusers takes a dtype: `torch_dtype` until 0.40, `dtype` since."""
+    import diffusers
+
+    major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
+    return {"dtype" if (major, minor) >= (0, 41) else "torch_dtype": dtype}
+
+
 def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: Sequence[str], **options: Any) -> Any:
     """The denoiser in `folder`, or in its subfolder `part`, of `own`'s class; ValueError where a setting of `alike` is another one.
 
@@ -83,7 +90,7 @@ def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: 
         raise FileNotFoundError(
             f"denoiser {str(folder)!r} holds no {part}/config.json; give a folder that full fine-tuning wrote (RUN/train/final)"
         )
-    denoiser = type(own).from_pretrained(inner, use_safetensors=True, **dtype_argument(dtype), **options)
+    denoiser = type(own).from_pretrained(inner, use_safetensors=True, **_dtype_argument(dtype), **options)
     for name in alike:
         if denoiser.config[name] != own.config[name]:
             raise ValueError(
@@ -103,7 +110,7 @@ def _denoiser_of_file(own: Any, file: Path, dtype: torch.dtype, **options: Any) 
     with TemporaryDirectory() as settings:
         own.save_config(settings)
         try:
-            found = type(own).from_single_file(str(file), config=settings, local_files_only=True, **dtype_argument(dtype), **options)
+            found = type(own).from_single_file(str(file), config=settings, local_files_only=True, **_dtype_argument(dtype), **options)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # of whatever diffusers stumbles over
