@@ -1,7 +1,8 @@
 """The shortcut of sources: where chosen and rejected come from different models, a policy can learn the model and not the preference.
 
 "More is Less" finds that pools of several generators make both sides linearly separable, and that what is aligned on them learns the
-generator; its remedy is one generator for both. Its probe reads features of the samples, this one the names of their models alone.
+generator; its remedy is one generator for both. Its probe reads features of the samples, as latent_shortcut
+does, this one the names of their models alone.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def source_shortcut(preferences: Iterable[Preference], sources: Mapping[str, str
     groups: dict[str, list[tuple[str, str]]] = {}
     within = 0
     for preference in preferences:
-        for winner, loser in _decided(preference):
+        for winner, loser in decided(preference):
             if sources[winner] == sources[loser]:
                 within += 1
             else:
@@ -84,7 +85,7 @@ def source_shortcut(preferences: Iterable[Preference], sources: Mapping[str, str
     return SourceShortcut(len(rows), within, share, lower_bound(share, len(groups)), ranking)
 
 
-def _decided(preference: Preference) -> Iterator[tuple[str, str]]:
+def decided(preference: Preference) -> Iterator[tuple[str, str]]:
     """The pairs (winner, loser) that a preference says."""
     if preference.kind == "labelled" or preference.win_probability == 0.5:
         return
@@ -121,7 +122,7 @@ def best_ranking(winner: np.ndarray, loser: np.ndarray, share: np.ndarray, count
     return list(best[(1 << count) - 1][1])
 
 
-def lower_bound(share: float, count: int) -> float:
+def lower_bound(share: float, count: float) -> float:
     """The one-sided lower 95 % bound of a share of `count` trials."""
     from scipy.stats import beta
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from decoded import watch
-from small_road import finish_until_pair, make_candidates, make_config, pairs_of, save_tiny_pipeline
+from small_road import COLOURS, finish_until_pair, make_candidates, make_config, pairs_of, save_tiny_pipeline
 from tiny_timed import save_tiny_tango
 
 from diffalign.data.latents import LatentCache
@@ -92,6 +93,32 @@ def test_media_are_let_go_of_with_their_batch(tmp_path: Path, model: Path, monke
     run(config, progress=QUIET)
     assert len(LatentCache(config.run / "latents")) == len(decoded.arrays) == 10
     assert decoded.most == 1 and max(most) <= 2 * 2 + 1  # of each size a batch, and the one just read
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_chosen_that_simple_numbers_of_their_latents_tell_are_warned_of(
+    turned: bool, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of forty prompts each with a fine and a coarse picture: the fine one chosen in all, or in every other one."""
+    draw, candidates = np.random.default_rng(0), []
+    for number, words in enumerate(list(product(COLOURS, repeat=3))[:40]):
+        for side in range(2):
+            pixels = draw.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+            if (side == 1) != (turned and number % 2 == 1):
+                pixels = pixels[::4, ::4].repeat(4, 0).repeat(4, 1)
+            media = Image.from_pixels(pixels)
+            candidates.append(Candidate(f"g{number:02d}-{side}", f"g{number:02d}", f"a {' '.join(words)} circle", media))
+    config = make_config(tmp_path / "run", model, encode={})
+    finish_until_pair(config, candidates, pairs_of(candidates))
+    # The weights are random and see next to nothing of a picture; these latents are its pixels.
+    monkeypatch.setattr("pipelines.encode._encode_batch", lambda backbone, media, *_: torch.nn.functional.avg_pool2d(media, 2))
+    run(config, progress=Progress())
+    shortcut = summary_of(config, "encode")["shortcut"]
+    assert (shortcut["pairs"], shortcut["prompts"]) == (40, 40)
+    assert shortcut["auc"] < 0.7 and shortcut["at_least"] < 0.5 if turned else shortcut["auc"] == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("tell chosen from rejected: AUC 1.00, at least 0.88 (one-sided" in said) != turned
+    assert ("trace of other models, sizes or file formats" in said and "pair.same_source: true" in said) != turned
 
 
 def test_seeds_are_a_function_of_seed_and_id() -> None:
