@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,12 +99,14 @@ def score_media(
     *,
     batch_size: int = 64,
     groups: Sequence[str] | None = None,
+    once: bool = False,
     unscored: Unscored | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> dict[str, list[float]]:
     """Scores of the media, one list per dimension, in order.
 
     groups    group_id of each item, for groupwise rewards, which see a whole group in a call; None: equal prompts are a group
+    once      let go of what was decoded with its batch: for media that no other reward will score
     unscored  counts the items that have NaN because a judge did not answer; None: one is an error
     ValueError naming the reward: dimensions other than it declares, a list of another length, a score that is not a finite number, more
     items without an answer than may be.
@@ -115,7 +118,8 @@ def score_media(
         )
     scores: dict[str, list[float]] = {dimension: [math.nan] * len(media) for dimension in reward.dimensions}
     for batch in _batches(reward, list(prompts if groups is None else groups), batch_size):
-        found = reward([prompts[index] for index in batch], [media[index] for index in batch])
+        # A copy keeps what is decoded, and shares the stored bytes.
+        found = reward([prompts[index] for index in batch], [copy(media[index]) if once else media[index] for index in batch])
         _check(reward, found, [prompts[index] for index in batch])
         unscored.add(reward, found)
         for dimension, values in scores.items():
@@ -187,8 +191,9 @@ def _score_with(
                 with _usage_is_kept(stage, reward):
                     # No name for the rows: the media of this unit would stay in memory while those of the next are read.
                     write_scores(
-                        stage.shard(index), reward, _read(units[index]), batch_size=score.batch_size, unscored=unscored, advance=advance
-                    )
+                        stage.shard(index), reward, _read(units[index]), batch_size=score.batch_size, once=True, unscored=unscored,
+                        advance=advance,
+                    )  # fmt: skip
         unscored.require_one(reward, stage.path.glob("shard-*.parquet"))
         usage, unanswered = stage.record.get("usage", {}), stage.record.get("unanswered")
         told = {"unscored": unscored.count, "unanswered": unanswered} if unscored.count else {}
@@ -249,14 +254,15 @@ def write_scores(
     rows: Sequence[Candidate],
     *,
     batch_size: int,
+    once: bool = False,
     unscored: Unscored | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> None:
-    """Scores the rows and writes their shard, a line each in their order."""
+    """Scores the rows and writes their shard, a line each in their order; `once` as score_media has it."""
     from diffalign.data.shards import write_shard
 
     prompts, media, groups = [row.prompt for row in rows], [row.media for row in rows], [row.group_id for row in rows]
-    found = score_media(reward, prompts, media, batch_size=batch_size, groups=groups, unscored=unscored, advance=advance)
+    found = score_media(reward, prompts, media, batch_size=batch_size, groups=groups, once=once, unscored=unscored, advance=advance)
     table = [
         {"candidate_id": row.candidate_id, **{dimension: found[dimension][place] for dimension in reward.dimensions}}
         for place, row in enumerate(rows)

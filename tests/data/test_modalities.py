@@ -3,6 +3,7 @@
 import struct
 import sys
 import zlib
+from copy import copy
 from io import BytesIO
 
 import numpy as np
@@ -57,6 +58,19 @@ def test_what_a_model_takes_is_decoded_once_and_not_kept(made, shape, monkeypatc
     assert item.tensor(shape, None).shape[1:] == shape
     assert (len(decoded.arrays), decoded.alive) == (1, 0)
     np.testing.assert_array_equal(item.tensor(shape, None), made.tensor(shape, None))
+
+
+@pytest.mark.parametrize(("name", "read"), [("image", "pixels"), ("video", "frames"), ("audio", "waveform")])
+def test_a_copy_keeps_what_it_decodes_to_itself(name, read, monkeypatch):
+    made = {"image": Image.from_pixels(PIXELS), "video": Video.from_frames(np.stack([PIXELS] * 3), 8.0)}
+    item = made.get(name, Audio.from_waveform(np.zeros((1, 900)), 8000))
+    decoded = watch(monkeypatch, name)
+    stored = type(item).from_bytes(item.encoded())
+    twin = copy(stored)
+    np.testing.assert_array_equal(getattr(twin, read)(), getattr(item, read)())
+    assert len(decoded.arrays) == decoded.alive == 1
+    del twin
+    assert decoded.alive == 0
 
 
 def test_unknown_modality_names_the_known():

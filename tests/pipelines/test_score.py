@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from decoded import watch
 from fake_backbone import Loader, fake_config, loader  # noqa: F401 (a fixture)
 from fake_endpoint import Server, rating
 from test_generate import kill_once
@@ -63,6 +64,15 @@ def config(tmp_path: Path, loader: Loader) -> Config:  # noqa: F811
     found = fake_config(tmp_path / "run", score=REWARDS)
     generate(found, progress=QUIET)
     return found
+
+
+def test_what_was_decoded_is_let_go_of_with_its_batch(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a shard of eight candidates three are decoded at a time, each once by each reward; the group of four by a groupwise reward."""
+    assert config.score is not None
+    rewards = Score(rewards={**config.score.rewards, "best": {"reward": "ensemble", "of": ["sharpness", "contrast"]}}, batch_size=3)
+    decoded = watch(monkeypatch, "image")
+    run(config.model_copy(update={"score": rewards}), progress=QUIET)
+    assert len(decoded.arrays) == 3 * 24 and decoded.most <= 4 and decoded.alive == 0
 
 
 def pictures(count: int) -> list[Image]:
