@@ -272,6 +272,21 @@ def test_two_folders_with_one_file_of_prompts(tmp_path, name, text):
     assert len(read("two_folders", tmp_path, chosen="good", rejected="bad", prompts=name, max_samples=1)[0]) == 1
 
 
+def test_folders_of_sd_scripts(tmp_path):
+    """Its folders w and l, or name ends, with captions as it calls them by default; a name's own dots are no suffix."""
+    for folder, names in (("set/w", ("fox", "a.b")), ("set/l", ("fox", "a.b")), ("ends", ("fox_w", "fox_l", "a.b_w", "a.b_l"))):
+        (tmp_path / folder).mkdir(parents=True)
+        for number, name in enumerate(names):
+            (tmp_path / folder / f"{name}.png").write_bytes(jpeg(number, "PNG"))
+    for name in ("set/w/fox", "set/l/fox", "set/w/a.b", "ends/fox_w", "ends/a.b"):
+        (tmp_path / f"{name}.caption").write_text(f"of {name}\n")
+    groups, _ = read("two_folders", tmp_path / "set", chosen="w", rejected="l")
+    assert [group.prompt for group in groups] == ["of set/w/a.b", "of set/w/fox"]
+    (tmp_path / "set/w/fox.txt").write_text("a fox")
+    assert read("two_folders", tmp_path / "set", chosen="w", rejected="l")[0][1].prompt == "a fox"
+    assert [group.prompt for group in read("suffix_folder", tmp_path / "ends")[0]] == ["of ends/a.b", "of ends/fox_w"]
+
+
 def test_two_folders_count_what_is_missing(tmp_path):
     for side, names in (("chosen", "abcd"), ("rejected", "bcde")):
         (tmp_path / side).mkdir()

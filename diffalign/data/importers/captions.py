@@ -1,4 +1,4 @@
-"""Media in folders and their captions: NAME.txt beside the file, or one file of prompts."""
+"""Media in folders and their captions: NAME.txt or NAME.caption (sd-scripts' default) beside the file, or one file of prompts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
     *(".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"),
 )
+CAPTIONS = (".txt", ".caption")
 
 
 def media_files(folder: Path) -> dict[str, Path]:
@@ -28,9 +29,9 @@ def media_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def read_caption(paths: Sequence[Path]) -> str | None:
-    """The text of the first of these files that exists, without surrounding space, or None."""
-    for path in paths:
+def read_caption(names: Sequence[Path]) -> str | None:
+    """The text of the first of these names that has a file NAME.txt or NAME.caption, without surrounding space, or None."""
+    for path in (name.with_name(name.name + ending) for name in names for ending in CAPTIONS):
         if path.is_file():
             try:
                 return path.read_text(encoding="utf-8-sig").strip()

@@ -19,7 +19,7 @@ def suffix_folder(source: str, *, report: ImportReport, max_samples: int | None 
     """One group per NAME, in sorted order: every _w beats every _l, and the _e of a name are ties of one another.
 
     Several of a kind are numbered: NAME_w1.png, NAME_w2.png, NAME_e1.png, NAME_e2.png. The caption is NAME.txt, or else the NAME_w.txt
-    beside a file. Files with another ending are skipped; a name without partner or caption counts as broken.
+    beside a file, or .caption for .txt. Files with another ending are skipped; a name without partner or caption counts as broken.
     max_samples   stop after so many names kept
     """
     check_count(max_samples)
@@ -47,7 +47,7 @@ def _group(root: Path, name: str, sides: dict[str, list[tuple[str, Path]]], grou
         found = ", ".join(path.name for files in sides.values() for _, path in files)
         raise ValueError(f"no pair among {found}; a name needs _w and _l, or _e1 and _e2")
     files = [file for side in ("w", "l", "e") for file in sides[side]]
-    text = read_caption([root / f"{name}.txt", *(path.with_suffix(".txt") for _, path in files)])
+    text = read_caption([root / name, *(path.with_suffix("") for _, path in files)])
     if not text:
         raise ValueError(f"no caption; write {name}.txt")
     ids = {ending: f"{group_id}-{ending}" for ending, _ in files}

@@ -1,4 +1,5 @@
-"""Two parallel folders, chosen and rejected, with the same file names (SimpleTuner's layout)."""
+"""Two parallel folders, chosen and rejected, with the same file names: SimpleTuner's layout, and that of kohya-ss/sd-scripts#1427, whose
+folders are w and l."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def two_folders(
     source    the folder that holds both
     chosen, rejected   names of the two folders in it
     prompts   one file of prompts in `source` (.txt a line per name, or .csv .tsv .json .jsonl with name and prompt); None: NAME.txt
-              beside the chosen image, or beside the rejected one
+              or NAME.caption beside the chosen image, or beside the rejected one
     max_samples   stop after so many pairs kept
     A name that one folder lacks, and a name without caption, count as broken.
     """
@@ -44,8 +45,7 @@ def two_folders(
         missing = [side for side in files if name not in files[side]]
         if missing:
             raise ValueError(f"the {missing[0]} file is missing; both folders need one of this name")
-        captions = [folder / f"{name}.txt" for folder in folders.values()]
-        text = read_caption(captions) if texts is None else texts.get(name)
+        text = read_caption([folder / name for folder in folders.values()]) if texts is None else texts.get(name)
         if not text:
             raise ValueError(f"no caption; write {name}.txt beside the file, or name a file of `prompts` that has it")
         first, second = (Side(files[side][name], side, tags={"name": name}, column=f"{side}/{name}") for side in files)
