@@ -468,6 +468,22 @@ def test_media_of_a_hub_come_undecoded(tmp_path: Path, monkeypatch: pytest.Monke
     assert [row.media.encoded() for row in group.candidates] == [flac(0), flac(1)]
 
 
+def test_a_subset_of_a_hub_is_named_behind_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Align-anything has one for each modality, and none that is read without a name."""
+    datasets = pytest.importorskip("datasets")
+    media = [{"bytes": png(number), "path": None} for number in range(2)]
+    write_parquet(tmp_path / "a.parquet", [{"prompt": "p", "response_1": media[0], "response_2": media[1], "overall_image": 2}])
+    load = datasets.load_dataset
+
+    def from_disk(name: str, subset: str, *, split: str, revision: str | None, streaming: bool) -> Any:
+        assert (name, subset, split) == ("PKU-Alignment/align-anything", "text-to-image", "val")
+        return load("parquet", data_files=str(tmp_path / "a.parquet"), split="train", streaming=True)
+
+    monkeypatch.setattr(datasets, "load_dataset", from_disk)
+    [group] = build_import("align_anything", "PKU-Alignment/align-anything:text-to-image", split="val").groups
+    assert ends(group) == ["response_2", "response_1"]
+
+
 def test_an_exported_list_comes_back_from_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     path = tmp_path / "lists.parquet"

@@ -98,7 +98,8 @@ def pair_importer(name: str) -> Callable[..., Iterator[ImportedGroup]]:
     ) -> Iterator[ImportedGroup]:
         """One group per row: two samples and their pair.
 
-        source     Parquet (file, folder or glob), another table of these columns, or a hub id (`split` and `revision` are for it)
+        source     Parquet (file, folder or glob), another table of these columns, or a hub id (`split` and `revision` are for it), as
+                   owner/name:subset where it has several, such as align-anything's text-to-image
         folder     subfolder beside the file that the paths are relative to, where the samples are files
         max_samples  stop after so many rows kept
         """

@@ -1,4 +1,5 @@
-"""Where the rows of a table come from: a file, a folder or glob of Parquet files, or a hub id through `datasets` (streaming)."""
+"""Where the rows of a table come from: a file, a folder or glob of Parquet files, or a hub id through `datasets` (streaming):
+owner/name, or owner/name:subset where a set has several."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from diffalign.data.importers.json_list import json_items
 from diffalign.data.shards import open_parquet, read_file
 
 FETCH_AGAIN = "fetch it again, or check the path"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")  # owner/name:subset, of a set with several
 Column = str | tuple[str, ...]  # a name, or several of which one is enough
 SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
 
@@ -72,7 +73,7 @@ def source_paths(source: str) -> list[Path]:
         return paths
     if HUB_ID.fullmatch(source):
         return []
-    raise FileNotFoundError(f"{source!r} is no file, folder, pattern or hub id (owner/name); check the path")
+    raise FileNotFoundError(f"{source!r} is no file, folder, pattern or hub id (owner/name, or owner/name:subset); check the path")
 
 
 def alternatives(entry: Column) -> tuple[str, ...]:
@@ -142,7 +143,7 @@ def _hub_rows(
         import datasets
     except ImportError as error:
         raise ImportError(f"{source!r} is no local path; reading it from the hub needs: pip install 'diffalign[datasets]'") from error
-    rows: Any = datasets.load_dataset(source, split=split, revision=revision, streaming=True)
+    rows: Any = datasets.load_dataset(*source.split(":"), split=split, revision=revision, streaming=True)
     if rows.features is not None:
         check_columns(list(rows.features), required, repr(source), advice)
         for name, feature in rows.features.items():
