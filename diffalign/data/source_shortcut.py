@@ -1,8 +1,8 @@
 """The shortcut of sources: where chosen and rejected come from different models, a policy can learn the model and not the preference.
 
 "More is Less" finds that pools of several generators make both sides linearly separable, and that what is aligned on them learns the
-generator; its remedy is one generator for both. Its probe reads features of the samples, as latent_shortcut
-does, this one the names of their models alone.
+generator; its remedy is one generator for both. Its probe reads features of the samples, as latent_shortcut does; this one reads the
+names of their models alone.
 """
 
 from __future__ import annotations
