@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,11 +16,12 @@ from pydantic import Field, model_validator
 from pipelines.config import Section
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from diffalign.backbones import Backbone
     from diffalign.training.alignment import AlignmentTask
     from diffalign.training.groups import GroupBatch
+    from diffalign.training.settings import Settings
     from pipelines.bench_objectives import Costs
 
 CHANNELS = {"image": 3, "video": 3, "audio": 1}  # of the media of each modality
@@ -84,11 +86,20 @@ def run(name: str, settings: Bench) -> Ratio | Costs:
         folder = Path(temporary)
         if name == "objectives":
             return _objectives(folder, settings)
-        cached = _task(folder, settings, encode_in_step=False)
+        cached, training = _task(folder, settings, encode_in_step=False), _training(settings)
         if name == "step":
-            return _in_turn("training step / floor", cached, _floor(cached, settings.batch_size), folder / "train", settings)
+            return in_turn("training step / floor", cached, floor_of(cached, settings.batch_size), training, folder / "train")
         encoding, other = _task(folder, settings, encode_in_step=True), _step_of(cached, settings.batch_size)
-        return _in_turn("step that encodes / step on cached latents", encoding, other, folder / "train", settings)
+        return in_turn("step that encodes / step on cached latents", encoding, other, training, folder / "train")
+
+
+def _training(settings: Bench) -> Settings:
+    from diffalign.training.settings import Settings
+
+    return Settings(
+        steps=settings.steps, batch_size=settings.batch_size, precision=settings.precision, learning_rate=1e-6,
+        checkpoint_every=settings.steps, tracker=None,
+    )  # fmt: skip
 
 
 def _objectives(folder: Path, settings: Bench) -> Costs:
@@ -101,66 +112,93 @@ def _objectives(folder: Path, settings: Bench) -> Costs:
     if settings.latents is not None and settings.bare_seconds is not None:
         return measure_objectives(settings.latents, settings.batch_size, settings.steps, Bare(*settings.bare_seconds), device)
     task = _task(folder, settings.model_copy(update={"objective": "diffusion_dpo"}), encode_in_step=False)
-    with_reference = _floor(task, settings.batch_size)
+    with_reference = floor_of(task, settings.batch_size)
     shape, task.reference = tuple(task.groups.fetch([0], dropped=[False], flipped=[False]).latents.shape[2:]), None
-    alone = _floor(task, settings.batch_size)
+    alone = floor_of(task, settings.batch_size)
     pairs = [(seconds_of(alone), seconds_of(with_reference)) for _ in range(settings.steps)][max(1, settings.steps // 5) :]
     step, both = (median(each) for each in zip(*pairs))
     bare = Bare(step, max(0.0, both - step)) if settings.bare_seconds is None else Bare(*settings.bare_seconds)
     return measure_objectives(shape, settings.batch_size, settings.steps, bare, device)
 
 
-def _in_turn(name: str, task: AlignmentTask, other: Callable[[], None], folder: Path, settings: Bench) -> Ratio:
-    """Trains with the real loop, and calls `other` after every step; the first fifth is warm-up."""
-    import json
+class _Measured(Exception):
+    """Ends a training after the last step that is measured: before a checkpoint, which for a large model is tens of gigabytes."""
+
+
+def in_turn(name: str, task: AlignmentTask, other: Callable[[], None], training: Settings, folder: Path,
+            steps: int | None = None) -> Ratio:  # fmt: skip
+    """Trains with the real loop, and calls `other` after every step; the first fifth is warm-up.
+
+    steps  of the training that are measured; None: all
+    """
+    import logging
 
     import torch
 
     from diffalign.training.loop import train
-    from diffalign.training.settings import Settings
 
+    count = training.steps if steps is None else steps
+    taken: list[float] = []
     beside: list[float] = []
-    device = next(task.backbone.denoiser.parameters()).device.type
+    device, began = next(task.backbone.denoiser.parameters()).device.type, time.perf_counter()
 
-    def advance(steps: int) -> None:
+    def advance(_: int) -> None:
+        nonlocal began
+        _wait()  # the update of the weights is of the step too
+        taken.append(time.perf_counter() - began)
         started = time.perf_counter()
-        with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bf16"):
+        with autocast(device, training.precision):
             other()
         _wait()
-        beside.append(time.perf_counter() - started)
+        began = time.perf_counter()
+        beside.append(began - started)
+        if len(taken) > count:  # the first call is before the first step
+            raise _Measured
 
-    steps = settings.steps
-    training = Settings(
-        steps=steps, batch_size=settings.batch_size, precision=settings.precision, learning_rate=1e-6, checkpoint_every=steps, tracker=None
-    )  # fmt: skip
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    train(task, training, folder, advance=advance)
+    with suppress(_Measured):
+        train(task, training, folder, advance=advance, logger=logging.Logger("bench", logging.ERROR))
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
-    taken = [json.loads(line)["seconds"] for line in (folder / "speed.jsonl").read_text().splitlines()]
-    skip = max(1, steps // 5)
-    return Ratio(name, median(taken[skip:]), median(beside[-(steps - skip) :]), peak)
+    skip = 1 + max(1, count // 5)
+    return Ratio(name, median(taken[skip:]), median(beside[skip:]), peak)
 
 
-def _floor(task: AlignmentTask, batch_size: int) -> Callable[[], None]:
-    """The forwards and the backward that no implementation can do without, on the tensors of one drawn batch."""
+def autocast(device: str, precision: str) -> AbstractContextManager[None]:
+    """That of the training loop."""
+    import torch
+
+    return torch.autocast(device, {"fp16": torch.float16}.get(precision, torch.bfloat16), enabled=precision != "fp32")
+
+
+def floor_of(task: AlignmentTask, batch_size: int, micro_batch_size: int | None = None) -> Callable[[], None]:
+    """The forwards and the backward that no implementation can do without, on the tensors of one drawn micro-batch, over and over."""
     import torch
 
     from diffalign.training.loop import Visit
 
-    batch, noised, timestep = task.draw([Visit(index % task.group_count, 0) for index in range(batch_size)])
+    micro = micro_batch_size or batch_size
+    visits = [Visit(index % task.group_count, 0, repeat) for index in range(micro) for repeat in range(task.draws)]
+    batch, noised, timestep = task.draw(visits)
     device = next(task.backbone.denoiser.parameters()).device
-    count = batch.latents.shape[1]
+    count = noised.sample.shape[1]
     sample, every = noised.sample.flatten(0, 1).to(device), timestep.repeat_interleave(count).to(device)
     embeds = {key: value.repeat_interleave(count, 0).to(device) for key, value in batch.embeds.items()}
-    target, reference = torch.zeros_like(sample), task.reference
+    at_once, reference = task.samples_per_forward or len(sample), task.reference
+    parts = [slice(first, first + at_once) for first in range(0, len(sample), at_once)]
+    target = torch.zeros_like(sample)
+
+    def predict(denoiser: nn.Module, rows: slice) -> Tensor:
+        return task.backbone.predict(denoiser, sample[rows], every[rows], {key: value[rows] for key, value in embeds.items()})
 
     def floor() -> None:
-        if reference is not None:
-            with reference.use() as denoiser:
-                task.backbone.predict(denoiser, sample, every, embeds)
-        prediction = task.backbone.predict(task.modules["denoiser"], sample, every, embeds)
-        torch.nn.functional.mse_loss(prediction, target).backward()
+        for _ in range(batch_size // micro):
+            if reference is not None:
+                with reference.use() as denoiser:
+                    for rows in parts:
+                        predict(denoiser, rows)
+            for rows in parts:
+                torch.nn.functional.mse_loss(predict(task.modules["denoiser"], rows), target[rows]).backward()
         for parameter in task.backbone.denoiser.parameters():
             parameter.grad = None
 

@@ -171,16 +171,26 @@ def bench(
             metavar="WHAT", help="step (against its floor), encode (in the step against once) or objectives (against diffusion_dpo)"
         ),
     ] = "step",
-    overrides: Overrides = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG] [KEY=VALUE …]", help="step takes a config: of its training a row of a markdown table; steps=10"),
+    ] = None,
     traceback: Traceback = False,
 ) -> None:
     """Measure what a training step costs on this machine."""
     with clear_errors(traceback):
+        overrides = words or []
+        if what == "step" and overrides and "=" not in overrides[0]:
+            from pipelines.bench_step import measure_step
+
+            _quiet_libraries()
+            print(measure_step(overrides[0], overrides[1:]))
+            return
         from pipelines.bench import Bench
         from pipelines.bench import run as run_bench
         from pipelines.config import read_section
 
-        print(run_bench(what, read_section(Bench, overrides or ())))
+        print(run_bench(what, read_section(Bench, overrides)))
 
 
 @app.command()

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 from pipelines.train import section_of, teacher_folder
 
 if TYPE_CHECKING:
+    from diffalign.backbones import Backbone
     from diffalign.training.alignment import AlignmentTask
     from diffalign.training.groups import CachedGroups
     from pipelines.config import Config
 
 
-def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTask:
-    """The alignment task of a config, over a preference set and its latent cache."""
+def build_task(config: Config, preferences: Path, latents: Path, loaded: Backbone | None = None) -> AlignmentTask:
+    """The alignment task of a config, over a preference set and its latent cache.
+
+    loaded  the config's model, its encoders offloaded, where that is at hand
+    """
     import torch
 
     from diffalign.data.latents import LatentCache, read_cache_description
@@ -63,7 +67,7 @@ def build_task(config: Config, preferences: Path, latents: Path) -> AlignmentTas
             f"model.dtype {config.model.dtype!r} with train.precision 'fp32': half-precision weights cannot take float32 inputs; "
             f"set train.precision=bf16, or model.dtype=float32"
         )
-    backbone = load_model(config.model, offload_encoders=True)  # what they make is in the cache, the dropped prompt too
+    backbone = loaded or load_model(config.model, offload_encoders=True)  # what they make is in the cache, the dropped prompt too
     base = backbone.identity()
     _check_encoder(read_cache_description(latents).encoder, backbone.encoder_identity(), latents, config.model.source)
     if section.lora is not None:

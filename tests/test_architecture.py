@@ -110,6 +110,7 @@ SHARED_FILES = {
     "pipelines": {
         "bench",
         "bench_objectives",
+        "bench_step",
         "bootstrap",
         "clear_errors",
         "cli",

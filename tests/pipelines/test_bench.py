@@ -82,7 +82,7 @@ def test_both_are_timed_in_turn_without_the_warm_up(tiny_pipeline: Path, tmp_pat
 
     monkeypatch.setattr(task, "measure", step)
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    found = bench._in_turn("x", task, other, tmp_path / "train", settings)
+    found = bench.in_turn("x", task, other, bench._training(settings), tmp_path / "train")
     assert order == ["other", *["step", "other"] * 6]
     assert (found.seconds, found.against, found.ratio) == (3.0, 2.0, 1.5)
 
@@ -92,7 +92,7 @@ def test_the_floor_leaves_the_model_as_it_was(tiny_pipeline: Path, tmp_path: Pat
     before = {name: parameter.detach().clone() for name, parameter in task.backbone.denoiser.named_parameters()}
     used: list[bool] = []
     task.backbone.denoiser.register_forward_hook(lambda *_: used.append(torch.is_grad_enabled()))
-    bench._floor(task, 2)()
+    bench.floor_of(task, 2)()
     assert used == [True]  # the policy; the reference is a copy of its own
     for name, parameter in task.backbone.denoiser.named_parameters():
         assert parameter.grad is None and torch.equal(parameter, before[name])
