@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
@@ -308,16 +309,29 @@ def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, *
     options   of `from_pretrained`
     """
     quiet_loading()
+    quantised = quantisation(loading.quantise, loading.dtype)
     if source.startswith("random:"):
         from diffalign.backbones.random_weights import random_pipeline  # of five families, of which this is one at most
 
         made = random_pipeline(source.removeprefix("random:"), family.PIPELINE, loading.dtype, **options)
+        if quantised is not None:
+            _quantise(made, family, loading, quantised)
         return with_loaded(family, made, source, loading)
-    quantised = quantisation(loading.quantise, loading.dtype)
     if quantised is not None:
         options["quantization_config"] = PipelineQuantizationConfig(quant_mapping={family.DENOISER: quantised})
     dtype = {"default": loading.dtype, **dict.fromkeys(family.FLOAT32, torch.float32)} if family.FLOAT32 else loading.dtype
     return with_loaded(family, read_pipeline(family.PIPELINE, source, dtype, loading.revision, **options), source, loading)
+
+
+def _quantise(pipeline: Any, family: type[LoadedPipeline], loading: Loading, quantised: Any) -> None:
+    """Puts a quantised denoiser in the place of a made one: weights are quantised while they are read, so they are written first."""
+    with TemporaryDirectory(prefix="diffalign-random-") as folder:
+        own = getattr(pipeline, family.DENOISER)
+        own.save_pretrained(folder)
+        setattr(
+            pipeline, family.DENOISER,
+            read_denoiser(own, Path(folder), family.DENOISER, loading.dtype, family.ALIKE, quantization_config=quantised),
+        )  # fmt: skip
 
 
 def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loading: Loading) -> Any:

@@ -17,12 +17,12 @@ QUANTISATIONS: dict[str, dict[str, Any]] = {
 
 
 def check_quantisable(kind: str, source: str, device: str | torch.device) -> None:
-    """Before anything is read. ValueError for an unknown kind, a CPU, and a source that is no diffusers folder or hub id; ImportError
-    names the extra that is missing.
+    """Before anything is read. ValueError for an unknown kind, a CPU, and a source that is one file; ImportError names the extra that is
+    missing.
     """
     if kind not in QUANTISATIONS:
         raise ValueError(f"unknown quantise {kind!r}; choose one of: {', '.join(QUANTISATIONS)}")
-    if source.startswith("random:") or source.endswith(".safetensors"):
+    if source.endswith(".safetensors"):
         raise ValueError(
             f"quantise {kind!r} is done while a diffusers folder or hub id is read, and source is {source!r}; give one of those"
         )

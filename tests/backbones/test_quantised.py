@@ -15,7 +15,8 @@ from diffusers import AutoencoderKL, BitsAndBytesConfig, StableDiffusionPipeline
 from pydantic import ValidationError
 from torch import Tensor
 
-from diffalign.backbones import Loading, load_backbone, pipeline, quantised
+from diffalign.backbones import Loading, load_backbone, pipeline, quantised, random_weights
+from diffalign.backbones.miniature.stable_diffusion import Architecture, build_autoencoder, build_pipeline
 from diffalign.backbones.stable_diffusion import load
 from diffalign.training.lora import Lora, add_lora
 from pipelines.config import Config, Model
@@ -30,8 +31,12 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     ("kind", "source", "device", "message"),
     [
         ("int4", "some/model", "cuda", "unknown quantise 'int4'; choose one of: int8, nf4"),
-        ("nf4", "random:sd15", "cuda", "while a diffusers folder or hub id is read, and source is 'random:sd15'"),
-        ("nf4", "/models/one.safetensors", "cuda", r"source is '/models/one\.safetensors'; give one of those"),
+        (
+            "nf4",
+            "/models/one.safetensors",
+            "cuda",
+            r"folder or hub id is read, and source is '/models/one\.safetensors'; give one of those",
+        ),
         ("int8", "some/model", "cpu", r"quantise 'int8' needs a GPU, and the device is 'cpu'; remove model\.quantise"),
     ],
 )
@@ -78,6 +83,30 @@ def test_the_configuration_reaches_the_denoiser_alone(
     assert seen["StableDiffusionPipeline"] is None
 
 
+def test_random_weights_are_quantised_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written and read for it; with no configuration in the quantised one's place the weights are those that were made."""
+
+    def build() -> StableDiffusionPipeline:
+        small = Architecture(autoencoder_channels=(8, 8), denoiser_channels=(16, 16), text_width=16, text_layers=1)
+        return build_pipeline(small, ["a b"], build_autoencoder(small), tmp_path)
+
+    seen: list[Any] = []
+    read = UNet2DConditionModel.from_pretrained
+
+    def watched(*places: Any, quantization_config: Any, **options: Any) -> Any:
+        seen.append(quantization_config)
+        return read(*places, **options)
+
+    monkeypatch.setitem(random_weights.RANDOM, "small", (StableDiffusionPipeline, build))
+    monkeypatch.setattr(UNet2DConditionModel, "from_pretrained", watched)
+    monkeypatch.setattr(pipeline, "quantisation", lambda kind, dtype: kind and f"{kind} of {dtype}")
+    plain = load("random:small", Loading())
+    assert seen == []
+    found = load("random:small", Loading(quantise="nf4"))
+    assert seen == ["nf4 of torch.float32"] and found.identity() == plain.identity()
+    assert found.denoiser is found.pipeline.unet
+
+
 def test_adapters_stay_beside_quantised_weights(tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of them, with the weights as they are in the quantised ones' place: what fusing gives, and the base keeps its identity."""
     monkeypatch.setattr(pipeline, "quantisation", lambda kind, dtype: None)
@@ -111,7 +140,7 @@ def test_a_config_quantises_under_a_lora_alone() -> None:
     assert prints == ["some/model@main", "some/model@main + quantise=nf4", "some/model@main + tiled_vae=True"]
     assert "quantise" not in Model(source="some/model").model_dump() and "tiled_vae" not in Model(source="some/model").model_dump()
     with pytest.raises(ValueError, match="quantise 'nf4' "):  # so it reaches the loading
-        load_model(Model.model_validate({"source": "random:sd15", "device": "cpu", "quantise": "nf4"}))
+        load_model(Model.model_validate({"source": "one.safetensors", "device": "cpu", "quantise": "nf4"}))
 
 
 def test_tiles_are_the_autoencoder_s_own(tiny_pipeline: Path) -> None:
