@@ -217,7 +217,7 @@ def export_lora(
     overrides: Overrides = None,
     traceback: Traceback = False,
 ) -> None:
-    """Write the run's LoRA in the keys that kohya's scripts, ComfyUI and A1111 read (Stable Diffusion 1.x to XL, FLUX.1)."""
+    """Write the run's LoRA in the keys that ComfyUI and, of the families that they have, kohya's scripts and A1111 read."""
     with clear_errors(traceback):
         from pipelines import export_lora as module
         from pipelines.config import load_config

@@ -1,8 +1,11 @@
 """A LoRA in the keys that kohya's scripts, ComfyUI and A1111 read: `lora_unet_LAYER.lora_down.weight`, `.lora_up.weight`, `.alpha`.
 
-LAYER is the layer's place in the network that those tools hold, points written as underscores: Stable Diffusion 1.x and 2.x in diffusers'
-own names, Stable Diffusion XL and FLUX.1 in those of their first releases. FLUX.1 there has queries, keys and values in one layer, so their
-adapters are joined: the downs one below the other, the ups on the diagonal of blocks, which is the same update.
+LAYER is the layer's place in the network that those tools hold, points written as underscores: Stable Diffusion 1.x and 2.x and Qwen-Image
+in diffusers' own names, Stable Diffusion XL and FLUX in those of their first releases. FLUX there has queries, keys and values in one
+layer, so their adapters are joined: the downs one below the other, the ups on the diagonal of blocks, which is the same update.
+
+Wan, LTX-Video and Z-Image have the keys that ComfyUI reads of any network, `diffusion_model.LAYER.lora_A.weight` and `.lora_B.weight`: Wan
+under its release's names, the others under diffusers'.
 """
 
 from __future__ import annotations
@@ -22,19 +25,31 @@ class Factors(NamedTuple):
     up: Tensor  # (out, rank, …)
 
 
+class Network(NamedTuple):
+    """How other tools hold a family's network: the names of its layers, and whether keys have them with their points."""
+
+    layers: Callable[[dict[str, Factors]], dict[str, Factors]]
+    is_dotted: bool = False
+
+
 def kohya_lora(family: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a LoRA file of diffusers, whose scale α/rank is in its ups already, under the keys of other tools; α is the rank.
 
     family   a name of BACKBONES
     ValueError for a family without such keys, a DoRA, and a layer that the tools' network does not have.
     """
-    if family not in LAYERS:
+    if family not in NETWORKS:
         raise ValueError(
-            f"no keys of other tools are known for a LoRA of backbone {family!r}, only of: {', '.join(LAYERS)}; "
+            f"no keys of other tools are known for a LoRA of backbone {family!r}, only of: {', '.join(NETWORKS)}; "
             f"use the file that training wrote (train/final), which diffusers loads"
         )
+    network = NETWORKS[family]
     found: dict[str, Tensor] = {}
-    for name, factors in LAYERS[family](_factors(tensors)).items():
+    for name, factors in network.layers(_factors(tensors)).items():
+        if network.is_dotted:
+            found[f"diffusion_model.{name}.lora_A.weight"] = factors.down.contiguous()
+            found[f"diffusion_model.{name}.lora_B.weight"] = factors.up.contiguous()
+            continue
         key = f"lora_unet_{name.replace('.', '_')}"
         found[f"{key}.lora_down.weight"] = factors.down.contiguous()
         found[f"{key}.lora_up.weight"] = factors.up.contiguous()
@@ -99,36 +114,61 @@ def _sdxl_name(name: str) -> str:
 
 
 # The release's layer of a block, and what diffusers has in its place: layers by the rows that they take, in units of the block's width.
-DOUBLE = {
+Parts = dict[str, dict[str, int]]
+ATTENTION: Parts = {
     "img_attn.qkv": {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1},
     "txt_attn.qkv": {"attn.add_q_proj": 1, "attn.add_k_proj": 1, "attn.add_v_proj": 1},
     "img_attn.proj": {"attn.to_out.0": 1},
     "txt_attn.proj": {"attn.to_add_out": 1},
-    "img_mlp.0": {"ff.net.0.proj": 4},
-    "img_mlp.2": {"ff.net.2": 1},
-    "txt_mlp.0": {"ff_context.net.0.proj": 4},
-    "txt_mlp.2": {"ff_context.net.2": 1},
-    "img_mod.lin": {"norm1.linear": 6},
-    "txt_mod.lin": {"norm1_context.linear": 6},
 }
-SINGLE = {
-    "linear1": {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1, "proj_mlp": 4},
-    "linear2": {"proj_out": 1},
-    "modulation.lin": {"norm.linear": 3},
+FLUX = {
+    "double": ATTENTION
+    | {
+        "img_mlp.0": {"ff.net.0.proj": 4},
+        "img_mlp.2": {"ff.net.2": 1},
+        "txt_mlp.0": {"ff_context.net.0.proj": 4},
+        "txt_mlp.2": {"ff_context.net.2": 1},
+        "img_mod.lin": {"norm1.linear": 6},
+        "txt_mod.lin": {"norm1_context.linear": 6},
+    },
+    "single": {
+        "linear1": {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1, "proj_mlp": 4},
+        "linear2": {"proj_out": 1},
+        "modulation.lin": {"norm.linear": 3},
+    },
+}
+FLUX_2 = {
+    "double": ATTENTION
+    | {
+        "img_mlp.0": {"ff.linear_in": 6},
+        "img_mlp.2": {"ff.linear_out": 1},
+        "txt_mlp.0": {"ff_context.linear_in": 6},
+        "txt_mlp.2": {"ff_context.linear_out": 1},
+    },
+    "single": {"linear1": {"attn.to_qkv_mlp_proj": 9}, "linear2": {"attn.to_out": 1}},
 }
 
 
 def _flux(layers: dict[str, Factors]) -> dict[str, Factors]:
+    return _in_blocks(layers, FLUX, "FLUX.1")
+
+
+def _flux_2(layers: dict[str, Factors]) -> dict[str, Factors]:
+    return _in_blocks(layers, FLUX_2, "FLUX.2")
+
+
+def _in_blocks(layers: dict[str, Factors], blocks: dict[str, Parts], model: str) -> dict[str, Factors]:
     """By the release's layers, each with the adapters of all its parts."""
     parts: dict[str, dict[str, Factors]] = {}
     rows: dict[str, dict[str, int]] = {}
     for name, factors in layers.items():
         match = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name)
-        own = [] if match is None else [(key, each) for key, each in (SINGLE if match[1] else DOUBLE).items() if match[3] in each]
+        kind = "double" if match is None or match[1] is None else "single"
+        own = [] if match is None else [(key, each) for key, each in blocks[kind].items() if match[3] in each]
         if match is None or not own:
-            raise ValueError(f"layer {name!r} has no place in the blocks of FLUX.1 that other tools hold; leave it out of lora.targets")
+            raise ValueError(f"layer {name!r} has no place in the blocks of {model} that other tools hold; leave it out of lora.targets")
         [(layer, taken)] = own
-        joined = f"{'single' if match[1] else 'double'}_blocks.{match[2]}.{layer}"
+        joined = f"{kind}_blocks.{match[2]}.{layer}"
         parts.setdefault(joined, {})[match[3]] = factors
         rows[joined] = taken
     return {joined: _joined(found, rows[joined]) for joined, found in parts.items()}
@@ -146,8 +186,55 @@ def _joined(parts: Mapping[str, Factors], rows: Mapping[str, int]) -> Factors:
     return Factors(torch.cat([each.down for each in every]), torch.block_diag(*(each.up for each in every)))
 
 
-LAYERS: dict[str, Callable[[dict[str, Factors]], dict[str, Factors]]] = {
-    "stable_diffusion": _as_they_are,
-    "sdxl": _sdxl,
-    "flux": _flux,
+# Wan's release has other names for the layers of its blocks, and for those around them.
+WAN = {"attn1": "self_attn", "attn2": "cross_attn", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o",
+       "add_k_proj": "k_img", "add_v_proj": "v_img", "net.0.proj": "0", "net.2": "2"}  # fmt: skip
+WAN_OUTSIDE = {
+    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+    "condition_embedder.time_proj": "time_projection.1",
+    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+    "condition_embedder.image_embedder.ff.net.0.proj": "img_emb.proj.1",
+    "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
+    "proj_out": "head.head",
+}
+
+
+def _wan(layers: dict[str, Factors]) -> dict[str, Factors]:
+    return {_wan_name(name): factors for name, factors in layers.items()}
+
+
+def _wan_name(name: str) -> str:
+    match = re.fullmatch(r"(blocks\.\d+)\.(attn1|attn2|ffn)\.(.+)", name)
+    if name in WAN_OUTSIDE:
+        return WAN_OUTSIDE[name]
+    if match is None or match[3] not in WAN:
+        raise ValueError(f"layer {name!r} has no place in the network of Wan that other tools hold; leave it out of lora.targets")
+    return f"{match[1]}.{WAN.get(match[2], match[2])}.{WAN[match[3]]}"
+
+
+def _ltx(layers: dict[str, Factors]) -> dict[str, Factors]:
+    """Its release has diffusers' names in the blocks alone."""
+    outside = [name for name in layers if not name.startswith("transformer_blocks.")]
+    if outside:
+        raise ValueError(
+            f"layer {outside[0]!r} has no known place in the network of LTX-Video that other tools hold; leave it out of lora.targets"
+        )
+    return layers
+
+
+NETWORKS: dict[str, Network] = {
+    "stable_diffusion": Network(_as_they_are),
+    "instruct_pix2pix": Network(_as_they_are),
+    "sdxl": Network(_sdxl),
+    "flux": Network(_flux),
+    "flux_kontext": Network(_flux),
+    "flux2": Network(_flux_2),
+    "qwen_image": Network(_as_they_are),
+    "z_image": Network(_as_they_are, is_dotted=True),
+    "wan": Network(_wan, is_dotted=True),
+    "wan_image_to_video": Network(_wan, is_dotted=True),
+    "ltx": Network(_ltx, is_dotted=True),
+    "ltx_image_to_video": Network(_ltx, is_dotted=True),
 }

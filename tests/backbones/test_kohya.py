@@ -4,29 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import diffusers
+import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline, FluxPipeline
+from diffusers import DiffusionPipeline, FluxKontextPipeline, FluxPipeline, LTXImageToVideoPipeline
+from diffusers.utils import convert_unet_state_dict_to_peft
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
-from tiny_pipelines import save_flux, save_sd3, save_sdxl
+from tiny_pipelines import save_flux, save_flux2, save_instruct_pix2pix, save_qwen_image, save_sd3, save_sdxl, save_z_image
 from tiny_stable_diffusion import save_tiny_stable_diffusion
+from tiny_timed import save_tiny_wan
+from tiny_video_pipelines import save_ltx, save_wan_image_to_video
 from torch import Tensor
 
 from diffalign.backbones import BACKBONES, load_backbone
 from diffalign.backbones.kohya import kohya_lora
+from diffalign.data.modalities.image import Image
 from diffalign.model_source import LORA_FILE
 from diffalign.training.lora import Lora, add_lora
 
+# diffusers hands tensors to numpy
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 WIDE = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")  # all that kohya's LoRA adapts
 CONVOLUTIONS = ("conv1", "conv2", "time_emb_proj", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
 DOUBLE = tuple(
     f"transformer_blocks.0.{name}"
     for name in ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.add_q_proj", "attn.add_v_proj", "ff.net.2", "norm1.linear")
 )
+
+FLUX_2 = (
+    *(f"transformer_blocks.0.{name}" for name in ("attn.to_q", "attn.to_v", "attn.to_out.0", "attn.add_k_proj", "attn.to_add_out")),
+    *("ff.linear_in", "ff.linear_out", "ff_context.linear_in", "to_qkv_mlp_proj", "single_transformer_blocks.0.attn.to_out"),
+)
+QWEN = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "img_mlp.net.0.proj", "txt_mlp.net.2",
+        "img_mod.1", "txt_mod.1", "img_in", "txt_in", "norm_out.linear")  # fmt: skip
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -45,6 +59,14 @@ def train(family: str, folder: Path, to: Path, lora: Lora) -> dict[str, Tensor]:
     return load_file(to / LORA_FILE)
 
 
+def save_flux_kontext(folder: Path) -> Path:
+    return save_flux(folder, kind=FluxKontextPipeline)
+
+
+def save_ltx_image_to_video(folder: Path) -> Path:
+    return save_ltx(folder, kind=LTXImageToVideoPipeline)
+
+
 def save_sdxl_of_two_layers(folder: Path) -> Path:
     return save_sdxl(folder, layers=2)
 
@@ -52,7 +74,13 @@ def save_sdxl_of_two_layers(folder: Path) -> Path:
 def predictions(family: str, folder: Path, loras: list[Path]) -> list[Tensor]:
     """Of plain diffusers: without a LoRA, and with each alone."""
     pipeline, backbone = DiffusionPipeline.from_pretrained(folder), load_backbone(family, str(folder))
-    inputs = (normal(2, 4, 8, 8), torch.tensor([30, 700]), backbone.embed(["a red circle", "two stars"]))
+    size = (32, 32) if backbone.modality == "image" else (9, 32, 32)
+    media = (normal(2, 3, *size) / 2).clamp(-1, 1)
+    latents, embeds = backbone.encode(media, seeds=None), backbone.embed(["a red circle", "two stars"])
+    if BACKBONES[family].takes_condition:
+        pictures = [Image.from_pixels(np.full((16, 24, 3), shade, np.uint8)) for shade in (50, 200)]
+        embeds |= cast("Any", backbone).embed_condition(pictures, size)
+    inputs = (normal(*latents.shape), backbone.process.timestep(torch.tensor([0.03, 0.7]), tuple(latents.shape[2:])), embeds)
     found = []
     for lora in (None, *loras):
         if lora is not None:
@@ -67,13 +95,21 @@ def predictions(family: str, folder: Path, loras: list[Path]) -> list[Tensor]:
 READS_OUTSIDE = pytest.mark.skipif(Version(diffusers.__version__) < Version("0.42"), reason="this diffusers reads layers of blocks alone")
 
 
+# Of the families that came later, its readers of other tools' keys grew with its releases.
+NEW_FAMILIES = pytest.mark.skipif(Version(diffusers.__version__) < Version("0.42"), reason="this diffusers reads less of these keys")
+
+
 @pytest.mark.parametrize(
     ("family", "save", "targets"),
     [
         pytest.param("stable_diffusion", save_tiny_stable_diffusion, (*WIDE, *CONVOLUTIONS), id="stable_diffusion"),
         pytest.param("sdxl", save_sdxl_of_two_layers, (*WIDE, *CONVOLUTIONS), id="sdxl"),
         pytest.param("sdxl", save_sdxl_of_two_layers, ("to_q", "conv_in", "conv_out"), id="sdxl outside", marks=READS_OUTSIDE),
+        pytest.param("instruct_pix2pix", save_instruct_pix2pix, WIDE, id="instruct_pix2pix"),
         pytest.param("flux", save_flux, DOUBLE, id="flux"),
+        pytest.param("flux_kontext", save_flux_kontext, DOUBLE, id="flux_kontext"),
+        pytest.param("flux2", save_flux2, FLUX_2, id="flux2", marks=NEW_FAMILIES),
+        pytest.param("qwen_image", save_qwen_image, QWEN, id="qwen_image", marks=NEW_FAMILIES),
     ],
 )
 def test_diffusers_makes_of_the_other_keys_what_it_makes_of_ours(
@@ -86,8 +122,69 @@ def test_diffusers_makes_of_the_other_keys_what_it_makes_of_ours(
     save_file(other, file)
     assert all(key.startswith("lora_unet_") and key.count(".") <= 2 for key in other)
     base, expected, found = predictions(family, folder, [tmp_path / "lora" / LORA_FILE, file])
+    assert_same_prediction(base, expected, found)
+
+
+def assert_same_prediction(base: Tensor, expected: Tensor, found: Tensor) -> None:
     assert (expected - base).std() > 0.1 * expected.std()
     assert torch.allclose(found, expected, atol=1e-6 * float(expected.abs().max()))
+
+
+OF_WAN = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2", "time_embedder.linear_1", "time_embedder.linear_2",
+          "time_proj", "text_embedder.linear_1", "text_embedder.linear_2", "proj_out")  # fmt: skip
+DOTTED = {
+    "wan": (save_tiny_wan, OF_WAN),
+    "wan_image_to_video": (
+        save_wan_image_to_video,
+        (*OF_WAN, "add_k_proj", "add_v_proj", "image_embedder.ff.net.0.proj", "image_embedder.ff.net.2"),
+    ),
+    "ltx": (save_ltx, ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")),
+    "ltx_image_to_video": (save_ltx_image_to_video, ("to_q", "to_out.0")),
+    "z_image": (save_z_image, ("to_q", "to_out.0", "w1", "w2", "w3", "layers.0.adaLN_modulation.0", "t_embedder.mlp.0", "cap_embedder.1")),
+}  # fmt: skip
+
+
+@NEW_FAMILIES
+@pytest.mark.parametrize("family", DOTTED)
+def test_diffusers_makes_of_the_keys_with_points_what_it_makes_of_ours(family: str, tmp_path: Path) -> None:
+    """The very weights, and the same prediction."""
+    save, targets = DOTTED[family]
+    folder, file = save(tmp_path / "model"), tmp_path / "other.safetensors"
+    own = train(family, folder, tmp_path / "lora", Lora(rank=2, alpha=8, targets=targets))
+    other = kohya_lora(family, own)
+    save_file(other, file)
+    assert all(key.startswith("diffusion_model.") for key in other) and len(other) == len(own)
+    back: Any = type(DiffusionPipeline.from_pretrained(folder)).lora_state_dict(dict(other))
+    own = convert_unet_state_dict_to_peft(own)  # of the older keys, which files of some layers have
+    assert set(back) == set(own) and all(torch.equal(back[key], own[key]) for key in own)
+    assert_same_prediction(*predictions(family, folder, [tmp_path / "lora" / LORA_FILE, file]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        # of the releases, as their files and the LoRAs for them name the layers
+        ("blocks.29.attn1.to_out.0", "blocks.29.self_attn.o"),
+        ("blocks.0.attn2.to_k", "blocks.0.cross_attn.k"),
+        ("blocks.0.attn2.add_v_proj", "blocks.0.cross_attn.v_img"),
+        ("blocks.3.ffn.net.0.proj", "blocks.3.ffn.0"),
+        ("blocks.3.ffn.net.2", "blocks.3.ffn.2"),
+        ("proj_out", "head.head"),
+    ],
+)
+def test_names_of_wan_by_hand(layer: str, expected: str) -> None:
+    tensors = {f"transformer.{layer}.lora_A.weight": normal(3, 4), f"transformer.{layer}.lora_B.weight": normal(5, 3, seed=1)}
+    found = kohya_lora("wan", tensors)
+    assert set(found) == {f"diffusion_model.{expected}.lora_{side}.weight" for side in "AB"}
+    assert torch.equal(found[f"diffusion_model.{expected}.lora_B.weight"], normal(5, 3, seed=1))
+
+
+def test_every_layer_that_is_adapted_by_default_has_a_place(tmp_path: Path) -> None:
+    """Of the families' own targets, which are what a LoRA adapts where a config names none."""
+    for family, save in {**{name: save for name, (save, _) in DOTTED.items()}, "flux": save_flux, "flux2": save_flux2,
+                         "qwen_image": save_qwen_image, "sdxl": save_sdxl}.items():  # fmt: skip
+        own = train(family, save(tmp_path / family), tmp_path / f"{family}_lora", Lora(rank=2))
+        assert len(kohya_lora(family, own)) >= 2, family
 
 
 @pytest.mark.parametrize(
@@ -141,12 +238,17 @@ def test_the_single_blocks_of_flux_at_their_real_width(parts: tuple[str, ...]) -
 
 def test_what_has_no_key_is_refused(tmp_path: Path) -> None:
     own = train("sd3", save_sd3(tmp_path / "sd3"), tmp_path / "lora", Lora(rank=2))
-    with pytest.raises(ValueError, match="of backbone 'sd3', only of: stable_diffusion, sdxl, flux; use the file that training wrote"):
+    with pytest.raises(
+        ValueError, match=r"of backbone 'sd3', only of: stable_diffusion, .*, z_image, .*; use the file that training wrote"
+    ):
         kohya_lora("sd3", own)
     magnitudes = {"unet.conv_in.lora_magnitude_vector": normal(3)}
     with pytest.raises(ValueError, match=r"is DoRA's magnitudes, .* train with lora\.dora=false"):
         kohya_lora("stable_diffusion", magnitudes)
     nowhere = {"transformer.proj_out.lora_A.weight": normal(2, 3), "transformer.proj_out.lora_B.weight": normal(4, 2)}
-    for family, network in (("sdxl", "Stable Diffusion XL"), ("flux", r"FLUX\.1")):
-        with pytest.raises(ValueError, match=rf"layer 'proj_out' has no place in .*{network}.*; leave it out of lora\.targets"):
+    for family, network in (("sdxl", "Stable Diffusion XL"), ("flux", r"FLUX\.1"), ("flux2", r"FLUX\.2"), ("ltx", "LTX-Video")):
+        with pytest.raises(ValueError, match=rf"layer 'proj_out' has no (known )?place in .*{network}.*; leave it out of lora\.targets"):
             kohya_lora(family, nowhere)
+    inside = {key.replace("proj_out", "blocks.0.norm2"): value for key, value in nowhere.items()}
+    with pytest.raises(ValueError, match=r"layer 'blocks\.0\.norm2' has no place in the network of Wan"):
+        kohya_lora("wan", inside)
