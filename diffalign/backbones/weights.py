@@ -155,13 +155,14 @@ def keep_reference(pipeline: Any, part: str, adapter: str, name: str, source: st
 
     Which of them are active afterwards is for the caller to say.
     """
-    if not takes_lora(type(pipeline)):
-        raise ValueError(f"{source} is of a family whose LoRA diffusers does not load, so none is a reference; remove train.reference")
     denoiser = getattr(pipeline, part)
     trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)  # peft's, at the second: it is meant
-        _load_adapter(pipeline, part, adapter, source, adapter_name=name)
+        if takes_lora(type(pipeline)):
+            _load_adapter(pipeline, part, adapter, source, adapter_name=name)
+        else:
+            _keep_by_peft(denoiser, adapter, source, name)
     if name not in getattr(denoiser, "peft_config", {}):  # the policy's own is there
         raise _strange(adapter, source)
     denoiser.requires_grad_(False)
@@ -195,15 +196,39 @@ def _fuse_by_peft(denoiser: Any, adapter: str, source: str) -> None:
     """As `fuse_adapter`, of a folder in peft's layout."""
     from peft import PeftModel
 
-    place = source_path(adapter) or adapter
-    if Path(place).is_dir() and not (Path(place) / PEFT_FILE).is_file():
-        raise ValueError(f"adapter {adapter!r} holds no {PEFT_FILE}; {ADAPTER_FIX}")
+    place = _peft_folder(adapter)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")  # peft goes on without them
-            PeftModel.from_pretrained(denoiser, str(place)).merge_and_unload()
+            PeftModel.from_pretrained(denoiser, place).merge_and_unload()
     except (OSError, ValueError, RuntimeError, SafetensorError, UserWarning) as error:
         raise _unfit(adapter, source, error) from error
+
+
+def _keep_by_peft(denoiser: Any, adapter: str, source: str, name: str) -> None:
+    """Adds a LoRA in peft's layout beside what the denoiser has, under a name of its own. ValueError where it does not fit."""
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+
+    place = _peft_folder(adapter)
+    try:
+        config: Any = LoraConfig.from_pretrained(place)
+        layers = {key.removeprefix("base_model.model."): value for key, value in load_peft_weights(place, device="cpu").items()}
+        inject_adapter_in_model(config, denoiser, name)
+        missing = sorted(get_peft_model_state_dict(denoiser, adapter_name=name).keys() - layers.keys())
+        if missing:
+            raise ValueError(f"missing adapter keys: {', '.join(missing[:3])}")
+        set_peft_model_state_dict(denoiser, layers, adapter_name=name)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _unfit(adapter, source, error) from error
+
+
+def _peft_folder(adapter: str) -> str:
+    """The folder or hub id of an adapter in peft's layout; ValueError for a folder without one."""
+    place = source_path(adapter) or adapter
+    if Path(place).is_dir() and not (Path(place) / PEFT_FILE).is_file():
+        raise ValueError(f"adapter {adapter!r} holds no {PEFT_FILE}; {ADAPTER_FIX}")
+    return str(place)
 
 
 def _unfit(adapter: str, source: str, error: Exception) -> ValueError:

@@ -22,6 +22,7 @@ from diffalign.backbones import BACKBONES, load_backbone
 from diffalign.backbones.process import Diffusion
 from diffalign.data.modalities.image import Image
 from diffalign.training.lora import Lora, add_lora
+from diffalign.training.reference import REFERENCE_ADAPTER, OtherAdapter
 from pipelines.cli import app
 
 STEPS, NEGATIVE = 3, "a blue square"
@@ -314,6 +315,29 @@ class FamilyChecks(TrainingChecks):
         fused = load_backbone(self.family, str(folder), adapter=tmp_path)
         assert np.abs(ours - self.our_pixels(fused, [1, 2])).max() <= self.fused_rounding
         assert fused.identity() != backbone.identity() == load_backbone(self.family, str(folder)).identity()
+
+    def test_another_adapter_is_the_reference(self, folder: Path, tmp_path: Path) -> None:
+        """It predicts what the base with that adapter merged does; the policy's own is the one that is trained and saved."""
+        self.trained(folder, Lora(rank=3, alpha=6)).save_trained(tmp_path / "other")
+        policy, merged = self.trained(folder, Lora(rank=2)), load_backbone(self.family, str(folder), adapter=tmp_path / "other")
+        policy.save_trained(tmp_path / "before")
+        trained = {name for name, parameter in policy.denoiser.named_parameters() if parameter.requires_grad}
+        x, timestep = normal(2, *self.latents), torch.tensor([300.0, 700.0])
+
+        def predicted(backbone: Any) -> Tensor:
+            with torch.no_grad():
+                return backbone.predict(backbone.denoiser, x, timestep, self.embedded(backbone, PROMPTS))
+
+        own, other = predicted(policy), predicted(merged)
+        assert len(policy.keep_reference(str(tmp_path / "other"), REFERENCE_ADAPTER)) == 16
+        reference = OtherAdapter(policy.denoiser)
+        with reference.use():
+            assert torch.allclose(predicted(policy), other, atol=1e-4 * float((other - own).abs().max()))  # fusing rounds
+        assert torch.equal(predicted(policy), own)
+        assert {name for name, parameter in policy.denoiser.named_parameters() if parameter.requires_grad} == trained
+        policy.save_trained(tmp_path / "after")
+        [file] = (tmp_path / "before").glob("*.safetensors")
+        assert file.read_bytes() == (tmp_path / "after" / file.name).read_bytes()
 
     def test_full_weights_load_in_plain_diffusers(self, folder: Path, tmp_path: Path) -> None:
         backbone = self.trained(folder, None)
