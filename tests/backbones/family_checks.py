@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from no_network import no_network
+from safetensors.torch import load_file
 from tiny_preference_sets import save_two_folders
 from torch import Tensor, nn
 from training_checks import PROMPTS, TrainingChecks, normal
@@ -316,24 +317,37 @@ class FamilyChecks(TrainingChecks):
         assert np.abs(ours - self.our_pixels(fused, [1, 2])).max() <= self.fused_rounding
         assert fused.identity() != backbone.identity() == load_backbone(self.family, str(folder)).identity()
 
+    def predicted(self, backbone: Any, denoiser: Any = None) -> Tensor:
+        """The prediction of a backbone's own denoiser, or of another one."""
+        x, timestep = normal(2, *self.latents), torch.tensor([300.0, 700.0])
+        with torch.no_grad():
+            return backbone.predict(denoiser or backbone.denoiser, x, timestep, self.embedded(backbone, PROMPTS))
+
+    def test_a_dora_loads_in_plain_diffusers(self, loaded: Any, folder: Path, tmp_path: Path) -> None:
+        """With magnitudes that are not the base's, α twice the rank, and once more fused by us."""
+        backbone = self.trained(folder, Lora(rank=2, alpha=4, dora=True))
+        base, ours = self.predicted(loaded), self.predicted(backbone)
+        backbone.save_trained(tmp_path)
+        [file] = tmp_path.glob("*.safetensors")
+        assert any("magnitude" in key or "dora" in key for key in load_file(file))
+        other = self.plain(folder)
+        self.load_lora(other, tmp_path)
+        fused = load_backbone(self.family, str(folder), adapter=tmp_path)
+        for found in (self.predicted(loaded, getattr(other, BACKBONES[self.family].denoiser)), self.predicted(fused)):
+            assert torch.allclose(found, ours, atol=1e-4 * float((ours - base).abs().max()))
+
     def test_another_adapter_is_the_reference(self, folder: Path, tmp_path: Path) -> None:
         """It predicts what the base with that adapter merged does; the policy's own is the one that is trained and saved."""
         self.trained(folder, Lora(rank=3, alpha=6)).save_trained(tmp_path / "other")
         policy, merged = self.trained(folder, Lora(rank=2)), load_backbone(self.family, str(folder), adapter=tmp_path / "other")
         policy.save_trained(tmp_path / "before")
         trained = {name for name, parameter in policy.denoiser.named_parameters() if parameter.requires_grad}
-        x, timestep = normal(2, *self.latents), torch.tensor([300.0, 700.0])
-
-        def predicted(backbone: Any) -> Tensor:
-            with torch.no_grad():
-                return backbone.predict(backbone.denoiser, x, timestep, self.embedded(backbone, PROMPTS))
-
-        own, other = predicted(policy), predicted(merged)
+        own, other = self.predicted(policy), self.predicted(merged)
         assert len(policy.keep_reference(str(tmp_path / "other"), REFERENCE_ADAPTER)) == 16
         reference = OtherAdapter(policy.denoiser)
         with reference.use():
-            assert torch.allclose(predicted(policy), other, atol=1e-4 * float((other - own).abs().max()))  # fusing rounds
-        assert torch.equal(predicted(policy), own)
+            assert torch.allclose(self.predicted(policy), other, atol=1e-4 * float((other - own).abs().max()))  # fusing rounds
+        assert torch.equal(self.predicted(policy), own)
         assert {name for name, parameter in policy.denoiser.named_parameters() if parameter.requires_grad} == trained
         policy.save_trained(tmp_path / "after")
         [file] = (tmp_path / "before").glob("*.safetensors")

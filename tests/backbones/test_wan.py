@@ -193,7 +193,7 @@ def trained(folder: Path, lora: Lora | None) -> Wan:
     return backbone
 
 
-@pytest.mark.parametrize("lora", [Lora(rank=2), Lora(rank=4, alpha=8)], ids=["plain", "alpha8"])
+@pytest.mark.parametrize("lora", [Lora(rank=2), Lora(rank=4, alpha=8), Lora(rank=2, alpha=4, dora=True)], ids=["plain", "alpha8", "dora"])
 def test_a_lora_loads_in_plain_diffusers(lora: Lora, folder: Path, tmp_path: Path) -> None:
     backbone = trained(folder, lora)
     ours = frames(backbone, PROMPTS, [1, 2]).astype(int)
