@@ -76,6 +76,7 @@ SHARED_FILES = {
         "chat",
         "conditions",
         "density",
+        "features",
         "kohya",
         "mel",
         "patches",

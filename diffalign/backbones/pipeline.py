@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from diffusers import PipelineQuantizationConfig
 from torch import Tensor, nn
 
 from diffalign.backbones import Loading, quiet_loading
+from diffalign.backbones.features import HasFeatures
 from diffalign.backbones.process import Flow, Process
 from diffalign.backbones.quantised import quantisation
 from diffalign.backbones.schedulers import scheduler_named
@@ -37,7 +37,7 @@ from diffalign.data.modalities.image import Image
 from diffalign.data.modalities.video import Video
 
 
-class LoadedPipeline:
+class LoadedPipeline(HasFeatures):
     """The part of `Backbone` that is the same for every pipeline.
 
     PIPELINE   the family's class in diffusers
@@ -46,7 +46,6 @@ class LoadedPipeline:
     ENCODERS   the parts that make latents and embeds; one that a pipeline goes without is None there
     BESIDE     the small parts that `predict` runs beside the denoiser
     FLOAT32    the parts that stay in float32 whatever dtype is asked for, as the release has them
-    PATCH      positions of the latents along each side that a transformer takes as one token; None: its config's patch_size
     """
 
     PIPELINE: ClassVar[Any]
@@ -55,7 +54,6 @@ class LoadedPipeline:
     ENCODERS: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
     BESIDE: ClassVar[tuple[str, ...]] = ()
     FLOAT32: ClassVar[tuple[str, ...]] = ()
-    PATCH: ClassVar[int | None] = None
 
     pipeline: Any
     source: str
@@ -110,33 +108,6 @@ class LoadedPipeline:
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
         return vae.decode(self.unscaled(latents.to(vae.device, vae.dtype))).sample.clamp(-1, 1)
-
-    def head(self, denoiser: nn.Module) -> nn.Module:
-        return denoiser.get_submodule("conv_out" if self.DENOISER == "unet" else "proj_out")
-
-    def by_position(self, features: Tensor, size: tuple[int, ...]) -> Tensor:
-        if self.DENOISER == "unet":
-            return features
-        patches = self.patches(len(size))
-        grid = tuple(extent // patch for extent, patch in zip(size, patches, strict=True))
-        laid = features[:, : math.prod(grid)].transpose(1, 2).unflatten(2, grid)  # conditions stand behind, row by row as all do
-        for axis, patch in enumerate(patches, 2):
-            laid = laid.repeat_interleave(patch, axis)
-        return laid
-
-    def patches(self, axes: int) -> tuple[int, ...]:
-        """Positions along each axis of the latents that are one token."""
-        own = self.PATCH or getattr(self.pipeline, self.DENOISER).config.patch_size
-        return (own,) * axes if isinstance(own, int) else tuple(own)
-
-    def last_layer(self, denoiser: nn.Module) -> nn.Module:
-        """A UNet's; ValueError for a transformer."""
-        if self.DENOISER == "unet":
-            return self.head(denoiser)
-        raise ValueError(
-            f"{self.source}: the last layer of a transformer makes patches, not positions, and a safeguard's space 'last_layer' "
-            f"reads features of positions; set the safeguard's space to output"
-        )
 
     def save(self, folder: Path) -> None:
         self.pipeline.save_pretrained(folder)
