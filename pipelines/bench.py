@@ -175,7 +175,7 @@ def floor_of(task: AlignmentTask, batch_size: int, micro_batch_size: int | None 
     """The forwards and the backward that no implementation can do without, on the tensors of one drawn micro-batch, over and over."""
     import torch
 
-    from diffalign.training.loop import Visit
+    from diffalign.training.visits import Visit
 
     micro = micro_batch_size or batch_size
     visits = [Visit(index % task.group_count, 0, repeat) for index in range(micro) for repeat in range(task.draws)]
@@ -211,7 +211,7 @@ def _step_of(task: AlignmentTask, batch_size: int) -> Callable[[], None]:
 
     import torch
 
-    from diffalign.training.loop import Visit
+    from diffalign.training.visits import Visit
 
     parameters = [parameter for parameter in task.backbone.denoiser.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-6)

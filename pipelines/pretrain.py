@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from diffalign.backbones.miniature import Miniature
     from diffalign.data.modalities import Media
-    from diffalign.training.loop import Visit
+    from diffalign.training.visits import Visit
 
 # report.json counts seconds, and stage.json has what it says; checkpoints are for resuming alone.
 RESULT = ("pipeline/**/*", "*/metrics.jsonl")

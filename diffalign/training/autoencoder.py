@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffalign.training.loop import Measured, Visit
+from diffalign.training.loop import Measured
 from diffalign.training.randomness import generator
+from diffalign.training.visits import Visit
 
 
 class AutoencoderTask:

@@ -15,8 +15,9 @@ from diffalign.noising.shared import shared
 from diffalign.objectives.sft import sft
 from diffalign.tensors import Outputs
 from diffalign.training.diagnostics import summarise
-from diffalign.training.loop import Measured, Visit
+from diffalign.training.loop import Measured
 from diffalign.training.randomness import generator
+from diffalign.training.visits import Visit
 
 
 class DenoiserTask:

@@ -22,25 +22,13 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from diffalign.training import checkpoint
-from diffalign.training.curriculum import curriculum_stages
 from diffalign.training.optimizer import build_optimizer, learning_rate_factor
-from diffalign.training.randomness import Order, seed_of
-from diffalign.training.settings import FREE, Curriculum, Settings
+from diffalign.training.randomness import seed_of
+from diffalign.training.settings import FREE, Settings
+from diffalign.training.visits import Visit, Visits
 from diffalign.training.work import Work
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One group in a batch, and a number that no other visit of this group has: with the run's seed, the key of its randomness.
-
-    repeat  from 0, where a task draws for one visit more than once
-    """
-
-    group: int
-    draw: int
-    repeat: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,14 +113,14 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
     Raises DivergedError on a loss that is not finite; the last good checkpoint stays. ValueError where the device cannot do the precision.
     """
     log = logger or logging.getLogger(__name__)
-    accelerator = _accelerator(task, settings, folder)
-    micro, accumulation = _split(settings, accelerator.num_processes)
+    accelerator = open_accelerator(task, settings, folder)
+    plan = Visits(settings, task.group_count, task.difficulty, accelerator.num_processes)
     parameters = checkpoint.trainable(task.modules)
     optimizer = build_optimizer(list(parameters.values()), settings)
     averages = {name: parameter.detach().clone() for name, parameter in parameters.items()} if settings.ema_decay else {}
     identity = {**task.identity, "settings": settings.model_dump(mode="json", exclude=FREE)}
     if any(isinstance(layer, nn.Dropout) and layer.p > 0 for module in task.modules.values() for layer in module.modules()):
-        identity["groups per forward"] = micro  # a dropout mask is drawn for a whole forward: another split is another run
+        identity["groups per forward"] = plan.micro  # a dropout mask is drawn for a whole forward: another split is another run
 
     checkpoints = folder / "checkpoints"
     newest, start = checkpoint.latest(checkpoints), 0
@@ -160,8 +148,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
         accelerator.init_trackers("tracker", config=None)
     advance(start)
 
-    stages = curriculum_stages(settings.order, settings, task.difficulty) if isinstance(settings.order, Curriculum) else ()
-    order, said = Order(task.group_count, settings.seed, stages), {}
+    said: dict[str, int] = {}
     every = settings.checkpoint_every or max(1, math.ceil(settings.steps / 4))
     last = settings.steps if stop_after is None else min(settings.steps, start + stop_after)
     for module in task.modules.values():
@@ -173,13 +160,13 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
             group["lr"] = settings.learning_rate * factor
         collected: list[dict[str, Tensor]] = []
         work = Work()
-        visits = [Visit(*order.at(step * settings.batch_size + place)) for place in range(settings.batch_size)]
-        for part in range(accumulation):
-            first = (part * accelerator.num_processes + accelerator.process_index) * micro
-            mine = visits[first : first + micro]
+        visits = plan.at(step)
+        for part in range(plan.accumulation):
+            first = plan.first(part, accelerator.process_index)
+            mine = visits[first : first + plan.micro]
             torch.manual_seed(seed_of(settings.seed, "dropout", step, first))
             with ExitStack() as stack:
-                if part + 1 < accumulation:
+                if part + 1 < plan.accumulation:
                     for module in task.modules.values():
                         stack.enter_context(accelerator.no_sync(module))
                 with accelerator.autocast():
@@ -248,7 +235,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
     return final
 
 
-def _accelerator(task: Task, settings: Settings, folder: Path) -> Accelerator:
+def open_accelerator(task: Task, settings: Settings, folder: Path) -> Accelerator:
     """Accelerate on the device that the modules are on. ValueError where it works on another one, or cannot do the precision."""
     device = next(parameter.device for module in task.modules.values() for parameter in module.parameters())
     if settings.precision == "fp16" and device.type == "cpu":
@@ -263,17 +250,6 @@ def _accelerator(task: Task, settings: Settings, folder: Path) -> Accelerator:
             f"the model is on {device}, accelerate works on {accelerator.device}; load the model there, or set ACCELERATE_USE_CPU=1"
         )
     return accelerator
-
-
-def _split(settings: Settings, processes: int) -> tuple[int, int]:
-    """(groups per forward, forwards per step) of one process; ValueError where the batch does not divide."""
-    micro = settings.micro_batch_size or max(1, settings.batch_size // processes)
-    if settings.batch_size % (micro * processes):
-        raise ValueError(
-            f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro} × {processes} processes; "
-            f"set batch_size to a multiple of {micro * processes}, or another micro_batch_size"
-        )
-    return micro, settings.batch_size // (micro * processes)
 
 
 def _clip(accelerator: Accelerator, parameters: list[nn.Parameter], settings: Settings) -> float:

@@ -249,4 +249,4 @@ def test_a_curriculum_without_scores_is_refused_and_a_shuffle_needs_none(tmp_pat
     with pytest.raises(ValueError, match=r"order 'curriculum' sorts by the gap .* these rows have none .*set order to shuffle"):
         run(tmp_path, difficulty=None)
     order = Order(6, 0)
-    assert run(tmp_path, difficulty=None, order="shuffle") == [Visit(*order.at(position)) for position in range(24)]
+    assert run(tmp_path, difficulty=None, order="shuffle") == [Visit(*order.at(place), place=place) for place in range(24)]

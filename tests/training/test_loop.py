@@ -19,10 +19,11 @@ from training_runs import FAST, make_task, metrics, weights
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
 from diffalign.tensors import Loss, Outputs
 from diffalign.training import checkpoint
-from diffalign.training.loop import DivergedError, _split, train
+from diffalign.training.loop import DivergedError, train
 from diffalign.training.lora import Lora
 from diffalign.training.reference import ReferenceSettings
 from diffalign.training.settings import Settings
+from diffalign.training.visits import split
 
 # Adam divides by √v: a large ε keeps gradients near 0 from turning their rounding into whole steps.
 SMOOTH = FAST | {"batch_size": 8, "adam_epsilon": 1e-2}
@@ -121,14 +122,14 @@ def test_what_needs_the_whole_batch_or_its_order_is_the_same_on_many_processes(
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
-    assert _split(Settings(batch_size=32), 4) == (8, 1)
-    assert _split(Settings(batch_size=32, micro_batch_size=4), 2) == (4, 4)
+    assert split(Settings(batch_size=32), 4) == (8, 1)
+    assert split(Settings(batch_size=32, micro_batch_size=4), 2) == (4, 4)
     with pytest.raises(
         ValueError, match="batch_size 32 is not a multiple of micro_batch_size 5 × 2 processes; set batch_size to a multiple of 10"
     ):
-        _split(Settings(batch_size=32, micro_batch_size=5), 2)
+        split(Settings(batch_size=32, micro_batch_size=5), 2)
     with pytest.raises(ValueError, match="batch_size 2 is not a multiple of micro_batch_size 1 × 4 processes"):
-        _split(Settings(batch_size=2), 4)
+        split(Settings(batch_size=2), 4)
 
 
 def test_row_weights_scale_the_gradient(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
