@@ -11,10 +11,11 @@ from pydantic import Field, field_validator, model_validator
 from diffalign.training.lora import Lora
 from diffalign.training.own_samples import OwnSamples
 from diffalign.training.reference import ReferenceSettings
-from diffalign.training.settings import FREE, Curriculum, Settings
+from diffalign.training.settings import FREE, Settings
 from pipelines.config import Config, Section, files_fingerprint, source_fingerprint
 from pipelines.progress import Progress
 from pipelines.stage import StageFolder, open_stage, require_stage, stage_path
+from pipelines.train_reference import check_errors_ahead, check_reference
 
 
 class MaskSettings(Section):
@@ -71,6 +72,11 @@ class Train(Settings):
     reference_cache: Path | None = Field(
         default=None, description="folder that keeps what the frozen reference predicts, for other runs on the same rows with the same seed"
     )
+    reference_errors: Literal["live", "ahead"] = Field(
+        default="live",
+        exclude_if=lambda errors: errors == "live",
+        description="live: made step by step; ahead: of full fine-tuning, all before the first step, so that no frozen copy is in memory",
+    )
     samples_per_forward: int | None = Field(
         default=None,
         ge=1,
@@ -112,7 +118,7 @@ class Train(Settings):
         if self.reference_device == "cpu" and self.teacher is None and (self.lora is not None or self.reference.name != "initial"):
             raise ValueError("reference_device 'cpu' is of a frozen copy, and LoRA or a reference that moves has none; remove it")
         if self.reference.name != "initial":
-            self._check_reference(OBJECTIVES[name].reference is not None)
+            check_reference(self, OBJECTIVES[name])
         for field, example in GIVEN.items():
             if field in OBJECTIVES[name].reads and getattr(self, field) is None:
                 raise ValueError(f"objective {name!r} reads a {field}; add one, for example train: {{{field}: {example}}}")
@@ -141,6 +147,8 @@ class Train(Settings):
         if not 0 <= low < high <= 1:
             raise ValueError(f"timesteps {list(self.timesteps)} is no range in [0, 1]; write [low, high] with low < high")
         self._check_own_samples(name, OBJECTIVES[name].own_samples)
+        if self.reference_errors == "ahead":
+            check_errors_ahead(self, OBJECTIVES[name])
         if self.sft_steps and OBJECTIVES[name].rows not in RANKED:
             raise ValueError(
                 f"sft_steps train on the preferred sample of a group, and objective {name!r} has {OBJECTIVES[name].rows}; "
@@ -165,29 +173,6 @@ class Train(Settings):
         meets = OBJECTIVES[self.objective["name"]].whole_batch or self.stabilisers.get("winner_safeguard", {}).get("scope") == "batch"
         split = {"micro_batch_size"} if meets and self.micro_batch_size is not None else set()
         return self.model_dump(mode="json", exclude=FREE - split)
-
-    def _check_reference(self, has_reference: bool) -> None:
-        name = self.reference.name
-        if not has_reference:
-            raise ValueError(
-                f"reference {name!r} is for objectives that measure drift, and {self.objective['name']!r} has no reference; "
-                f"remove train.reference, or choose another objective"
-            )
-        if name == "adapter" and self.lora is None:
-            raise ValueError(
-                "reference 'adapter' is switched with the one that is trained, and train.lora is not set; set it, or start full "
-                "fine-tuning from the reference by model.adapter"
-            )
-        if name == "previous_stage" and not isinstance(self.order, Curriculum):
-            raise ValueError(
-                "reference 'previous_stage' changes when a stage begins, and order is 'shuffle', which has none; "
-                "set train.order={name: curriculum, stages: 3, cumulative: false}, or train.reference=initial"
-            )
-        if self.reference_dtype != "float32":
-            raise ValueError(
-                f"reference_dtype {self.reference_dtype!r} is of the frozen copy, and reference {name!r} has the policy's own type; "
-                f"remove train.reference_dtype, or set train.reference=initial"
-            )
 
     def _check_own_samples(self, name: str, reads: bool) -> None:
         """Own samples, their noising and an objective that reads them go together; every path has a point in the range of timesteps."""
@@ -252,6 +237,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
 
 def _train(config: Config, section: Train, stage: StageFolder, *, is_main: bool, progress: Progress) -> None:
     from diffalign.training.loop import train
+    from diffalign.training.reference_errors import errors_ahead
     from pipelines.train_task import build_task
 
     task = build_task(config, require_stage(config, "train", "pair"), require_stage(config, "train", "encode"))
@@ -260,6 +246,10 @@ def _train(config: Config, section: Train, stage: StageFolder, *, is_main: bool,
         progress.say(_describe(section, len(task.groups)))
         if said := _warning_of(config, section):
             progress.logger("train").warning(said)
+    if section.reference_errors == "ahead":
+        made_of = {key: stage.record.get(key) for key in ("settings", "inputs")}
+        with progress.bar("reference", section.steps - section.sft_steps) as advance:
+            task.known_error = errors_ahead(task, section, stage.path, made_of, advance=advance).of
     with progress.bar("train", section.steps) as advance:
         train(task, section, stage.path, advance=advance, logger=progress.logger("train"))
     if is_main:

@@ -97,7 +97,7 @@ def build_task(config: Config, preferences: Path, latents: Path, loaded: Backbon
 
     if cache is not None and section.lora is None and section.mask is None:  # a mask needs more than the prediction
         reference = LateCopy(copy_of_base)
-    elif needs.reference is not None:
+    elif needs.reference is not None and section.reference_errors == "live":
         reference = build_reference(backbone.denoiser, section.reference, section, dtype, rests_on_cpu=rests_on_cpu)
     last_layer = reads_last_layer(section.stabilisers)
     if last_layer:

@@ -151,6 +151,7 @@ SHARED_FILES = {
         "run_folder",
         "stage",
         "strategies",
+        "train_reference",
         "train_task",
         "unanswered",
         "wrong_prompts",

@@ -21,6 +21,8 @@ NOISINGS = {
     "trajectory": "an expert's sample under an ε of its own, and where the policy was on its way to its own sample (arXiv:2510.18353)",
 }
 
+WITHOUT_NETWORKS = ("shared", "independent")  # x_t and its target are of sample, ε and t alone
+
 
 class Process(Protocol):
     """The forward process a noising needs; every backbone is one."""

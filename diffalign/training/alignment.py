@@ -20,7 +20,7 @@ from diffalign.tensors import Loss, Outputs
 from diffalign.training import diagnostics
 from diffalign.training.groups import CachedGroups, GroupBatch
 from diffalign.training.last_layer import last_layer_gradients
-from diffalign.training.loop import Measured, Visit
+from diffalign.training.loop import Measured
 from diffalign.training.masks import features_of
 from diffalign.training.own_samples import Buffer, Records
 from diffalign.training.predict import predict_own, unwrapped
@@ -28,6 +28,7 @@ from diffalign.training.randomness import generator
 from diffalign.training.reference import Moving, OnPolicy, Reference
 from diffalign.training.reference_cache import ReferenceCache
 from diffalign.training.teacher_map import TeacherMap
+from diffalign.training.visits import Visit, by_shape, every_draw
 from diffalign.training.work import Work
 
 RUNNING = "running/"  # of metrics that objectives track
@@ -139,6 +140,7 @@ class AlignmentTask:
     stabilisers  act on Outputs before the objective, in their order; reads_last_layer  whether one of them reads the last layer's gradients
     samples_per_forward  of those of a micro-batch, at most so many run at once; None: all
     draws       of timestep, noise, dropout and flip for each visit of a group: rows of one batch, whose mean loss is the group's
+    known_error  visits, one for each draw, → (B, K) error of the reference, which was made before the first step: the reference is not run
     write_weights(denoiser, folder)  saves the policy as users load it
     """
 
@@ -160,6 +162,7 @@ class AlignmentTask:
             self.modules["mask"] = mask
         self.sft_steps, self.samples_per_forward, self.draws = sft_steps, samples_per_forward, draws
         self.identity, self.write_weights, self.starts_at_reference = identity, write_weights, starts_at_reference
+        self.known_error: Callable[[Sequence[Visit]], Tensor] | None = None
         self.group_count, self.difficulty = len(groups), groups.difficulty
         self.has_started, self.step = False, 0
         self.running: dict[str, Tensor] = {}
@@ -229,13 +232,11 @@ class AlignmentTask:
     def measure(self, visits: list[Visit]) -> Measured:
         """Of the visits in their order; groups of one shape go through the networks together."""
         self.work.forwards = self.work.backwards = 0
-        places: dict[tuple[int, ...], list[int]] = {}
-        for place, visit in enumerate(visits):
-            places.setdefault(self.groups.shape(visit.group), []).append(place)
-        parts = [self._measure([visits[place] for place in each], is_first=not index) for index, each in enumerate(places.values())]
+        places = by_shape(visits, self.groups.shape)
+        parts = [self._measure([visits[place] for place in each], is_first=not index) for index, each in enumerate(places)]
         if len(parts) == 1:
             return parts[0]
-        order = torch.tensor([place for each in places.values() for place in each]).argsort()
+        order = torch.tensor([place for each in places for place in each]).argsort()
 
         def joined(values: Sequence[Tensor]) -> Tensor:
             of_groups = torch.cat([*values]).unflatten(0, (len(order), -1))  # the draws of a group stay side by side
@@ -250,16 +251,20 @@ class AlignmentTask:
         is_first  of the step's parts: its forward alone goes through DDP, which sends buffers around in each, and the processes may have
                   different numbers of parts. The gradients are shared once all are summed, as ever.
         """
-        batch, noised, timestep = self.draw([replace(visit, repeat=visit.repeat + more) for visit in visits for more in range(self.draws)])
+        rows = every_draw(visits, self.draws)
+        batch, noised, timestep = self.draw(rows)
         trained = {name: module if is_first else unwrapped(module) for name, module in self.modules.items()}
         if self.step < self.sft_steps:
             return self._supervised(trained["denoiser"], batch, noised, timestep)
         teacher = self.teacher if self.teacher_map is None else None
         networks = Networks(self.reference, teacher, trained.get("mask", self.mask), self.cache)
         at_once, policy = self.samples_per_forward, trained["denoiser"]
-        outputs = forward(self.backbone, policy, networks, batch, noised, timestep, self.needs, at_once, self.work, self.reads_last_layer)
-        known = None if self.teacher_map is None else self.teacher_map(batch, self.work)
-        outputs = replace(outputs, running=self.running, known_teacher_drift=known)
+        known = None if self.known_error is None else self.known_error(rows).to(timestep.device)
+        needs = self.needs if known is None else replace(self.needs, reference=None)
+        self.work.forwards += 0 if known is None else known.numel()
+        outputs = forward(self.backbone, policy, networks, batch, noised, timestep, needs, at_once, self.work, self.reads_last_layer)
+        drift = None if self.teacher_map is None else self.teacher_map(batch, self.work)
+        outputs = replace(outputs, running=self.running, known_reference_error=known, known_teacher_drift=drift)
         with torch.autocast(timestep.device.type, enabled=False):
             for stabiliser in self.stabilisers:
                 outputs = stabiliser(outputs)
@@ -289,10 +294,10 @@ class AlignmentTask:
 
     @torch.no_grad()
     def _at_reference(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Before the first update: loss, margin, of single samples |logit|, with the reference's prediction in the policy's place."""
-        if self.has_started or not self.starts_at_reference or outputs.reference is None:
+        """Before the first update: loss, margin, of single samples |logit|, with the reference in the policy's place."""
+        if self.has_started or not self.starts_at_reference or (at_reference := diagnostics.at_reference(outputs)) is None:
             return {}
-        loss = self.objective(replace(outputs, policy=outputs.reference))
+        loss = self.objective(at_reference)
         found = {START + "loss": loss.value} | ({} if loss.margin is None else {START + "margin": loss.margin})
         if loss.reward is not None and outputs.labels is not None:
             found[START + "logit"] = loss.reward.abs().amax(1)

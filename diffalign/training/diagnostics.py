@@ -155,6 +155,16 @@ def _judged_singly(reward: Tensor, label: Tensor) -> dict[str, float]:
     return metrics
 
 
+def at_reference(outputs: Outputs) -> Outputs | None:
+    """With the reference's prediction in the policy's place, or one of its error where that alone is known; None without either."""
+    if outputs.reference is not None:
+        return replace(outputs, policy=outputs.reference)
+    if outputs.known_reference_error is None:
+        return None
+    away = outputs.known_reference_error.sqrt()[(..., *[None] * (outputs.target.ndim - 2))]
+    return replace(outputs, policy=outputs.target.to(away) + away)
+
+
 def check_start(
     loss: float, margin: float | None, at_reference: float, margin_at_reference: float | None,
     logit: float | None = None, logit_at_reference: float | None = None,

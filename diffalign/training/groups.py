@@ -124,6 +124,11 @@ class CachedGroups:
         return len(self.preferences)
 
     @property
+    def size(self) -> int:
+        """K, samples per group."""
+        return len(self.preferences[0].samples)
+
+    @property
     def difficulty(self) -> list[float] | None:
         """Minus the gap between the first and the last score of each row: larger is harder. None where a row has no two scores."""
         scores = [row.scores for row in self.preferences]

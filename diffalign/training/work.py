@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Work:
     """Passes of samples through a denoiser, counted from shapes alone.
 
-    forwards   of policy, reference and teacher, those of an inversion and of own samples too; of a prediction that a cache recalls as well,
-               since the method asks for it
+    forwards   of policy, reference and teacher, those of an inversion and of own samples too; of a prediction that a cache recalls, or an
+               error that was made ahead, as well, since the method asks for it
     backwards  of the policy
     """
 

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from diffalign.arguments import defaults
-from diffalign.noising import NOISINGS, Draw, load_noising
+from diffalign.noising import NOISINGS, WITHOUT_NETWORKS, Draw, load_noising
 from diffalign.training.randomness import generator
 from pipelines.train import Train
 
-FORWARD = ["shared", "independent"]  # noise that is drawn; the inversions have tests of their own
+FORWARD = WITHOUT_NETWORKS  # noise that is drawn; the inversions have tests of their own
 
 
 class Plain:

@@ -441,6 +441,9 @@ def test_a_point_scales_beta_and_rate_and_names_its_job(files: list[str], tmp_pa
     assert other.name.startswith("diffusion_dpo-beta3-lr0.5-seed3-") and other.name != own.name
     longer = read_words([files[0], "train.steps=4"])[0][0]
     assert make_job(tmp_path, longer, tmp_path / "pairs/same", Point(), 3).name != own.name
+    ahead = read_words([files[0], "train.reference_errors=ahead"])[0][0]  # has no predictions to share
+    without = make_job(tmp_path, ahead, tmp_path / "pairs/same", Point(), 3).train
+    assert own.train.reference_cache == tmp_path / "reference" and type(without).model_validate(without.model_dump()) == without
 
 
 def test_the_greatest_mean_is_chosen_and_of_equals_the_first(files: list[str], tmp_path: Path) -> None:

@@ -214,11 +214,11 @@ def test_a_copy_of_another_base_is_refused(road: Callable[..., Config], tmp_path
 
 
 class Interrupting(Progress):
-    """Ctrl-C after some steps."""
+    """Ctrl-C after some steps of a bar."""
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, after: int, name: str = "train") -> None:
         super().__init__(silent=True)
-        self.after = after
+        self.after, self.name = after, name
 
     @contextmanager
     def bar(self, description: str, total: int | None, *, done: int = 0):
@@ -226,11 +226,95 @@ class Interrupting(Progress):
 
         def advance(n: int = 1) -> None:
             nonlocal left
-            left -= 1
+            left -= description == self.name
             if left == 0:
                 raise KeyboardInterrupt
 
         yield advance
+
+
+def test_errors_ahead_need_no_second_denoiser(road: Callable[..., Config]) -> None:
+    """The run of a frozen copy, bit for bit but for the distance to it; killed in the pass and in training, it goes on."""
+    import gc
+
+    from diffusers import UNet2DConditionModel
+
+    class Counting(Progress):
+        """Denoisers in memory at each step of training."""
+
+        def __init__(self) -> None:
+            super().__init__(silent=True)
+            self.seen: set[int] = set()
+
+        @contextmanager
+        def bar(self, description: str, total: int | None, *, done: int = 0):
+            def advance(n: int = 1) -> None:
+                self.seen |= {sum(type(each) is UNet2DConditionModel for each in gc.get_objects()) - before}
+
+            yield advance
+
+    def interrupted(config: Config, bar: str) -> dict[Path, int]:
+        """The parts made so far, and when."""
+        with pytest.raises(KeyboardInterrupt):
+            run(config, progress=Interrupting(3, bar))
+        return {file: file.stat().st_mtime_ns for file in (config.run / "train/reference_errors").iterdir()}
+
+    found = []
+    for errors, denoisers in (("live", 2), ("ahead", 1)):
+        config, counting = road(errors, reference_errors=errors, draws=2, checkpoint_every=2), Counting()
+        if errors == "ahead":
+            in_pass, in_training = interrupted(config, "reference"), interrupted(config, "train")
+            assert len(in_pass) == 3 and len(in_training) == 6 and in_pass.items() <= in_training.items()
+        gc.collect()
+        before = sum(type(each) is UNet2DConditionModel for each in gc.get_objects())
+        run(config, progress=counting)
+        assert counting.seen == {denoisers}
+        log = [{**line, "distance": None} for line in metrics_of(config)]
+        found.append(result_of(config) | {"metrics.jsonl": json.dumps(log, sort_keys=True).encode()})
+    assert found[1] == found[0]
+
+
+def test_a_pass_over_other_pairs_is_made_again(road: Callable[..., Config]) -> None:
+    """Before the first step nothing is lost by other settings, and nothing is mixed."""
+    config, other = road("run", reference_errors="ahead"), road("run", reference_errors="ahead", flip=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, progress=Interrupting(3, "reference"))
+    run(other, progress=QUIET)
+    fresh = road("fresh", reference_errors="ahead", flip=0.5)
+    run(fresh, progress=QUIET)
+    for one, two in zip(*(sorted((each.run / "train/reference_errors").iterdir()) for each in (other, fresh)), strict=True):
+        assert torch.equal(load_file(one)["errors"], load_file(two)["errors"])
+
+
+def test_errors_live_leave_earlier_runs_current() -> None:
+    assert "reference_errors" not in Train().facts() and Train(reference_errors="ahead").facts()["reference_errors"] == "ahead"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"lora": {}}, "under LoRA the base is the reference, without a copy; remove train.reference_errors"),
+        ({"reference": {"name": "ema", "decay": 0.9}}, "reference 'ema' moves; set train.reference=initial"),
+        ({"reference": "on_policy"}, "reference 'on_policy' moves"),
+        ({"objective": "sft"}, "objective 'sft' has no reference; remove train.reference_errors"),
+        ({"objective": "dspo"}, "objective 'dspo' reads the reference's whole prediction; set train.reference_errors=live"),
+        ({"objective": "kto"}, "objective 'kto' reads predictions under other prompts; set"),
+        ({"objective": "dro", "noising": "trajectory"}, "objective 'dro' trains on what the policy samples later; set"),
+        ({"objective": "sparsepo", "mask": {}}, "objective 'sparsepo' reads the reference's whole prediction"),
+        ({"objective": "tgdpo", "teacher": "runs/earlier"}, "objective 'tgdpo' reads the reference's whole prediction"),
+        ({"noising": "ddim_inversion"}, "noising 'ddim_inversion' runs a network; set train.noising to shared or independent"),
+        ({"noising": "renoise_inversion"}, "noising 'renoise_inversion' runs a network"),
+        ({"stabilisers": {"kl_correction": {}}}, "'kl_correction' reads the reference's whole prediction; remove that stabiliser"),
+        ({"reference_cache": "kept"}, "a cache keeps predictions, which no step has then; remove train.reference_cache"),
+        ({"reference_dtype": "bfloat16", "precision": "bf16"}, "no copy in another type; remove train.reference_dtype"),
+        ({"reference_device": "cpu"}, "no copy to rest in main memory; remove train.reference_device"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else str(value),
+)  # fmt: skip
+def test_errors_ahead_are_refused_where_a_step_needs_more(changes: dict[str, Any], why: str) -> None:
+    Train.model_validate(changes)
+    with pytest.raises(ValueError, match=f"reference_errors 'ahead' .*: .*{why}"):
+        Train.model_validate({"reference_errors": "ahead", **changes})
 
 
 def test_an_interrupted_run_goes_on_where_it_was(road: Callable[..., Config]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_loop import SMOOTH, assert_close_runs, launch
 from torch import Tensor
-from training_runs import FAST, INITIAL, assert_same_run, make_task, metrics
+from training_runs import FAST, INITIAL, assert_same_run, know_errors_ahead, make_task, metrics
 
 from diffalign.data.latents import LatentCache, write_latents_shard
 from diffalign.data.records import Preference
@@ -97,6 +97,17 @@ def test_a_set_of_one_shape_is_one_forward(tiny_pipeline: Path, tiny_road: Path,
     assert torch.equal(found.value.detach(), value)
     for name, parameter in task.modules["denoiser"].named_parameters():
         assert parameter.grad is None or torch.equal(parameter.grad, gradient[name])
+
+
+def test_errors_made_ahead_are_of_each_group_among_two_shapes(tiny_pipeline: Path, mixed_road: Path, tmp_path: Path) -> None:
+    """The run of a frozen copy, bit for bit."""
+    for name in ("live", "ahead"):
+        task = make_task(tiny_pipeline, mixed_road, sampling=DROPS, draws=2)
+        if name == "ahead":
+            know_errors_ahead(task, Settings(**FAST), tmp_path / name)
+        train(task, Settings(**FAST), tmp_path / name)
+    live = [{name: value for name, value in line.items() if name != "distance"} for line in metrics(tmp_path / "live")]
+    assert metrics(tmp_path / "ahead") == live
 
 
 def test_a_resumed_run_of_two_shapes_is_the_run(tiny_pipeline: Path, mixed_road: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from diffalign.training.lora import Lora, add_lora
 from diffalign.training.masks import Mask
 from diffalign.training.own_samples import Buffer, OwnSamples
 from diffalign.training.reference import FrozenCopy, ReferenceSettings, build_reference
+from diffalign.training.reference_errors import errors_ahead
 from diffalign.training.settings import Settings
 
 FAST: dict[str, Any] = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, "tracker": None}
@@ -89,6 +90,12 @@ def _teacher(backbone: Backbone) -> FrozenCopy:
     return teacher
 
 
+def know_errors_ahead(task: AlignmentTask, settings: Settings, folder: Path) -> None:
+    """Gives the reference away for its errors, made or read in the folder."""
+    task.reference = None
+    task.known_error = errors_ahead(task, settings, folder, {}).of
+
+
 def weights(task: AlignmentTask) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in task.modules["denoiser"].named_parameters() if parameter.requires_grad}
 
@@ -117,7 +124,8 @@ def assert_same_run(one: Path, two: Path) -> None:
 
 if __name__ == "__main__":
     # python training_runs.py PIPELINE ROAD FOLDER OPTIONS, these as JSON:
-    # {"objective": …, "settings": …, "lora": …, "reference": …, "samples_per_forward": …, "draws": …, "buffer": …, "slow": seconds a step}
+    # {"objective": …, "settings": …, "lora": …, "reference": …, "samples_per_forward": …, "draws": …, "buffer": …, "slow": seconds a step,
+    # "ahead": whether the reference's errors are known ahead, "stop_after": …}
     import time
 
     torch.set_num_threads(1)
@@ -134,8 +142,11 @@ if __name__ == "__main__":
     if options.get("buffer"):
         task.modules["denoiser"].register_buffer("unread", torch.zeros(1), persistent=False)
 
+    if options.get("ahead"):
+        know_errors_ahead(task, settings, Path(sys.argv[3]))
+
     def advance(steps: int) -> None:
         print("step", flush=True)
         time.sleep(options.get("slow", 0))
 
-    train(task, settings, Path(sys.argv[3]), advance=advance)
+    train(task, settings, Path(sys.argv[3]), advance=advance, stop_after=options.get("stop_after"))
