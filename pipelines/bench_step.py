@@ -123,7 +123,7 @@ def _make_up(config: Config, section: Train, backbone: Backbone, folder: Path) -
     import torch
 
     from diffalign.backbones import family_of
-    from diffalign.data.conditions import FLIPPED, condition_key, dropped_key
+    from diffalign.data.conditions import FLIPPED, condition_key, dropped_key, unprompted_key
     from diffalign.data.latents import (
         CacheDescription,
         write_cache_description,
@@ -146,9 +146,10 @@ def _make_up(config: Config, section: Train, backbone: Backbone, folder: Path) -
     latents = torch.randn(len(samples), *latent.shape, generator=torch.Generator().manual_seed(0))
     conditions: list[str] = []
     if family_of(config.model.backbone).takes_condition:
-        key, family = condition_key("made up", size), cast("Conditioned", backbone)
-        made = family.embed_condition([_picture(size)], size)
-        entries = {key: made, key + FLIPPED: made}
+        read, family = PROMPT if family_of(config.model.backbone).reads_together else None, cast("Conditioned", backbone)
+        key = condition_key("made up", size, read)
+        made = family.embed_condition([_picture(size)], size, **({} if read is None else {"prompts": [read]}))
+        entries = {own + flipped: made for own in {key, unprompted_key(key)} for flipped in ("", FLIPPED)}
         if family.drops_condition:
             entries[dropped_key(key)] = family.embed_condition([None], size)
         joined = {name: torch.cat([each[name] for each in entries.values()]) for name in made}

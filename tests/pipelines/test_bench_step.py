@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import save_instruct_pix2pix
+from tiny_pipelines import save_instruct_pix2pix, save_qwen_image
 from typer.testing import CliRunner
 
+from diffalign.backbones import qwen_image_edit
 from diffalign.backbones.stable_diffusion import StableDiffusion
 from diffalign.training.alignment import AlignmentTask
 from diffalign.training.reference import AdapterOff, FrozenCopy, Moving, RestingCopy
@@ -110,6 +111,15 @@ def test_conditions_are_made_up(tmp_path: Path) -> None:
     model = save_instruct_pix2pix(tmp_path / "model")
     words = ("train.prompt_dropout=0.9", "train.flip=0.5")  # of prompts and of conditions
     found = measure_step("instruct_pix2pix_diffusion_dpo", [*SMALL, f"model.source={model}", *words])
+    assert found.seconds > 0
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+def test_conditions_that_are_read_with_the_prompt_are_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qwen_image_edit, "AREA", 32 * 32)  # of what is edited, whatever the size of the result
+    model = save_qwen_image(tmp_path / "model", is_edit=True)
+    words = ("encode.size=[16, 16]", "train.prompt_dropout=0.9", "train.lora.rank=2", "model.dtype=float32", "train.precision=fp32")
+    found = measure_step("qwen_image_edit_flow_dpo", [*SMALL, f"model.source={model}", *words])
     assert found.seconds > 0
 
 
