@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +15,13 @@ from diffusers import DiffusionPipeline, FluxKontextPipeline, FluxPipeline, LTXI
 from diffusers.utils import convert_unet_state_dict_to_peft
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
-from tiny_pipelines import save_flux, save_flux2, save_instruct_pix2pix, save_qwen_image, save_sd3, save_sdxl, save_z_image
+from tiny_pipelines import save_flux, save_flux2, save_flux2_dev, save_instruct_pix2pix, save_qwen_image, save_sd3, save_sdxl, save_z_image
 from tiny_stable_diffusion import save_tiny_stable_diffusion
 from tiny_timed import save_tiny_wan
 from tiny_video_pipelines import save_ltx, save_wan_image_to_video
 from torch import Tensor
 
-from diffalign.backbones import BACKBONES, load_backbone
+from diffalign.backbones import BACKBONES, load_backbone, qwen_image_edit
 from diffalign.backbones.kohya import kohya_lora
 from diffalign.data.modalities.image import Image
 from diffalign.model_source import LORA_FILE
@@ -76,10 +77,11 @@ def predictions(family: str, folder: Path, loras: list[Path]) -> list[Tensor]:
     pipeline, backbone = DiffusionPipeline.from_pretrained(folder), load_backbone(family, str(folder))
     size = (32, 32) if backbone.modality == "image" else (9, 32, 32)
     media = (normal(2, 3, *size) / 2).clamp(-1, 1)
-    latents, embeds = backbone.encode(media, seeds=None), backbone.embed(["a red circle", "two stars"])
+    prompts, together = ["a red circle", "two stars"], BACKBONES[family].reads_together
+    latents, embeds = backbone.encode(media, seeds=None), backbone.embed(prompts)
     if BACKBONES[family].takes_condition:
         pictures = [Image.from_pixels(np.full((16, 24, 3), shade, np.uint8)) for shade in (50, 200)]
-        embeds |= cast("Any", backbone).embed_condition(pictures, size)
+        embeds |= cast("Any", backbone).embed_condition(pictures, size, **({"prompts": prompts} if together else {}))
     inputs = (normal(*latents.shape), backbone.process.timestep(torch.tensor([0.03, 0.7]), tuple(latents.shape[2:])), embeds)
     found = []
     for lora in (None, *loras):
@@ -109,13 +111,16 @@ NEW_FAMILIES = pytest.mark.skipif(Version(diffusers.__version__) < Version("0.42
         pytest.param("flux", save_flux, DOUBLE, id="flux"),
         pytest.param("flux_kontext", save_flux_kontext, DOUBLE, id="flux_kontext"),
         pytest.param("flux2", save_flux2, FLUX_2, id="flux2", marks=NEW_FAMILIES),
+        pytest.param("flux2_dev", save_flux2_dev, FLUX_2, id="flux2_dev", marks=NEW_FAMILIES),
         pytest.param("qwen_image", save_qwen_image, QWEN, id="qwen_image", marks=NEW_FAMILIES),
+        pytest.param("qwen_image_edit", partial(save_qwen_image, is_edit=True), QWEN, id="qwen_image_edit", marks=NEW_FAMILIES),
     ],
 )
 def test_diffusers_makes_of_the_other_keys_what_it_makes_of_ours(
-    family: str, save: Callable[[Path], Path], targets: tuple[str, ...], tmp_path: Path
+    family: str, save: Callable[[Path], Path], targets: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """α is four times the rank, so a scale that is left out, or counted twice, shows."""
+    monkeypatch.setattr(qwen_image_edit, "AREA", 32 * 32)  # of what is edited, whatever the size of the result
     folder, file = save(tmp_path / "model"), tmp_path / "other.safetensors"
     own = train(family, folder, tmp_path / "lora", Lora(rank=2, alpha=8, targets=targets))
     other = kohya_lora(family, own)
@@ -181,8 +186,15 @@ def test_names_of_wan_by_hand(layer: str, expected: str) -> None:
 
 def test_every_layer_that_is_adapted_by_default_has_a_place(tmp_path: Path) -> None:
     """Of the families' own targets, which are what a LoRA adapts where a config names none."""
-    for family, save in {**{name: save for name, (save, _) in DOTTED.items()}, "flux": save_flux, "flux2": save_flux2,
-                         "qwen_image": save_qwen_image, "sdxl": save_sdxl}.items():  # fmt: skip
+    others = {
+        "flux": save_flux,
+        "flux2": save_flux2,
+        "flux2_dev": save_flux2_dev,
+        "qwen_image": save_qwen_image,
+        "qwen_image_edit": partial(save_qwen_image, is_edit=True),
+        "sdxl": save_sdxl,
+    }
+    for family, save in {**{name: save for name, (save, _) in DOTTED.items()}, **others}.items():
         own = train(family, save(tmp_path / family), tmp_path / f"{family}_lora", Lora(rank=2))
         assert len(kohya_lora(family, own)) >= 2, family
 
