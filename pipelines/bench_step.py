@@ -14,7 +14,8 @@ from pipelines.config import Config, Section, load_config, read_section
 from pipelines.config_file import read_override
 
 if TYPE_CHECKING:
-    from diffalign.backbones import Backbone, Conditioned
+    from diffalign.backbones import Backbone
+    from diffalign.backbones.contract import Conditioned
     from diffalign.data.records import Preference
     from pipelines.train import Train
 
@@ -67,6 +68,7 @@ def measure_step(source: str, overrides: Sequence[str]) -> StepCost:
 def _measure(config: Config, name: str, timing: Timing) -> StepCost:
     import torch
 
+    from diffalign.training.reference_errors import errors_ahead
     from pipelines.bench import autocast, floor_of, in_turn
     from pipelines.memory import release_memory
     from pipelines.model import load_model
@@ -87,6 +89,8 @@ def _measure(config: Config, name: str, timing: Timing) -> StepCost:
         backbone.offload_encoders()
         release_memory()
         task = build_task(config, folder / "preferences", folder / "latents", backbone)
+        if section.reference_errors == "ahead":  # of the steps that are run
+            task.known_error = errors_ahead(task, section.model_copy(update={"steps": timing.steps}), folder / "train", {}).of
         device = next(backbone.denoiser.parameters()).device.type
         micro = section.micro_batch_size or section.batch_size
         with autocast(device, section.precision):  # an inversion runs the networks for its draw
@@ -109,6 +113,7 @@ def _described(config: Config, section: Train, size: Sequence[int], micro: int) 
         reference = "none"
     elif lora is None and reference == "initial":
         reference = f"{section.reference_dtype} copy" + (" in main memory" if section.reference_device == "cpu" else "")
+        reference = "errors made ahead" if section.reference_errors == "ahead" else reference
     forwards = f"{section.objective['name']}, {section.precision}" + (", checkpointing" if section.gradient_checkpointing else "")
     groups = f"{section.batch_size} = {section.batch_size // micro} × {micro}"
     if section.draws > 1:

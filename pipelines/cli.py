@@ -180,11 +180,12 @@ def bench(
     """Measure what a training step costs on this machine."""
     with clear_errors(traceback):
         overrides = words or []
-        if what == "step" and overrides and "=" not in overrides[0]:
+        config = next((word for word in overrides if "=" not in word or Path(word).is_file()), None)
+        if what == "step" and config is not None:
             from pipelines.bench_step import measure_step
 
             _quiet_libraries()
-            print(measure_step(overrides[0], overrides[1:]))
+            print(measure_step(config, [word for word in overrides if word != config]))
             return
         from pipelines.bench import Bench
         from pipelines.bench import run as run_bench

@@ -24,7 +24,8 @@ from pipelines.stage import StageFolder, open_stage, require_stage, stage_path
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffalign.backbones import Backbone, Conditioned
+    from diffalign.backbones import Backbone
+    from diffalign.backbones.contract import Conditioned
     from diffalign.data.latent_shortcut import LatentShortcut
     from diffalign.data.records import Candidate, Preference
 
@@ -101,7 +102,7 @@ def _encode(config: Config, section: Encode, stage: StageFolder, progress: Progr
     write_cache_description(stage.path, description)
     counts: dict[str, Any] = {"candidates": len(sizes), "prompts": len(prompts), "prompts_truncated": truncated, **longer}
     cache = LatentCache(stage.path)
-    shortcut = latent_shortcut(preferences, lambda name: cache.latents([name])[0], config.seed)
+    shortcut = latent_shortcut(preferences, lambda name: cache.latents([name])[0], config.seed, keys)
     if shortcut is not None:
         counts["shortcut"] = asdict(shortcut)
         if shortcut.is_suspicious:

@@ -12,7 +12,8 @@ from pipelines.progress import Progress
 if TYPE_CHECKING:
     import torch
 
-    from diffalign.backbones import Backbone, Conditioned
+    from diffalign.backbones import Backbone
+    from diffalign.backbones.contract import Conditioned
     from diffalign.data.records import Preference
 
 

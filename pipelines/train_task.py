@@ -111,7 +111,7 @@ def build_task(config: Config, preferences: Path, latents: Path, loaded: Backbon
         if section.teacher_draws > 1 and reference is not None:
             teacher_map = TeacherMap(
                 backbone, teacher, reference, draws=section.teacher_draws, timesteps=section.timesteps,
-                at_once=section.samples_per_forward, seed=seed,
+                at_once=section.samples_per_forward, seed=seed, cache=cache,
             )  # fmt: skip
     if section.mask is not None:
         device = next(backbone.denoiser.parameters()).device

@@ -75,6 +75,7 @@ SHARED_FILES = {
     "diffalign/backbones": {
         "chat",
         "conditions",
+        "contract",
         "density",
         "features",
         "kohya",

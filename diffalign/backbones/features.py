@@ -23,15 +23,16 @@ class HasFeatures:
     def head(self, denoiser: nn.Module) -> nn.Module:
         return denoiser.get_submodule("conv_out" if self.DENOISER == "unet" else "proj_out")
 
-    def by_position(self, features: Tensor, size: tuple[int, ...]) -> Tensor:
+    def laid_out(self, features: Tensor, size: tuple[int, ...]) -> Tensor:
         if self.DENOISER == "unet":
             return features
-        patches = self.patches(len(size))
-        grid = tuple(extent // patch for extent, patch in zip(size, patches, strict=True))
-        laid = features[:, : math.prod(grid)].transpose(1, 2).unflatten(2, grid)  # conditions stand behind, row by row as all do
-        for axis, patch in enumerate(patches, 2):
-            laid = laid.repeat_interleave(patch, axis)
-        return laid
+        grid = tuple(extent // patch for extent, patch in zip(size, self.patches(len(size)), strict=True))
+        return features[:, : math.prod(grid)].transpose(1, 2).unflatten(2, grid)  # conditions stand behind, row by row as all do
+
+    def by_position(self, values: Tensor, size: tuple[int, ...]) -> Tensor:
+        for axis, (extent, tokens) in enumerate(zip(size, values.shape[2:], strict=True), 2):
+            values = values.repeat_interleave(extent // tokens, axis)
+        return values
 
     def patches(self, axes: int) -> tuple[int, ...]:
         """Positions along each axis of the latents that are one token."""

@@ -57,9 +57,9 @@ class StableAudio(AudioPipeline):
         """At most the window of the model."""
         return super().whole(tuple(min(samples, *self.size) for samples in size))
 
-    def by_position(self, features: Tensor, size: tuple[int, ...]) -> Tensor:
+    def laid_out(self, features: Tensor, size: tuple[int, ...]) -> Tensor:
         """Without the token of the timestep and the seconds, which stands first."""
-        return super().by_position(features[:, 1:], size)
+        return super().laid_out(features[:, 1:], size)
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:

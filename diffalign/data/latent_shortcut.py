@@ -7,8 +7,9 @@ source_shortcut reads. A linear score of a few numbers of each latent is fitted 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -48,15 +49,17 @@ class LatentShortcut:
         return self.at_least > SUSPICIOUS
 
 
-def latent_shortcut(preferences: Iterable[Preference], latents_of: Callable[[str], Tensor], seed: int) -> LatentShortcut | None:
+def latent_shortcut(preferences: Iterable[Preference], latents_of: Callable[[str], Tensor], seed: int,
+                    conditions: Mapping[str, str] = MappingProxyType({})) -> LatentShortcut | None:  # fmt: skip
     """What the latents say of the winners of pairs and lists; None where fewer than two prompts have pairs.
 
     latents_of  candidate_id → (C, *S)
+    conditions  candidate_id → a name of what its prompt came with: a prompt beside another condition is another prompt
     seed        of the sample that is taken of a large set
     """
-    by_prompt: dict[str, list[Preference]] = {}
+    by_prompt: dict[tuple[str, str], list[Preference]] = {}
     for preference in preferences:
-        by_prompt.setdefault(preference.prompt, []).append(preference)
+        by_prompt.setdefault((preference.prompt, conditions.get(preference.samples[0], "")), []).append(preference)
     draw = random.Random(seed)
     prompts = sorted(by_prompt)
     draw.shuffle(prompts)

@@ -95,7 +95,7 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
         with networks.reference.use() as denoiser, features_of(backbone, denoiser, size, wanted=networks.mask is not None) as features:
             frozen = predict(denoiser, batch.embeds, networks.cache if networks.mask is None else None)  # a mask needs the forward itself
         if networks.mask is not None:
-            mask = networks.mask(torch.cat(features)).unflatten(0, noised.sample.shape[:2])
+            mask = backbone.by_position(networks.mask(torch.cat(features)), size).unflatten(0, noised.sample.shape[:2])
     if networks.teacher is not None:
         with networks.teacher.use() as denoiser:
             teacher = predict(denoiser, batch.embeds)
@@ -262,8 +262,8 @@ class AlignmentTask:
         known = None if self.known_error is None else self.known_error(rows).to(timestep.device)
         needs = self.needs if known is None else replace(self.needs, reference=None)
         self.work.forwards += 0 if known is None else known.numel()
+        drift = None if self.teacher_map is None else self.teacher_map(batch)  # before the policy has its activations
         outputs = forward(self.backbone, policy, networks, batch, noised, timestep, needs, at_once, self.work, self.reads_last_layer)
-        drift = None if self.teacher_map is None else self.teacher_map(batch, self.work)
         outputs = replace(outputs, running=self.running, known_reference_error=known, known_teacher_drift=drift)
         with torch.autocast(timestep.device.type, enabled=False):
             for stabiliser in self.stabilisers:

@@ -27,7 +27,7 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
 
     targets  of the family, where `lora` names none
     ValueError where no module's name ends in a target, and where the denoiser has an adapter beside its weights already. The layers of
-    OF_OTHER_INPUT are left out where there are none, beside others: not every model of a family has another input.
+    OF_OTHER_INPUT are left out where there are none, beside all of ATTENTION: not every model of a family has another input.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -39,7 +39,8 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
     targets = lora.targets or targets
     names = [name for name, module in denoiser.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     unmatched = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
-    if len(unmatched) == len(targets) or not set(unmatched) <= set(OF_OTHER_INPUT):
+    may_lack = set(OF_OTHER_INPUT) if set(ATTENTION) <= set(targets) - set(unmatched) else set()
+    if not set(unmatched) <= may_lack:
         endings = sorted({name.rsplit(".", 1)[-1] for name in names})
         raise ValueError(f"LoRA targets {unmatched} match no layer of {type(denoiser).__name__}; its layers end in: {', '.join(endings)}")
     denoiser.requires_grad_(False)

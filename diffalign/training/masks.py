@@ -19,14 +19,14 @@ def channels_into(head: nn.Module) -> int:
 
 @contextmanager
 def features_of(backbone: Backbone, denoiser: nn.Module, size: tuple[int, ...], *, wanted: bool = True) -> Iterator[list[Tensor]]:
-    """While a denoiser runs on latents of shape S = `size`, what goes into its head: [(N, C', *S)] of each forward, without gradient."""
+    """While a denoiser runs on latents of shape S = `size`, what goes into its head: [(N, C', *G)] of each forward, without gradient."""
     found: list[Tensor] = []
     if not wanted:
         yield found
         return
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(backbone.by_position(inputs[0].detach(), size).float())
+        found.append(backbone.laid_out(inputs[0].detach(), size).float())
 
     handle = backbone.head(denoiser).register_forward_pre_hook(keep)
     try:
@@ -36,7 +36,7 @@ def features_of(backbone: Backbone, denoiser: nn.Module, size: tuple[int, ...], 
 
 
 class Mask(nn.Module):
-    """(N, C', *S) features → (N, 1, *S) weights ≥ 0: Christopoulou et al. 2024, arXiv:2410.05102.
+    """(N, C', *G) features → (N, 1, *G) weights ≥ 0: Christopoulou et al. 2024, arXiv:2410.05102.
 
     The paper gives the two schemes, weights from the reference's activations and learned ones, for tokens; what it leaves open for a
     denoiser is ours [derived]: whose activations, the standardisation, the offset, and the layer norm before w.

@@ -37,7 +37,7 @@ class ReferenceCache:
     def recall(self, predict: Callable[[], Tensor], first: Tensor, *others: Input) -> Tensor:
         """What `predict()` gives for these inputs, read where it was made before; on the device of the first."""
         inputs = (first, *others)
-        file = self.folder / f"{self._key(inputs)}.safetensors"
+        file = self.folder / f"{key_of(self.identity, inputs)}.safetensors"
         try:
             with safe_open(file, "pt") as stored:
                 self.saved += float(stored.metadata()[SECONDS])
@@ -53,12 +53,14 @@ class ReferenceCache:
         partial.replace(file)
         return made
 
-    def _key(self, inputs: tuple[Input, ...]) -> str:
-        digest = blake2b(self.identity.encode(), digest_size=16)
-        for tensor in _tensors(inputs):
-            digest.update(f"|{tensor.device.type} {tensor.dtype} {tuple(tensor.shape)}|".encode())
-            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+
+def key_of(identity: str, inputs: tuple[Input, ...]) -> str:
+    """A hash of what a prediction is made from, to the bit."""
+    digest = blake2b(identity.encode(), digest_size=16)
+    for tensor in _tensors(inputs):
+        digest.update(f"|{tensor.device.type} {tensor.dtype} {tuple(tensor.shape)}|".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _tensors(inputs: tuple[Input, ...]) -> list[Tensor]:

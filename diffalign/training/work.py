@@ -10,7 +10,7 @@ class Work:
     """Passes of samples through a denoiser, counted from shapes alone.
 
     forwards   of policy, reference and teacher, those of an inversion and of own samples too; of a prediction that a cache recalls, or an
-               error that was made ahead, as well, since the method asks for it
+               error that was made ahead, as well, since the method asks for it. Not those of a teacher's map, made once for each sample
     backwards  of the policy
     """
 

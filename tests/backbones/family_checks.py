@@ -227,10 +227,11 @@ class FamilyChecks(TrainingChecks):
         loaded.head(denoiser).register_forward_pre_hook(lambda head, inputs: taken.append(inputs[0].requires_grad_()) or tuple(taken))
         predicted = loaded.predict(denoiser, normal(1, *self.latents), torch.tensor([400.0]), self.embedded(loaded, PROMPTS[:1]))
         [features], size = taken, self.latents[1:]
-        assert loaded.by_position(features, size).shape == (1, loaded.head(denoiser).weight.shape[1], *size)
+        laid = loaded.laid_out(features, size)
+        assert laid.shape[:2] == (1, loaded.head(denoiser).weight.shape[1]) and loaded.by_position(laid[:, :1], size).shape == (1, 1, *size)
         for place in (tuple(extent - 1 for extent in size), tuple(extent // 2 for extent in size)):  # no first frame, which may be given
             [gradient] = torch.autograd.grad(predicted[(0, slice(None), *place)].square().sum(), features, retain_graph=True)
-            turned = loaded.by_position(gradient, size)[0].abs().sum(0).nonzero()
+            turned = loaded.by_position(loaded.laid_out(gradient, size), size)[0].abs().sum(0).nonzero()
             offsets = (turned - torch.tensor(place)).abs().amax(0)
             assert tuple(place) in {tuple(each) for each in turned.tolist()}
             reach = (1,) * len(size) if loaded.DENOISER == "unet" else tuple(patch - 1 for patch in loaded.patches(len(size)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,15 @@ def test_better_samples_are_told_apart_somewhat_and_are_not_suspicious() -> None
 def test_few_prompts_prove_nothing() -> None:
     assert found_in(pairs(["a"] * 10, 8), of_two_models((4, 8, 8))).at_least < 0.75
     assert latent_shortcut(pairs(["a"], 90), drawn, 0) is None and latent_shortcut([], drawn, 0) is None
+
+
+def test_a_prompt_beside_another_condition_is_another_one() -> None:
+    """As of edits, whose instructions are few and whose images are many."""
+    same = [replace(preference, prompt="make it snow") for preference in pairs(["a"] * 100)]
+    conditions = {sample: preference.group_id for preference in same for sample in preference.samples}
+    assert latent_shortcut(same, of_two_models((4, 8, 8)), 0) is None
+    found = latent_shortcut(same, of_two_models((4, 8, 8)), 0, conditions)
+    assert found is not None and (found.pairs, found.prompts) == (100, 100) and found.is_suspicious
 
 
 def test_the_score_is_fitted_on_other_prompts() -> None:

@@ -74,6 +74,7 @@ def test_the_training_is_the_config_s_and_nothing_of_it_is_kept(tiny_pipeline: P
         ),
         (("train.reference={name: ema, decay: 0.9}",), Moving, "ema"),
         (("train.objective={name: mapo}",), type(None), "none"),
+        (("train.reference_errors=ahead",), type(None), "errors made ahead"),
     ],
 )
 def test_the_reference_is_the_config_s(words: tuple[str, ...], kind: type, said: str, tiny_pipeline: Path, measured: list[Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffalign.backbones import load_backbone
+from diffalign.backbones import ATTENTION, load_backbone
 from diffalign.training.lora import Lora, add_lora
 from diffalign.training.reference import AdapterOff, FrozenCopy, RestingCopy, frozen_copy
 
@@ -62,11 +62,13 @@ def test_targets_that_match_nothing_are_named_with_those_that_exist(tiny_pipelin
 
 def test_layers_of_another_input_are_left_out_where_a_model_has_none(tiny_pipeline: Path) -> None:
     adapted = []
-    for targets in (("to_q",), ("to_q", "add_k_proj")):
+    for targets in (ATTENTION, (*ATTENTION, "add_k_proj")):
         backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
         add_lora(backbone.denoiser, Lora(rank=2, targets=targets), 0)
         adapted.append({name for name, _ in backbone.denoiser.named_parameters() if "lora_" in name})
     assert adapted[0] and adapted[0] == adapted[1]
+    with pytest.raises(ValueError, match=r"LoRA targets \['add_k_proj'\] match no layer"):  # of a config's own choice nothing is left out
+        add_lora(load_backbone("stable_diffusion", str(tiny_pipeline)).denoiser, Lora(rank=2, targets=("to_q", "add_k_proj")), 0)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -19,9 +19,9 @@ from diffalign.training.loop import Visit, train
 from diffalign.training.lora import Lora
 from diffalign.training.masks import Mask, features_of
 from diffalign.training.randomness import generator
+from diffalign.training.reference_cache import ReferenceCache
 from diffalign.training.settings import Settings
 from diffalign.training.teacher_map import TeacherMap
-from diffalign.training.work import Work
 
 VISITS = [Visit(group, draw) for group, draw in ((3, 0), (0, 0), (7, 1), (3, 2))]
 
@@ -45,7 +45,9 @@ def test_a_teacher_predicts_on_what_the_policy_sees(tiny_pipeline: Path, tiny_ro
         torch.testing.assert_close(found.teacher[row, sample], alone[0], rtol=1e-5, atol=1e-5)
 
 
-def test_a_teacher_s_map_is_a_mean_over_draws_made_once_and_alone(tiny_pipeline: Path, tiny_road: Path) -> None:
+def test_a_teacher_s_map_is_a_mean_over_draws_made_once_and_alone(
+    tiny_pipeline: Path, tiny_road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = make_task(tiny_pipeline, tiny_road, objective="tgdpo")
     process, prediction = task.backbone.process, task.backbone.predict
     low, high = 0.3, 1.0
@@ -55,13 +57,20 @@ def test_a_teacher_s_map_is_a_mean_over_draws_made_once_and_alone(tiny_pipeline:
         return TeacherMap(task.backbone, task.teacher, task.reference, draws=3, timesteps=(low, high), at_once=None, seed=7)
 
     batch, _, _ = task.draw(VISITS)
-    maps, work = make(), Work()
-    found = maps(batch, work)
-    assert found.shape == (4, 2, 1, 8, 8) and work.forwards == 3 * 2 * 3 * 2
-    again = maps(batch, work)  # remembered
-    assert torch.equal(again, found) and work.forwards == 3 * 2 * 3 * 2
+    maps, asked = make(), []
+    predict = task.backbone.predict
+    monkeypatch.setattr(task.backbone, "predict", lambda denoiser, x, *more: asked.append(len(x)) or predict(denoiser, x, *more))
+    found = maps(batch)
+    assert found.shape == (4, 2, 1, 8, 8) and asked == [2] * 3 * 3 * 2  # three groups, three draws, two networks
+    assert torch.equal(maps(batch), found) and len(asked) == 18 and maps.kept == 3 * 2 * 64  # remembered
+    monkeypatch.setattr("diffalign.training.teacher_map.KEPT", 2 * 64)
+    few = make()
+    assert torch.equal(few(batch), found) and len(few.found) == 1
     alone, _, _ = task.draw(VISITS[2:3])
-    assert torch.equal(make()(alone, Work())[0], found[2])  # to the bit
+    assert torch.equal(make()(alone)[0], found[2])  # to the bit
+    cached = make()
+    cached.cache = ReferenceCache(tmp_path, "base")
+    assert torch.equal(cached(alone)[0], found[2]) and len(list(tmp_path.iterdir())) == 3  # what the reference predicts
     # By a plain loop, of one sample.
     row, sample, total = 1, 1, torch.zeros(8, 8)
     embeds = {name: value[row : row + 1] for name, value in batch.embeds.items()}
