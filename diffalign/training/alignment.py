@@ -132,8 +132,7 @@ class AlignmentTask:
 
     groups      the rows the objective needs, over the latent cache
     reference   None for objectives without one; teacher, mask  for objectives that read them; teacher_map  in the place of the teacher's
-                prediction; cache  of a reference that stays as it is
-                (see `Networks`)
+                prediction; cache  of a reference that stays as it is (see `Networks`)
     own_samples the policy's own, for objectives whose groups have one at index 1
     sft_steps   the first steps train on the denoising error of index 0 instead (Tango 2, arXiv:2404.09956). Draws are those
                 of the objective, for which an inversion runs all samples and the reference; where frozen, that is the same afterwards

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from family_checks import PLAIN, PROMPTS, STEPS, FamilyChecks, normal, pixels, spied
 from torch import Tensor
 
@@ -102,18 +103,14 @@ class ConditionedChecks(FamilyChecks):
             loaded.sample(PROMPTS, [1, 2], steps=2, guidance=3.0, size=self.size, conditions=self.conditions(PROMPTS[:1]))
 
 
-class TogetherChecks(ConditionedChecks):
-    """Of a family that reads prompt and condition together; its pipeline is asked for a prompt at a time."""
-
-    def given_plainly(self, prompts: list[str]) -> dict[str, Any]:
-        """The pipeline takes one picture."""
-        return {"image": self.images(prompts)[0]}
+class AloneChecks(ConditionedChecks):
+    """A family whose pipeline takes one prompt with its picture in a call."""
 
     def made(self, pipeline: Any, seeds: list[int], prompts: list[str] = PROMPTS, **options: Any) -> Any:
         """Each prompt with its own picture."""
         shared = self.guidance | options
         alone = {"negative_prompt": shared["negative_prompt"][:1]} if shared.get("negative_prompt") else {}
-        parts = [super(TogetherChecks, self).made(pipeline, [seed], [prompt], **options | alone) for seed, prompt in zip(seeds, prompts)]
+        parts = [super(AloneChecks, self).made(pipeline, [seed], [prompt], **options | alone) for seed, prompt in zip(seeds, prompts)]
         return torch.cat(parts) if isinstance(parts[0], Tensor) else np.concatenate(parts)
 
     @pytest.mark.parity
@@ -128,6 +125,14 @@ class TogetherChecks(ConditionedChecks):
             with torch.no_grad():
                 ours = loaded.predict(loaded.denoiser, self.unpacked(sample), timestep.expand(1), embeds)
             assert torch.allclose(ours, self.unpacked(output), atol=1e-5)
+
+
+class TogetherChecks(AloneChecks):
+    """Of a family that reads prompt and condition together; its pipeline is asked for a prompt at a time."""
+
+    def given_plainly(self, prompts: list[str]) -> dict[str, Any]:
+        """The pipeline takes one picture."""
+        return {"image": self.images(prompts)[0]}
 
     def test_embeds_are_the_pipeline_s(self, loaded: Any, folder: Path) -> None:
         """Of prompt and picture, so that batches of others join in the cache; another picture gives the text other embeds."""
@@ -179,3 +184,33 @@ class TogetherChecks(ConditionedChecks):
                 assert torch.allclose(found[name].to(value), value, atol=2e-2 * float(value.abs().max())), (name, prompt)
         with pytest.raises(ValueError, match="the model reads each prompt together with its own condition; choose another objective"):
             CachedGroups(cache, read_preferences(tmp_path / "run/preferences"), "pairs", mismatched=True)
+
+
+class FirstFrameChecks(ConditionedChecks):
+    """A family whose condition is the first place in time of the latents themselves: it is given, and in no error.
+
+    shift  of the tiny pipeline's scheduler
+    """
+
+    shift: ClassVar[float]
+
+    def test_noise_and_target_are_the_scheduler_s(self, loaded: Any) -> None:
+        """But for the first place in time, which is given: it stays, and its velocity is 0."""
+        x0, epsilon = normal(3, *self.latents), normal(3, *self.latents, seed=1)
+        training: Any = FlowMatchEulerDiscreteScheduler(shift=self.shift)
+        training.set_timesteps(8)
+        timestep = training.timesteps[[0, 3, 7]]
+        noised, target = loaded.process.noise(x0, epsilon, timestep), loaded.process.target(x0, epsilon, timestep)
+        assert torch.allclose(noised[:, :, 1:], training.scale_noise(x0, timestep, epsilon)[:, :, 1:], atol=1e-6)
+        assert torch.equal(target[:, :, 1:], (epsilon - x0)[:, :, 1:])
+        assert torch.equal(noised[:, :, 0], x0[:, :, 0]) and not target[:, :, 0].any()
+        assert torch.allclose(loaded.process.clean(target, noised, timestep), x0, atol=1e-6)
+
+    def test_what_stands_in_the_first_place_in_time_changes_nothing(self, loaded: Any) -> None:
+        """The condition does, and the first place is in no error."""
+        noised, timestep, embeds = normal(2, *self.latents), torch.tensor([300.0, 600.0]), self.embedded(loaded, PROMPTS)
+        other = noised.clone()
+        other[:, :, 0] = 7
+        with torch.no_grad():
+            first, second = (loaded.predict(loaded.denoiser, each, timestep, embeds) for each in (noised, other))
+        assert torch.equal(first, second) and not first[:, :, 0].any() and bool(first[:, :, 1:].any())

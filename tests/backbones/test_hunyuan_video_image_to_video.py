@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conditioned_checks import TogetherChecks
-from diffusers import FlowMatchEulerDiscreteScheduler
+from conditioned_checks import FirstFrameChecks, TogetherChecks
 from family_checks import PROMPTS, normal, pixels
 from tiny_video_pipelines import save_hunyuan_video
 from torch import Tensor
@@ -19,9 +18,10 @@ from diffalign.backbones import load_backbone
 from diffalign.backbones.hunyuan_video_image_to_video import HunyuanVideoImageToVideo
 
 
-class TestHunyuanVideoImageToVideo(TogetherChecks, VideoFamilyChecks):
+class TestHunyuanVideoImageToVideo(FirstFrameChecks, TogetherChecks, VideoFamilyChecks):
     family, config = "hunyuan_video_image_to_video", "hunyuan_video_image_to_video_flow_dpo"
     refuses_negative = "guidance as conditioning, so nothing is subtracted; negative prompt 'a blue square' would do nothing"
+    shift = 7.0
     rate, step, rounding = 24.0, (FRAMES_PER_LATENT, 16, 16), 1  # what lies between two steps rounds to either
 
     @staticmethod
@@ -62,27 +62,6 @@ class TestHunyuanVideoImageToVideo(TogetherChecks, VideoFamilyChecks):
         assert found.shape == (2, 4, 1, 4, 8) and torch.allclose(found, 0.7 * posterior, atol=1e-5)
         longer = loaded.embed_condition(given, (17, *self.size[1:]), PROMPTS)
         assert torch.equal(longer["condition_latents"], found)
-
-    def test_noise_and_target_are_the_scheduler_s(self, loaded: Any) -> None:
-        """But for the first place in time, which is given: it stays, and its velocity is 0."""
-        x0, epsilon = normal(3, *self.latents), normal(3, *self.latents, seed=1)
-        training: Any = FlowMatchEulerDiscreteScheduler(shift=7.0)
-        training.set_timesteps(8)
-        timestep = training.timesteps[[0, 3, 7]]
-        noised, target = loaded.process.noise(x0, epsilon, timestep), loaded.process.target(x0, epsilon, timestep)
-        assert torch.allclose(noised[:, :, 1:], training.scale_noise(x0, timestep, epsilon)[:, :, 1:], atol=1e-6)
-        assert torch.equal(target[:, :, 1:], (epsilon - x0)[:, :, 1:])
-        assert torch.equal(noised[:, :, 0], x0[:, :, 0]) and not target[:, :, 0].any()
-        assert torch.allclose(loaded.process.clean(target, noised, timestep), x0, atol=1e-6)
-
-    def test_what_stands_in_the_first_place_in_time_changes_nothing(self, loaded: Any) -> None:
-        """The condition does, and the first place is in no error."""
-        noised, timestep, embeds = normal(2, *self.latents), torch.tensor([300.0, 600.0]), self.embedded(loaded, PROMPTS)
-        other = noised.clone()
-        other[:, :, 0] = 7
-        with torch.no_grad():
-            first, second = (loaded.predict(loaded.denoiser, each, timestep, embeds) for each in (noised, other))
-        assert torch.equal(first, second) and not first[:, :, 0].any() and bool(first[:, :, 1:].any())
 
     def test_training_tells_the_guidance_of_its_setting(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """1 unless told, as the shared check has it; 6 where the setting says so, and then the pipeline's steps at 6 are ours."""

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from conditioned_checks import ConditionedChecks
-from diffusers import FlowMatchEulerDiscreteScheduler, LTXImageToVideoPipeline
-from family_checks import PROMPTS, normal, pixels
+from conditioned_checks import FirstFrameChecks
+from diffusers import LTXImageToVideoPipeline
+from family_checks import PROMPTS, pixels
 from tiny_pipelines import T5_TOKENS
 from tiny_video_pipelines import save_ltx
 from torch import Tensor
@@ -21,8 +21,9 @@ from diffalign.backbones import load_backbone
 PIPELINE = "diffusers.pipelines.ltx.pipeline_ltx_image2video"
 
 
-class TestLtxImageToVideo(ConditionedChecks, VideoFamilyChecks):
+class TestLtxImageToVideo(FirstFrameChecks, VideoFamilyChecks):
     family, config = "ltx_image_to_video", "ltx_image_to_video_flow_dpo"
+    shift = 3.0
     rate, step = 25.0, (FRAMES_PER_LATENT, 32, 32)
     size: ClassVar[tuple[int, ...]] = (9, 32, 64)
     latents: ClassVar[tuple[int, ...]] = (4, 3, 8, 16)
@@ -49,27 +50,6 @@ class TestLtxImageToVideo(ConditionedChecks, VideoFamilyChecks):
         """With the mean of the first frame's posterior, from which the pipeline draws."""
         monkeypatch.setattr(f"{PIPELINE}.retrieve_latents", lambda encoded, generator: encoded.latent_dist.mode())
         super().test_predict_is_what_the_pipeline_s_steps_take(loaded, folder, monkeypatch)
-
-    def test_noise_and_target_are_the_scheduler_s(self, loaded: Any) -> None:
-        """But for the first place in time, which is given: it stays, and its velocity is 0."""
-        x0, epsilon = normal(3, *self.latents), normal(3, *self.latents, seed=1)
-        training: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
-        training.set_timesteps(8)
-        timestep = training.timesteps[[0, 3, 7]]
-        noised, target = loaded.process.noise(x0, epsilon, timestep), loaded.process.target(x0, epsilon, timestep)
-        assert torch.allclose(noised[:, :, 1:], training.scale_noise(x0, timestep, epsilon)[:, :, 1:], atol=1e-6)
-        assert torch.equal(target[:, :, 1:], (epsilon - x0)[:, :, 1:])
-        assert torch.equal(noised[:, :, 0], x0[:, :, 0]) and not target[:, :, 0].any()
-        assert torch.allclose(loaded.process.clean(target, noised, timestep), x0, atol=1e-6)
-
-    def test_what_stands_in_the_first_place_in_time_changes_nothing(self, loaded: Any) -> None:
-        """The condition does, and the first place is in no error."""
-        noised, timestep, embeds = normal(2, *self.latents), torch.tensor([300.0, 600.0]), self.embedded(loaded, PROMPTS)
-        other = noised.clone()
-        other[:, :, 0] = 7
-        with torch.no_grad():
-            first, second = (loaded.predict(loaded.denoiser, each, timestep, embeds) for each in (noised, other))
-        assert torch.equal(first, second) and not first[:, :, 0].any() and bool(first[:, :, 1:].any())
 
     def test_a_condition_is_of_any_length(self, loaded: Any) -> None:
         given = self.conditions(PROMPTS)

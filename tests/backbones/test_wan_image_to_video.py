@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from conditioned_checks import ConditionedChecks, picture
+from conditioned_checks import AloneChecks, picture
 from diffusers import WanImageToVideoPipeline
-from family_checks import PROMPTS, STEPS, normal, pixels, spied
+from family_checks import PROMPTS, normal, pixels
 from tiny_video_pipelines import save_wan_image_to_video
 from torch import Tensor
 from video_checks import VideoFamilyChecks
@@ -18,7 +18,7 @@ from video_checks import VideoFamilyChecks
 from diffalign.backbones import load_backbone
 
 
-class TestWanImageToVideo(ConditionedChecks, VideoFamilyChecks):
+class TestWanImageToVideo(AloneChecks, VideoFamilyChecks):
     family, config = "wan_image_to_video", "wan_image_to_video_flow_dpo"
     rate = 16.0
     own: ClassVar[dict[str, Any]] = {"max_sequence_length": 512}
@@ -40,26 +40,6 @@ class TestWanImageToVideo(ConditionedChecks, VideoFamilyChecks):
     def given_plainly(self, prompts: list[str]) -> dict[str, Any]:
         """The pipeline takes one picture."""
         return {"image": super().given_plainly(prompts)["image"][0]}
-
-    def made(self, pipeline: Any, seeds: list[int], prompts: list[str] = PROMPTS, **options: Any) -> Any:
-        """Each prompt with its own picture."""
-        if "negative_prompt" in options:
-            options["negative_prompt"] = options["negative_prompt"][:1]
-        parts = [super(TestWanImageToVideo, self).made(pipeline, [seed], [prompt], **options) for seed, prompt in zip(seeds, prompts)]
-        return torch.cat(parts) if isinstance(parts[0], Tensor) else np.concatenate(parts)
-
-    @pytest.mark.parity
-    def test_predict_is_what_the_pipeline_s_steps_take(self, loaded: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As of every family, a prompt at a time."""
-        pipeline = self.plain(folder)
-        calls = spied(pipeline, monkeypatch)
-        self.made(pipeline, [1, 2], **self.unguided)
-        assert len(calls) == 2 * STEPS and calls[0][2].std() > 0
-        for place, (sample, timestep, output) in enumerate(calls):
-            embeds = self.embedded(loaded, [PROMPTS[place // STEPS]])
-            with torch.no_grad():
-                ours = loaded.predict(loaded.denoiser, sample, timestep.expand(1), embeds)
-            assert torch.allclose(ours, output, atol=1e-5)
 
     def test_prompts_of_one_picture_are_one_call(self, loaded: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Samples stay in the order of their prompts, each with its own picture."""
