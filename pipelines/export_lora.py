@@ -40,7 +40,7 @@ def run(config: Config, to: Path, *, progress: Progress) -> Path:
     to.parent.mkdir(parents=True, exist_ok=True)
     # Without metadata: A1111 takes a file with some, and none of kohya's own, for Stable Diffusion 1 and hides it beside another model.
     write_atomically(to, save(tensors))
-    layers = sum(key.endswith(".alpha") for key in tensors)
+    layers = sum(key.endswith((".lora_up.weight", ".lora_B.weight")) for key in tensors)
     before = f"; load {', '.join(config.model.adapters)} too, which it was trained onto" if config.model.adapters else ""
     progress.say(f"export-lora: {layers} layers in {to}{before}")
     return to

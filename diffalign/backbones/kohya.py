@@ -4,14 +4,16 @@ LAYER is the layer's place in the network that those tools hold, points written 
 in diffusers' own names, Stable Diffusion XL and FLUX in those of their first releases. FLUX there has queries, keys and values in one
 layer, so their adapters are joined: the downs one below the other, the ups on the diagonal of blocks, which is the same update.
 
-Wan, LTX-Video and Z-Image have the keys that ComfyUI reads of any network, `diffusion_model.LAYER.lora_A.weight` and `.lora_B.weight`: Wan
-under its release's names, the others under diffusers'.
+Wan, HunyuanVideo, LTX-Video and Z-Image have the keys that ComfyUI reads of any network, `diffusion_model.LAYER.lora_A.weight` and
+`.lora_B.weight`: Wan and HunyuanVideo under their releases' names, the others under diffusers'. Of Stable Diffusion 3 ComfyUI reads
+diffusers' own keys, `transformer.LAYER.lora_A.weight`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -26,10 +28,10 @@ class Factors(NamedTuple):
 
 
 class Network(NamedTuple):
-    """How other tools hold a family's network: the names of its layers, and whether keys have them with their points."""
+    """How other tools hold a family's network: the names of its layers, and what is before them where keys have them with their points."""
 
     layers: Callable[[dict[str, Factors]], dict[str, Factors]]
-    is_dotted: bool = False
+    prefix: str | None = None  # None: kohya's keys
 
 
 def kohya_lora(family: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -46,9 +48,9 @@ def kohya_lora(family: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     network = NETWORKS[family]
     found: dict[str, Tensor] = {}
     for name, factors in network.layers(_factors(tensors)).items():
-        if network.is_dotted:
-            found[f"diffusion_model.{name}.lora_A.weight"] = factors.down.contiguous()
-            found[f"diffusion_model.{name}.lora_B.weight"] = factors.up.contiguous()
+        if network.prefix is not None:
+            found[f"{network.prefix}.{name}.lora_A.weight"] = factors.down.contiguous()
+            found[f"{network.prefix}.{name}.lora_B.weight"] = factors.up.contiguous()
             continue
         key = f"lora_unet_{name.replace('.', '_')}"
         found[f"{key}.lora_down.weight"] = factors.down.contiguous()
@@ -115,60 +117,91 @@ def _sdxl_name(name: str) -> str:
 
 # The release's layer of a block, and what diffusers has in its place: layers by the rows that they take, in units of the block's width.
 Parts = dict[str, dict[str, int]]
-ATTENTION: Parts = {
-    "img_attn.qkv": {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1},
-    "txt_attn.qkv": {"attn.add_q_proj": 1, "attn.add_k_proj": 1, "attn.add_v_proj": 1},
-    "img_attn.proj": {"attn.to_out.0": 1},
-    "txt_attn.proj": {"attn.to_add_out": 1},
+Blocks = dict[str, tuple[str, Parts]]  # diffusers' blocks → the release's, and what is in each
+QKV = {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1}
+QKV_OF_TEXT = {"attn.add_q_proj": 1, "attn.add_k_proj": 1, "attn.add_v_proj": 1}
+FLUX: Blocks = {
+    "transformer_blocks": (
+        "double_blocks",
+        {
+            "img_attn.qkv": QKV,
+            "txt_attn.qkv": QKV_OF_TEXT,
+            "img_attn.proj": {"attn.to_out.0": 1},
+            "txt_attn.proj": {"attn.to_add_out": 1},
+            "img_mlp.0": {"ff.net.0.proj": 4},
+            "img_mlp.2": {"ff.net.2": 1},
+            "txt_mlp.0": {"ff_context.net.0.proj": 4},
+            "txt_mlp.2": {"ff_context.net.2": 1},
+            "img_mod.lin": {"norm1.linear": 6},
+            "txt_mod.lin": {"norm1_context.linear": 6},
+        },
+    ),
+    "single_transformer_blocks": (
+        "single_blocks",
+        {"linear1": QKV | {"proj_mlp": 4}, "linear2": {"proj_out": 1}, "modulation.lin": {"norm.linear": 3}},
+    ),
 }
-FLUX = {
-    "double": ATTENTION
-    | {
-        "img_mlp.0": {"ff.net.0.proj": 4},
-        "img_mlp.2": {"ff.net.2": 1},
-        "txt_mlp.0": {"ff_context.net.0.proj": 4},
-        "txt_mlp.2": {"ff_context.net.2": 1},
-        "img_mod.lin": {"norm1.linear": 6},
-        "txt_mod.lin": {"norm1_context.linear": 6},
-    },
-    "single": {
-        "linear1": {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1, "proj_mlp": 4},
-        "linear2": {"proj_out": 1},
-        "modulation.lin": {"norm.linear": 3},
-    },
+FLUX_2: Blocks = {
+    "transformer_blocks": (
+        "double_blocks",
+        {
+            "img_attn.qkv": QKV,
+            "txt_attn.qkv": QKV_OF_TEXT,
+            "img_attn.proj": {"attn.to_out.0": 1},
+            "txt_attn.proj": {"attn.to_add_out": 1},
+            "img_mlp.0": {"ff.linear_in": 6},
+            "img_mlp.2": {"ff.linear_out": 1},
+            "txt_mlp.0": {"ff_context.linear_in": 6},
+            "txt_mlp.2": {"ff_context.linear_out": 1},
+        },
+    ),
+    "single_transformer_blocks": ("single_blocks", {"linear1": {"attn.to_qkv_mlp_proj": 9}, "linear2": {"attn.to_out": 1}}),
 }
-FLUX_2 = {
-    "double": ATTENTION
-    | {
-        "img_mlp.0": {"ff.linear_in": 6},
-        "img_mlp.2": {"ff.linear_out": 1},
-        "txt_mlp.0": {"ff_context.linear_in": 6},
-        "txt_mlp.2": {"ff_context.linear_out": 1},
-    },
-    "single": {"linear1": {"attn.to_qkv_mlp_proj": 9}, "linear2": {"attn.to_out": 1}},
+HUNYUAN_VIDEO: Blocks = {
+    "transformer_blocks": (
+        "double_blocks",
+        {
+            "img_attn_qkv": QKV,
+            "txt_attn_qkv": QKV_OF_TEXT,
+            "img_attn_proj": {"attn.to_out.0": 1},
+            "txt_attn_proj": {"attn.to_add_out": 1},
+            "img_mlp.fc1": {"ff.net.0.proj": 4},
+            "img_mlp.fc2": {"ff.net.2": 1},
+            "txt_mlp.fc1": {"ff_context.net.0.proj": 4},
+            "txt_mlp.fc2": {"ff_context.net.2": 1},
+            "img_mod.linear": {"norm1.linear": 6},
+            "txt_mod.linear": {"norm1_context.linear": 6},
+        },
+    ),
+    "single_transformer_blocks": (
+        "single_blocks",
+        {"linear1": QKV | {"proj_mlp": 4}, "linear2": {"proj_out": 1}, "modulation.linear": {"norm.linear": 3}},
+    ),
+    "context_embedder.token_refiner.refiner_blocks": (
+        "txt_in.individual_token_refiner.blocks",
+        {
+            "self_attn_qkv": QKV,
+            "self_attn_proj": {"attn.to_out.0": 1},
+            "mlp.fc1": {"ff.net.0.proj": 4},
+            "mlp.fc2": {"ff.net.2": 1},
+            "adaLN_modulation.1": {"norm_out.linear": 2},
+        },
+    ),
 }
 
 
-def _flux(layers: dict[str, Factors]) -> dict[str, Factors]:
-    return _in_blocks(layers, FLUX, "FLUX.1")
-
-
-def _flux_2(layers: dict[str, Factors]) -> dict[str, Factors]:
-    return _in_blocks(layers, FLUX_2, "FLUX.2")
-
-
-def _in_blocks(layers: dict[str, Factors], blocks: dict[str, Parts], model: str) -> dict[str, Factors]:
+def _in_blocks(blocks: Blocks, model: str, layers: dict[str, Factors]) -> dict[str, Factors]:
     """By the release's layers, each with the adapters of all its parts."""
     parts: dict[str, dict[str, Factors]] = {}
     rows: dict[str, dict[str, int]] = {}
     for name, factors in layers.items():
-        match = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name)
-        kind = "double" if match is None or match[1] is None else "single"
-        own = [] if match is None else [(key, each) for key, each in blocks[kind].items() if match[3] in each]
+        match = re.fullmatch(r"(.+?)\.(\d+)\.(.+)", name)
+        theirs, inside = blocks.get(match[1] if match else "", ("", {}))
+        own = [] if match is None else [(key, each) for key, each in inside.items() if match[3] in each]
         if match is None or not own:
             raise ValueError(f"layer {name!r} has no place in the blocks of {model} that other tools hold; leave it out of lora.targets")
         [(layer, taken)] = own
-        joined = f"{kind}_blocks.{match[2]}.{layer}"
+        joined = f"{theirs}.{match[2]}.{layer}"
         parts.setdefault(joined, {})[match[3]] = factors
         rows[joined] = taken
     return {joined: _joined(found, rows[joined]) for joined, found in parts.items()}
@@ -224,19 +257,23 @@ def _ltx(layers: dict[str, Factors]) -> dict[str, Factors]:
     return layers
 
 
+COMFYUI = "diffusion_model"
 NETWORKS: dict[str, Network] = {
     "stable_diffusion": Network(_as_they_are),
     "instruct_pix2pix": Network(_as_they_are),
     "sdxl": Network(_sdxl),
-    "flux": Network(_flux),
-    "flux_kontext": Network(_flux),
-    "flux2": Network(_flux_2),
-    "flux2_dev": Network(_flux_2),
+    "sd3": Network(_as_they_are, "transformer"),
+    "flux": Network(partial(_in_blocks, FLUX, "FLUX.1")),
+    "flux_kontext": Network(partial(_in_blocks, FLUX, "FLUX.1")),
+    "flux2": Network(partial(_in_blocks, FLUX_2, "FLUX.2")),
+    "flux2_dev": Network(partial(_in_blocks, FLUX_2, "FLUX.2")),
     "qwen_image": Network(_as_they_are),
     "qwen_image_edit": Network(_as_they_are),
-    "z_image": Network(_as_they_are, is_dotted=True),
-    "wan": Network(_wan, is_dotted=True),
-    "wan_image_to_video": Network(_wan, is_dotted=True),
-    "ltx": Network(_ltx, is_dotted=True),
-    "ltx_image_to_video": Network(_ltx, is_dotted=True),
+    "z_image": Network(_as_they_are, COMFYUI),
+    "wan": Network(_wan, COMFYUI),
+    "wan_image_to_video": Network(_wan, COMFYUI),
+    "ltx": Network(_ltx, COMFYUI),
+    "ltx_image_to_video": Network(_ltx, COMFYUI),
+    "hunyuan_video": Network(partial(_in_blocks, HUNYUAN_VIDEO, "HunyuanVideo"), COMFYUI),
+    "hunyuan_video_image_to_video": Network(partial(_in_blocks, HUNYUAN_VIDEO, "HunyuanVideo"), COMFYUI),
 }

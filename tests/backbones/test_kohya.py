@@ -11,14 +11,14 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline, FluxKontextPipeline, FluxPipeline, LTXImageToVideoPipeline
+from diffusers import DiffusionPipeline, FluxKontextPipeline, FluxPipeline, HunyuanVideoPipeline, LTXImageToVideoPipeline
 from diffusers.utils import convert_unet_state_dict_to_peft
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import save_flux, save_flux2, save_flux2_dev, save_instruct_pix2pix, save_qwen_image, save_sd3, save_sdxl, save_z_image
 from tiny_stable_diffusion import save_tiny_stable_diffusion
 from tiny_timed import save_tiny_wan
-from tiny_video_pipelines import save_ltx, save_wan_image_to_video
+from tiny_video_pipelines import save_hunyuan_video, save_ltx, save_wan_image_to_video
 from torch import Tensor
 
 from diffalign.backbones import BACKBONES, load_backbone, qwen_image_edit
@@ -62,6 +62,10 @@ def train(family: str, folder: Path, to: Path, lora: Lora) -> dict[str, Tensor]:
 
 def save_flux_kontext(folder: Path) -> Path:
     return save_flux(folder, kind=FluxKontextPipeline)
+
+
+def save_hunyuan_video_image_to_video(folder: Path) -> Path:
+    return save_hunyuan_video(folder, image_condition="token_replace")
 
 
 def save_ltx_image_to_video(folder: Path) -> Path:
@@ -135,6 +139,63 @@ def assert_same_prediction(base: Tensor, expected: Tensor, found: Tensor) -> Non
     assert torch.allclose(found, expected, atol=1e-6 * float(expected.abs().max()))
 
 
+HUNYUAN = (
+    *(f"transformer_blocks.0.{name}" for name in ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.to_add_out")),
+    *(f"transformer_blocks.0.{name}" for name in ("attn.add_k_proj", "ff.net.2", "ff_context.net.0.proj", "norm1.linear")),
+    *(f"refiner_blocks.0.{name}" for name in ("attn.to_out.0", "ff.net.0.proj", "ff.net.2", "norm_out.linear")),
+    *("single_transformer_blocks.0.proj_out", "single_transformer_blocks.0.norm.linear"),
+)
+
+
+@NEW_FAMILIES
+@pytest.mark.parametrize("family", ["hunyuan_video", "hunyuan_video_image_to_video"])
+def test_diffusers_makes_of_hunyuan_video_s_keys_what_it_makes_of_ours(family: str, tmp_path: Path) -> None:
+    save = save_hunyuan_video if family == "hunyuan_video" else save_hunyuan_video_image_to_video
+    folder, file = save(tmp_path / "model"), tmp_path / "other.safetensors"
+    other = kohya_lora(family, train(family, folder, tmp_path / "lora", Lora(rank=2, alpha=8, targets=HUNYUAN)))
+    save_file(other, file)
+    assert len(other) == 2 * 13  # queries, keys and values in one layer, of the picture's tokens and of the text's
+    assert_same_prediction(*predictions(family, folder, [tmp_path / "lora" / LORA_FILE, file]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        # of the release, as its file and the LoRAs for it name the layers
+        ("transformer_blocks.19.attn.to_add_out", "double_blocks.19.txt_attn_proj"),
+        ("transformer_blocks.0.ff.net.0.proj", "double_blocks.0.img_mlp.fc1"),
+        ("single_transformer_blocks.39.proj_out", "single_blocks.39.linear2"),
+        ("context_embedder.token_refiner.refiner_blocks.1.attn.to_out.0", "txt_in.individual_token_refiner.blocks.1.self_attn_proj"),
+    ],
+)
+def test_names_of_hunyuan_video_by_hand(layer: str, expected: str) -> None:
+    tensors = {f"transformer.{layer}.lora_A.weight": normal(3, 4), f"transformer.{layer}.lora_B.weight": normal(8, 3, seed=1)}
+    found = kohya_lora("hunyuan_video", tensors)
+    assert set(found) == {f"diffusion_model.{expected}.lora_{side}.weight" for side in "AB"}
+
+
+def test_queries_keys_and_values_of_hunyuan_video_s_refiner_are_one_layer() -> None:
+    """Which diffusers 0.42 does not read: it divides the downs, of three ranks, as if they were ups."""
+    block = "context_embedder.token_refiner.refiner_blocks.1.attn"
+    parts = {name: (normal(2, 6, seed=seed), normal(4, 2, seed=seed + 9)) for seed, name in enumerate(("to_q", "to_k", "to_v"))}
+    own = {}
+    for name, (down, up) in parts.items():
+        own |= {f"transformer.{block}.{name}.lora_A.weight": down, f"transformer.{block}.{name}.lora_B.weight": up}
+    other = kohya_lora("hunyuan_video", own)
+    key = "diffusion_model.txt_in.individual_token_refiner.blocks.1.self_attn_qkv"
+    assert set(other) == {f"{key}.lora_A.weight", f"{key}.lora_B.weight"}
+    expected = torch.cat([up @ down for down, up in parts.values()])
+    assert torch.allclose(other[f"{key}.lora_B.weight"] @ other[f"{key}.lora_A.weight"], expected, atol=1e-6)
+
+
+def test_comfyui_reads_stable_diffusion_3_in_diffusers_own_keys(tmp_path: Path) -> None:
+    """As its key map names them: transformer.LAYER; so the file is the one that training wrote."""
+    own = train("sd3", save_sd3(tmp_path / "model"), tmp_path / "lora", Lora(rank=2, alpha=8))
+    other = kohya_lora("sd3", own)
+    assert "transformer.transformer_blocks.0.attn.to_q.lora_A.weight" in other
+    assert set(other) == set(own) and all(torch.equal(other[key], own[key]) for key in own)
+
+
 OF_WAN = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2", "time_embedder.linear_1", "time_embedder.linear_2",
           "time_proj", "text_embedder.linear_1", "text_embedder.linear_2", "proj_out")  # fmt: skip
 DOTTED = {
@@ -193,6 +254,9 @@ def test_every_layer_that_is_adapted_by_default_has_a_place(tmp_path: Path) -> N
         "qwen_image": save_qwen_image,
         "qwen_image_edit": partial(save_qwen_image, is_edit=True),
         "sdxl": save_sdxl,
+        "sd3": save_sd3,
+        "hunyuan_video": save_hunyuan_video,
+        "hunyuan_video_image_to_video": save_hunyuan_video_image_to_video,
     }
     for family, save in {**{name: save for name, (save, _) in DOTTED.items()}, **others}.items():
         own = train(family, save(tmp_path / family), tmp_path / f"{family}_lora", Lora(rank=2))
@@ -226,39 +290,49 @@ def test_names_of_stable_diffusion_xl_by_hand(layer: str, expected: str) -> None
     assert torch.equal(found[f"lora_unet_{expected}.lora_up.weight"], normal(5, 3))
 
 
-def flux_layer(layer: str, rows: int, rank: int, seed: int) -> dict[str, Tensor]:
+def single_layer(layer: str, rows: int, rank: int, seed: int) -> dict[str, Tensor]:
     key = f"transformer.single_transformer_blocks.3.{layer}"
     return {f"{key}.lora_A.weight": normal(rank, 6, seed=seed), f"{key}.lora_B.weight": normal(rows, rank, seed=seed + 1)}
 
 
+# Of both diffusers takes the blocks apart with their real width, whatever the model's; HunyuanVideo's file it tells by a double block.
+SINGLE = {
+    "flux": ("lora_unet_single_blocks_3_linear1.lora_up.weight", FluxPipeline),
+    "hunyuan_video": ("diffusion_model.single_blocks.3.linear1.lora_B.weight", HunyuanVideoPipeline),
+}
+
+
+@pytest.mark.parametrize("family", SINGLE)
 @pytest.mark.parametrize("parts", [("attn.to_q", "attn.to_k", "attn.to_v"), ("attn.to_v", "proj_mlp"), ("attn.to_k",)], ids=len)
-def test_the_single_blocks_of_flux_at_their_real_width(parts: tuple[str, ...]) -> None:
+def test_the_single_blocks_at_their_real_width(family: str, parts: tuple[str, ...]) -> None:
     """One layer of 3072 rows each for queries, keys and values and 12288 of the MLP: diffusers takes each part's update out again."""
     rows = {"attn.to_q": 3072, "attn.to_k": 3072, "attn.to_v": 3072, "proj_mlp": 12288}
-    own = {key: value for seed, part in enumerate(parts) for key, value in flux_layer(part, rows[part], 2, 2 * seed).items()}
-    other = kohya_lora("flux", own)
-    [joined] = [value for key, value in other.items() if key == "lora_unet_single_blocks_3_linear1.lora_up.weight"]
-    assert len(other) == 3 and joined.shape == (21504, 2 * 4)  # a block for each part, zeros where it has no adapter
-    back: Any = FluxPipeline.lora_state_dict(dict(other))
+    own = {key: value for seed, part in enumerate(parts) for key, value in single_layer(part, rows[part], 2, 2 * seed).items()}
+    up, pipeline = SINGLE[family]
+    other = kohya_lora(family, own)
+    assert other[up].shape == (21504, 2 * 4)  # a block for each part, zeros where it has no adapter
+    double = {f"diffusion_model.double_blocks.0.img_attn_qkv.lora_{side}.weight": normal(3, 3) for side in "AB"}
+    back: Any = pipeline.lora_state_dict({**other, **(double if family == "hunyuan_video" else {})})
     for part, count in rows.items():
         key = f"transformer.single_transformer_blocks.3.{part}"
         found = back[f"{key}.lora_B.weight"] @ back[f"{key}.lora_A.weight"]
         expected = own[f"{key}.lora_B.weight"] @ own[f"{key}.lora_A.weight"] if part in parts else torch.zeros(count, 6)
         assert torch.allclose(found, expected, atol=1e-5), part
-    assert {value.shape[0] for key, value in back.items() if ".lora_A." in key} == {2}  # one rank, which every version scales alike
+    if family == "flux":  # one rank, which every version scales alike
+        assert {value.shape[0] for key, value in back.items() if ".lora_A." in key} == {2}
 
 
-def test_what_has_no_key_is_refused(tmp_path: Path) -> None:
-    own = train("sd3", save_sd3(tmp_path / "sd3"), tmp_path / "lora", Lora(rank=2))
+def test_what_has_no_key_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"of backbone 'sd3', only of: stable_diffusion, .*, z_image, .*; use the file that training wrote"
+        ValueError, match=r"of backbone 'cogvideox', only of: stable_diffusion, .*, z_image, .*; use the file that training wrote"
     ):
-        kohya_lora("sd3", own)
+        kohya_lora("cogvideox", {})
     magnitudes = {"unet.conv_in.lora_magnitude_vector": normal(3)}
     with pytest.raises(ValueError, match=r"is DoRA's magnitudes, .* train with lora\.dora=false"):
         kohya_lora("stable_diffusion", magnitudes)
     nowhere = {"transformer.proj_out.lora_A.weight": normal(2, 3), "transformer.proj_out.lora_B.weight": normal(4, 2)}
-    for family, network in (("sdxl", "Stable Diffusion XL"), ("flux", r"FLUX\.1"), ("flux2", r"FLUX\.2"), ("ltx", "LTX-Video")):
+    networks = {"sdxl": "Stable Diffusion XL", "flux": r"FLUX\.1", "flux2": r"FLUX\.2", "ltx": "LTX-Video", "hunyuan_video": "HunyuanVideo"}
+    for family, network in networks.items():
         with pytest.raises(ValueError, match=rf"layer 'proj_out' has no (known )?place in .*{network}.*; leave it out of lora\.targets"):
             kohya_lora(family, nowhere)
     inside = {key.replace("proj_out", "blocks.0.norm2"): value for key, value in nowhere.items()}
