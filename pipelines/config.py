@@ -34,8 +34,10 @@ class Model(Section):
     adapter: str | tuple[str, ...] | None = None  # a LoRA folder to start from, or several, each trained onto the ones before
     denoiser: str | None = Field(default=None, exclude_if=lambda place: place is None)  # to start from: a folder, or a .safetensors file
 
-    quantise: Literal["int8", "nf4"] | None = Field(
-        default=None, exclude_if=lambda kind: kind is None, description="the denoiser's weights, under a LoRA; by bitsandbytes, on a GPU"
+    quantise: Literal["int8", "nf4", "int8_weight_only", "float8_weight_only"] | None = Field(
+        default=None,
+        exclude_if=lambda kind: kind is None,
+        description="the denoiser's weights, under a LoRA; int8 and nf4 by bitsandbytes, on a GPU, the others by torchao",
     )
     tiled_vae: bool = Field(
         default=False, exclude_if=lambda tiled: not tiled, description="encode and decode large media in tiles, in less memory"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from diffalign.backbones import Loading, quiet_loading
 from diffalign.backbones.features import HasFeatures
 from diffalign.backbones.process import Flow, Process
-from diffalign.backbones.quantised import quantisation
+from diffalign.backbones.quantised import is_placed, quantisation
 from diffalign.backbones.schedulers import scheduler_named
 from diffalign.backbones.seeded import generators, latents_of
 from diffalign.backbones.weights import (
@@ -323,7 +323,7 @@ def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loadin
         _tile(pipeline.vae, source)
     if not loading.offload_encoders:
         return pipeline.to(loading.device)
-    for name in (*family.BESIDE, *(() if loading.quantise else (part,))):  # what is quantised is read onto its device
+    for name in (*family.BESIDE, *(() if is_placed(loading.quantise) else (part,))):
         getattr(pipeline, name).to(loading.device)
     return pipeline
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -16,15 +17,15 @@ from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from diffalign.model_source import LORA_FILE, PEFT_FILE, source_path
 
 SECOND = {"transformer_2": {"load_into_transformer_2": True}}  # a part that diffusers loads a LoRA into when asked alone: Wan 2.2's
 FOLDER = "a diffusers folder with safetensors weights (model_index.json in it)"
 ADAPTER_FIX = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
-CHUNK = (
-    2**24
-)  # values that a hash sums at a time, in three copies of 8 bytes each; sums wrap, so those of parts add up to that of the whole
+# Values that a hash sums at a time, in three copies of 8 bytes each; sums wrap, so those of parts add up to that of the whole.
+CHUNK = 2**24
 Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 
@@ -290,7 +291,8 @@ def encoder_identity(parts: Mapping[str, Any], dtype: torch.dtype) -> str:
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     """16 hexadecimal digits of names, shapes and values."""
     digest = hashlib.sha256()
-    for name, tensor in sorted((name.replace(".base_layer", ""), tensor) for name, tensor in tensors.items()):
+    plain_ones = [part for name, tensor in tensors.items() for part in _plain(name.replace(".base_layer", ""), tensor)]
+    for name, tensor in sorted(plain_ones, key=itemgetter(0)):
         # Integer sums over the bits, plain and by place: exact, so the same on every device and with any number of threads.
         values = tensor.detach().flatten()
         plain, by_place = values.new_zeros((2,), dtype=torch.int64)
@@ -300,6 +302,14 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
             by_place += (bits * torch.arange(start + 1, start + len(bits) + 1, device=bits.device)).sum()
         digest.update(f"{name} {tuple(tensor.shape)} {int(plain)} {int(by_place)}".encode())
     return digest.hexdigest()[:16]
+
+
+def _plain(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """A tensor, or the ones that one of torchao's is made of: quantised values, scales."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return [(name, tensor)]
+    parts, _ = tensor.__tensor_flatten__()
+    return [each for part in parts for each in _plain(f"{name}.{part}", getattr(tensor, part))]
 
 
 def to_uint8(decoded: Tensor) -> np.ndarray:

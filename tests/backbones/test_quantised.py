@@ -1,6 +1,6 @@
 """Quantised weights under a LoRA, and tiles of an autoencoder: what reaches diffusers, what is refused, and what stays as it was.
 
-The quantisation itself needs a GPU and bitsandbytes; here is what we hand it.
+bitsandbytes needs a GPU; here is what we hand it. torchao's quantisation itself is in test_torchao.py.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize(
     ("kind", "source", "device", "message"),
     [
-        ("int4", "some/model", "cuda", "unknown quantise 'int4'; choose one of: int8, nf4"),
+        ("int4", "some/model", "cuda", "unknown quantise 'int4'; choose one of: int8, nf4, int8_weight_only, float8_weight_only"),
         (
             "nf4",
             "/models/one.safetensors",
             "cuda",
             r"folder or hub id is read, and source is '/models/one\.safetensors'; give one of those",
         ),
-        ("int8", "some/model", "cpu", r"quantise 'int8' needs a GPU, and the device is 'cpu'; remove model\.quantise"),
+        ("int8", "some/model", "cpu", r"quantise 'int8' needs a GPU, and the device is 'cpu'; .*model\.quantise=int8_weight_only, which"),
     ],
 )
 def test_what_cannot_be_quantised_is_refused_before_it_is_read(
@@ -52,6 +52,8 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantised, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"quantise 'nf4' needs bitsandbytes; install it with: pip install 'diffalign\[bitsandbytes\]'"):
         load_backbone("stable_diffusion", "some/model", device="cuda", quantise="nf4")
+    with pytest.raises(ImportError, match=r"quantise 'int8_weight_only' needs torchao; .* pip install 'diffalign\[torchao\]'"):
+        load_backbone("stable_diffusion", "some/model", quantise="int8_weight_only")
 
 
 @pytest.mark.parametrize("kind", quantised.QUANTISATIONS)
@@ -135,7 +137,7 @@ def test_a_config_quantises_under_a_lora_alone() -> None:
     Config.model_validate({"run": "runs/one", "model": model, "train": {"lora": {"rank": 2}}})
     with pytest.raises(ValidationError, match=r"model\.quantise is 'nf4', .* only a LoRA on them: set train\.lora=\{rank: 16\}"):
         Config.model_validate({"run": "runs/one", "model": model, "train": {}})
-    assert get_args(get_args(Model.model_fields["quantise"].annotation)[0]) == tuple(quantised.QUANTISATIONS)
+    assert get_args(get_args(Model.model_fields["quantise"].annotation)[0]) == (*quantised.QUANTISATIONS, *quantised.WEIGHT_ONLY)
     prints = [Model.model_validate({"source": "some/model", **values}).fingerprint() for values in ({}, model, {"tiled_vae": True})]
     assert prints == ["some/model@main", "some/model@main + quantise=nf4", "some/model@main + tiled_vae=True"]
     assert "quantise" not in Model(source="some/model").model_dump() and "tiled_vae" not in Model(source="some/model").model_dump()

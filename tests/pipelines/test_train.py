@@ -286,6 +286,22 @@ def test_a_pass_over_other_pairs_is_made_again(road: Callable[..., Config]) -> N
         assert torch.equal(load_file(one)["errors"], load_file(two)["errors"])
 
 
+def test_a_lora_on_torchao_s_weights_is_trained_and_goes_on_where_it_was_stopped(road: Callable[..., Config]) -> None:
+    """The base is quantised, the encoders are not read onto the device; stopped, the run ends with the same bits."""
+    pytest.importorskip("torchao")  # .ci/run installs it after the suite
+    found = []
+    for name in ("whole", "parts"):
+        config = road(name, ("model.quantise=int8_weight_only", "model.device=cpu"), lora={"rank": 2}, checkpoint_every=2)
+        if name == "parts":
+            with pytest.raises(KeyboardInterrupt):
+                run(config, progress=Interrupting(3, "train"))
+        run(config, progress=QUIET)
+        found.append(result_of(config))
+    assert found[0] == found[1]
+    whole = road("base", lora={"rank": 2})
+    assert json.loads((whole.run.parent / "whole/train/final/reference.json").read_text())["base"] != load_model(whole.model).identity()
+
+
 def test_errors_live_leave_earlier_runs_current() -> None:
     assert "reference_errors" not in Train().facts() and Train(reference_errors="ahead").facts()["reference_errors"] == "ahead"
 
