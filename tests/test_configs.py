@@ -204,6 +204,7 @@ def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
         "flux2_dev_flow_dpo": 100,
         "qwen_image_flow_dpo": 100,
         "qwen_image_edit_flow_dpo": 100,
+        "qwen_image_edit_plus_flow_dpo": 100,
         "z_image_flow_dpo": 100,
         "ltx_flow_dpo": 500,
         "hunyuan_video_flow_dpo": 500,

@@ -35,7 +35,6 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
-    QwenImageEditPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
@@ -235,8 +234,12 @@ def save_sana(folder: Path, *, shift: float = 3.0) -> Path:
     return save(SanaPipeline(tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler), folder)
 
 
-def save_qwen_image(folder: Path, *, is_edit: bool = False) -> Path:
-    """Of that which edits the tokenizer comes in one with what reads pictures too, and has tokens for them."""
+def save_qwen_image(folder: Path, *, kind: type[DiffusionPipeline] = QwenImagePipeline, **options: Any) -> Path:
+    """Of those that edit the tokenizer comes in one with what reads pictures too, and has tokens for them.
+
+    options   of the transformer
+    """
+    is_edit = kind is not QwenImagePipeline
     torch.manual_seed(0)
     vae = AutoencoderKLQwenImage(
         base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False], latents_mean=[0.1, -0.2, 0.3, 0.4],
@@ -244,7 +247,7 @@ def save_qwen_image(folder: Path, *, is_edit: bool = False) -> Path:
     )  # fmt: skip
     transformer = QwenImageTransformer2DModel(
         patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=WIDTH,
-        axes_dims_rope=(4, 6, 6),
+        axes_dims_rope=(4, 6, 6), **options,
     )  # fmt: skip
     tokenizer = build_t5_tokenizer(TEXTS, LANGUAGE_TOKENS)
     words = len(tokenizer)
@@ -267,8 +270,8 @@ def save_qwen_image(folder: Path, *, is_edit: bool = False) -> Path:
     if is_edit:
         parts["tokenizer"] = of_qwen2(tokenizer)
         processor = Qwen2VLProcessor(Qwen2VLImageProcessor(), parts["tokenizer"], Qwen2VLVideoProcessor())
-        return save(QwenImageEditPipeline(processor=processor, **parts), folder)
-    return save(QwenImagePipeline(**parts), folder)
+        parts["processor"] = processor
+    return save(kind(**parts), folder)
 
 
 def of_qwen2(tokenizer: Any) -> Any:

@@ -95,6 +95,14 @@ BACKBONES = {
         takes_condition=True,
         reads_together=True,
     ),
+    "qwen_image_edit_plus": Family(
+        "image",
+        "transformer",
+        "Qwen-Image-Edit-2509 and -2511: as qwen_image_edit, and the language model sees what is edited smaller; rectified flow",
+        JOINT_ATTENTION,
+        takes_condition=True,
+        reads_together=True,
+    ),
     "z_image": Family("image", "transformer", "Z-Image: transformer over text and patches in one sequence, Qwen3; rectified flow"),
     "wan": Family(
         "video",

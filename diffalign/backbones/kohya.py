@@ -269,6 +269,7 @@ NETWORKS: dict[str, Network] = {
     "flux2_dev": Network(partial(_in_blocks, FLUX_2, "FLUX.2")),
     "qwen_image": Network(_as_they_are),
     "qwen_image_edit": Network(_as_they_are),
+    "qwen_image_edit_plus": Network(_as_they_are),
     "z_image": Network(_as_they_are, COMFYUI),
     "wan": Network(_wan, COMFYUI),
     "wan_image_to_video": Network(_wan, COMFYUI),

@@ -6,8 +6,10 @@ Wu et al. 2025, arXiv:2508.02324.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
+import PIL.Image
 import torch
 from diffusers import QwenImageEditPipeline
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
@@ -29,13 +31,14 @@ AREA = 1024 * 1024  # pixels that the pipeline brings what is edited to, whateve
 class QwenImageEdit(QwenImage):
     """A loaded pipeline: see `Conditioned` for the contract. What is edited has the result's shape, and the pipeline's area."""
 
-    PIPELINE = QwenImageEditPipeline
+    PIPELINE: ClassVar[Any] = QwenImageEditPipeline
+    BEFORE: ClassVar[str] = ""  # what the pipeline puts before a prompt into its template, which has the picture's place
 
     drops_condition = False
 
     def token_count(self, prompt: str) -> int:
         """Of what the denoiser sees of the text: the prompt and what stands around it and the picture."""
-        return super().token_count(prompt) - 1
+        return super().token_count(self.BEFORE + prompt) - 1
 
     def embed(self, prompts: list[str]) -> dict[str, Tensor]:
         """Nothing: prompts are read in `embed_condition`."""
@@ -47,19 +50,26 @@ class QwenImageEdit(QwenImage):
 
         L is `token_limit` beside the picture's tokens: zeros after a prompt's last one, and what is over it is cut. ValueError for None.
         """
-        height, width = size
         given = all_given(conditions, f"{self.source} always has what it edits (backbone qwen_image has none)")
-        columns, rows, _ = pipeline_qwenimage_edit.calculate_dimensions(AREA, width / height)
-        images, take = pictures(given, len(prompts), (height, width)), self.pipeline.image_processor
-        brought = [take.resize(image, rows, columns) for image in images]
-        embeds, mask = self.pipeline.encode_prompt(list(prompts), brought, self.device)
-        mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device) if mask is None else mask
+        images = pictures(given, len(prompts), (size[0], size[1]))
+        embeds, mask = self.read(list(prompts), images)
         missing = int(mask[0].sum()) - self.token_count(prompts[0]) + self.token_limit - embeds.shape[1]
+        brought = self.pipeline.image_processor.preprocess(self.brought(images, AREA))
         return {
             "prompt_embeds": pad(embeds, (0, 0, 0, missing)),
             "prompt_mask": pad(mask, (0, missing)),
-            "condition_latents": self.encode(take.preprocess(brought, rows, columns), seeds=None),
+            "condition_latents": self.encode(brought, seeds=None),
         }
+
+    def read(self, prompts: list[str], images: list[PIL.Image.Image]) -> tuple[Tensor, Tensor]:
+        """(N, L, D) and its mask (N, L), to the longest prompt's last token."""
+        embeds, mask = self.pipeline.encode_prompt(prompts, self.brought(images, AREA), self.device)
+        return embeds, torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device) if mask is None else mask
+
+    def brought(self, images: list[PIL.Image.Image], area: int) -> list[PIL.Image.Image]:
+        """To about so many pixels, in sides that the pipeline takes."""
+        columns, rows, _ = pipeline_qwenimage_edit.calculate_dimensions(area, images[0].width / images[0].height)
+        return [self.pipeline.image_processor.resize(image, rows, columns) for image in images]
 
     def seen(self, noised: Tensor, embeds: dict[str, Tensor]) -> list[Tensor]:
         return [noised, embeds["condition_latents"].to(noised)]

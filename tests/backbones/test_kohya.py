@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +10,14 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline, FluxKontextPipeline, FluxPipeline, HunyuanVideoPipeline, LTXImageToVideoPipeline
+from diffusers import (
+    DiffusionPipeline,
+    FluxKontextPipeline,
+    FluxPipeline,
+    HunyuanVideoPipeline,
+    LTXImageToVideoPipeline,
+    QwenImageEditPipeline,
+)
 from diffusers.utils import convert_unet_state_dict_to_peft
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
@@ -72,6 +78,10 @@ def save_ltx_image_to_video(folder: Path) -> Path:
     return save_ltx(folder, kind=LTXImageToVideoPipeline)
 
 
+def save_qwen_image_edit(folder: Path) -> Path:
+    return save_qwen_image(folder, kind=QwenImageEditPipeline)
+
+
 def save_sdxl_of_two_layers(folder: Path) -> Path:
     return save_sdxl(folder, layers=2)
 
@@ -117,7 +127,7 @@ NEW_FAMILIES = pytest.mark.skipif(Version(diffusers.__version__) < Version("0.42
         pytest.param("flux2", save_flux2, FLUX_2, id="flux2", marks=NEW_FAMILIES),
         pytest.param("flux2_dev", save_flux2_dev, FLUX_2, id="flux2_dev", marks=NEW_FAMILIES),
         pytest.param("qwen_image", save_qwen_image, QWEN, id="qwen_image", marks=NEW_FAMILIES),
-        pytest.param("qwen_image_edit", partial(save_qwen_image, is_edit=True), QWEN, id="qwen_image_edit", marks=NEW_FAMILIES),
+        pytest.param("qwen_image_edit", save_qwen_image_edit, QWEN, id="qwen_image_edit", marks=NEW_FAMILIES),
     ],
 )
 def test_diffusers_makes_of_the_other_keys_what_it_makes_of_ours(
@@ -252,7 +262,7 @@ def test_every_layer_that_is_adapted_by_default_has_a_place(tmp_path: Path) -> N
         "flux2": save_flux2,
         "flux2_dev": save_flux2_dev,
         "qwen_image": save_qwen_image,
-        "qwen_image_edit": partial(save_qwen_image, is_edit=True),
+        "qwen_image_edit": save_qwen_image_edit,
         "sdxl": save_sdxl,
         "sd3": save_sd3,
         "hunyuan_video": save_hunyuan_video,

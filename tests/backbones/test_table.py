@@ -38,7 +38,7 @@ def test_a_single_file_is_refused_where_diffusers_reads_none(name: str, monkeypa
             load_backbone(name, "nowhere.safetensors")
 
 
-@pytest.mark.parametrize("name", ["flux2_dev", "qwen_image_edit"])
+@pytest.mark.parametrize("name", ["flux2_dev", "qwen_image_edit", "qwen_image_edit_plus"])
 def test_without_torchvision_it_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "find_spec", lambda module: None)
     with pytest.raises(ValueError, match=r"SOURCE reads text with a processor of pictures too, which needs torchvision: pip install"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import QwenImageEditPipeline
 from tiny_pipelines import save_instruct_pix2pix, save_qwen_image
 from typer.testing import CliRunner
 
@@ -118,7 +119,7 @@ def test_conditions_are_made_up(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_conditions_that_are_read_with_the_prompt_are_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qwen_image_edit, "AREA", 32 * 32)  # of what is edited, whatever the size of the result
-    model = save_qwen_image(tmp_path / "model", is_edit=True)
+    model = save_qwen_image(tmp_path / "model", kind=QwenImageEditPipeline)
     words = ("encode.size=[16, 16]", "train.prompt_dropout=0.9", "train.lora.rank=2", "model.dtype=float32", "train.precision=fp32")
     found = measure_step("qwen_image_edit_flow_dpo", [*SMALL, f"model.source={model}", *words])
     assert found.seconds > 0
