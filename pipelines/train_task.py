@@ -161,8 +161,8 @@ def _check_scores(objective: Mapping[str, Any], groups: CachedGroups) -> None:
     from diffalign.tensors import Outputs
 
     for scores in groups.every_score().split(1 << 16):
-        nothing = torch.zeros(*scores.shape[:2], 1, 1)
-        build_objective(**objective)(Outputs(nothing, nothing, torch.zeros(len(scores)), reference=nothing, scores=scores))
+        nothing, each = torch.zeros(*scores.shape[:2], 1, 1), torch.ones(len(scores))
+        build_objective(**objective)(Outputs(nothing, nothing, each, snr=each, reference=nothing, scores=scores))
 
 
 def _check_encoder(cached: str, own: str, latents: Path, source: str) -> None:

@@ -18,7 +18,8 @@ def rankdpo(outputs: Outputs, *, beta: float = 5000.0, weight: Literal["ndcg", "
 
     weight   "ndcg": Λ = |G_i − G_j|·|1/D(τ_i) − 1/D(τ_j)| with G = 2^φ − 1, D = ln(1 + τ); "gain": without the discount; "none": 1
     gain     φ is the share of (reward, other sample) duels a sample wins, or its first score as it is (TPO, arXiv:2410.12854)
-    rank_by  τ from the labels, as the paper's equations and algorithm have it, or from the model's own rewards, as its figure 2 has it
+    rank_by  τ from the labels, as the paper's equations and algorithm have it, or from the model's own rewards, as its figure 2 has it,
+             where equal ones, as all are before the first step, are ranked by the labels
     The paper sums over "i > j" and means i preferred: read as ranks, the sign would flip.
     """
     scores = outputs.required("scores", "a score of each sample")
@@ -31,7 +32,7 @@ def rankdpo(outputs: Outputs, *, beta: float = 5000.0, weight: Literal["ndcg", "
         gains = 2**phi  # the 1 of G cancels in the difference
         weights = weights * (gains[:, :, None] - gains[:, None, :]).abs()
     if weight == "ndcg":
-        discount = _discounts(phi if rank_by == "label" else reward.detach())
+        discount = _discounts(phi if rank_by == "label" else reward.detach(), phi)
         weights = weights * (discount[:, :, None] - discount[:, None, :]).abs()
     if normalise:
         total = weights.sum((1, 2), keepdim=True)
@@ -48,9 +49,12 @@ def _win_fraction(scores: Tensor) -> Tensor:
     return (won.sum((2, 3)) - 0.5 * scores.shape[2]) / duels  # nobody duels with itself
 
 
-def _discounts(values: Tensor) -> Tensor:
-    """1/D of each value's rank in its row, 1 for the largest; equal values share the mean of theirs, wherever they stand in the list."""
-    ranks = values.argsort(dim=1, descending=True, stable=True).argsort(1) + 1
-    discounts = 1 / torch.log1p(ranks.to(values.dtype))
-    level = (values[:, :, None] == values[:, None, :]).to(values.dtype)
+def _discounts(values: Tensor, then: Tensor) -> Tensor:
+    """1/D of each value's rank in its row, 1 for the largest, of equal ones by `then`; those equal in both share the mean of theirs,
+    wherever they stand in the list.
+    """
+    order = then.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, values.gather(1, order).argsort(dim=1, descending=True, stable=True))
+    discounts = 1 / torch.log1p((order.argsort(1) + 1).to(values.dtype))
+    level = ((values[:, :, None] == values[:, None, :]) & (then[:, :, None] == then[:, None, :])).to(values.dtype)
     return (level * discounts[:, None, :]).sum(2) / level.sum(2)

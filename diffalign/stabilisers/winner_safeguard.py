@@ -1,4 +1,4 @@
-"""The winner safeguard: the loser's gradient is scaled so that a step along it cannot raise the winner's error."""
+"""The winner safeguard: the loser's gradient is scaled so that a step down a margin cannot raise the winner's error."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ def winner_safeguard(
     space  of g. "output": 2(p − y)/D, as the release has it; it stands for the weights' gradients as far as both samples move the same
            weights alike. "last_layer": of the weights of the denoiser's last layer, whose own step of SGD keeps what λ promises [derived]
     A triple is a gold sample before a pair: its gradient stays.
+    The promise is of a loss that falls with the margin as much as it rises with the loser's error, |∂L/∂e_l| ≤ ∂L/∂e_w: of all functions of
+    one margin, and those with fine-tuning on the winner. Where an objective may push the loser harder than the winner (fdpo under another
+    divergence, bco, nca, apo_zero, aot, weighed positions) λ makes a rise rarer and does not exclude it.
     """
     with torch.no_grad():
         winner, loser = error_gradients(outputs, space)[:, -2:].unbind(1)

@@ -678,6 +678,14 @@ def test_scores_that_an_objective_does_not_take_are_told_before_a_model_is_loade
         build_task(config, tiny_road / "preferences", tiny_road / "latents")
 
 
+@pytest.mark.parametrize("objective", [{"name": "capo", "bias": 0.0}, {"name": "rankdpo", "rank_by": "model"}, {"name": "madpo"}])
+def test_scores_that_an_objective_takes_lead_on_to_the_model(objective: dict[str, Any], tiny_road: Path, tmp_path: Path) -> None:
+    """It is asked with all that a run gives it, as CaPO's weights of timesteps need the signal-to-noise ratio."""
+    config = Config.model_validate({"run": tmp_path, "model": {"source": "no/model"}, "train": {"objective": objective, "steps": 2}})
+    with pytest.raises(FileNotFoundError, match="no/model"):
+        build_task(config, tiny_road / "preferences", tiny_road / "latents")
+
+
 @pytest.mark.parametrize("values, message", [
     ({"objective": "diffusion_dop"}, r"unknown objective 'diffusion_dop' \(did you mean 'diffusion_dpo'\?\)"),
     ({"objective": {"name": "ipo", "betta": 3}}, r"objective 'ipo' has no argument 'betta' \(did you mean 'beta'\?\); it takes: beta"),

@@ -34,7 +34,8 @@ def naive(group: Group, *, beta: float, weight: str, gain: str, rank_by: str, no
                     if j != i:
                         wins += (group.scores[i, k] > group.scores[j, k]) + 0.5 * (group.scores[i, k] == group.scores[j, k])
             relevance[i] = wins / (rewards * (count - 1))
-    ranked_by = relevance if rank_by == "label" else [group.frozen.reward(i, beta) for i in range(count)]
+    own = [0.0 if rank_by == "label" else group.frozen.reward(i, beta) for i in range(count)]
+    ranked_by = list(zip(own, relevance, strict=True))
 
     def discount(i: int) -> float:
         above = sum(other > ranked_by[i] for other in ranked_by)
@@ -123,6 +124,21 @@ def test_value_at_the_reference(normalise, total) -> None:
     assert outputs.reference is not None
     value = rankdpo(replace(outputs, policy=outputs.reference), normalise=normalise).value
     close(value, torch.full((5,), math.log(2) * total, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: " ".join(str(value) for value in settings.values()))
+def test_every_setting_leaves_the_reference(settings) -> None:
+    """There all rewards are equal, and labels rank them: by the model is as by the labels, and neither is without gradient."""
+    outputs = random_outputs("rankdpo")
+    assert outputs.reference is not None
+    gradients = []
+    for rank_by in ("label", "model"):
+        policy = outputs.reference.clone().requires_grad_()
+        rankdpo(replace(outputs, policy=policy), beta=BETA, **{**settings, "rank_by": rank_by}).value.sum().backward()
+        assert policy.grad is not None
+        gradients.append(policy.grad)
+    close(*gradients)
+    assert all(float(group.abs().max()) > 0 for group in gradients[1])
 
 
 @pytest.mark.parametrize("weight", ["ndcg", "gain", "none"])
