@@ -12,7 +12,7 @@ from diffalign.tensors import Outputs, Rows
 
 # In the order they act. A correction hangs on the policy's prediction: after the safeguard, its gradient too is scaled.
 STABILISERS = {
-    "winner_safeguard": "the loser's gradient is scaled so that the winner's error does not rise with a margin (Diffusion-SDPO, arXiv:2511.03317)",
+    "winner_safeguard": "the loser's gradient is scaled so that the winner's error does not rise with a margin (arXiv:2511.03317)",
     "list_safeguard": "the winner safeguard of ranked lists: no gradient of the others can raise the best one's error",
     "kl_correction": "the distance to the reference is taken off the drift, so that losers are not run away from (TDPO, arXiv:2404.11999)",
 }
