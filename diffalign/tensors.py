@@ -6,7 +6,7 @@ Nothing here names a spatial dimension.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -40,6 +40,24 @@ def within(lengths: Tensor, count: int) -> Tensor:
     return torch.arange(count, device=lengths.device) < lengths[..., None]
 
 
+def even_edges(length: int) -> list[float]:
+    """Where each of so many equal parts of a whole begins, and the last one ends: length + 1 numbers from 0 to 1."""
+    return [place / length for place in range(length + 1)]
+
+
+def span_shares(edges: Sequence[float], count: int) -> Tensor:
+    """How much of each of N positions lies in each of `count` equal spans of the whole, (count, N): what a position is adds up to 1.
+
+    edges  (N + 1) where the positions begin, and the last one ends, as shares of the whole. ValueError for more spans than positions
+    """
+    if len(edges) <= count:
+        raise ValueError(f"{count} segment labels for {len(edges) - 1} latent positions in time; label longer spans")
+    ends, spans = torch.tensor(edges, dtype=torch.float64), torch.tensor(even_edges(count), dtype=torch.float64)[:, None]
+    common = torch.minimum(ends[1:], spans[1:]) - torch.maximum(ends[:-1], spans[:-1])
+    shares = common / ends.diff()
+    return shares.where(shares > 1e-9, 0)  # where edges meet, their rounding is no share
+
+
 def mean_squared_error(prediction: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Error of each sample, (B, K): the mean of the squared error over every axis after the second, of a sample's own steps alone."""
     error = squared_error(prediction, target)
@@ -67,6 +85,7 @@ class Outputs:
     labels      (B, K) in {0, 1}, for unpaired rows, or None
     win_probability  (B,) P(index 0 preferred over index 1) where votes gave one, or None
     segment_labels   (B, F) per time span: 1 index 0 is better, −1 index 1, 0 neither; or None
+    segment_shares   (B, F, N) how much of each of the N steps of the first axis of S lies in each span; None: the spans are of equal length
     lengths     (B, K) how many steps of the first axis of S are a sample's own, the rest is padding; or None where all are full
     last_layer_gradient  (B, K, P) of each sample's error, for the P weights of the policy's last layer, or None
     correction  (B, K) what a stabiliser takes off the drift, or None; errors stay as they are
@@ -88,6 +107,7 @@ class Outputs:
     labels: Tensor | None = None
     win_probability: Tensor | None = None
     segment_labels: Tensor | None = None
+    segment_shares: Tensor | None = None
     lengths: Tensor | None = None
     last_layer_gradient: Tensor | None = None
     correction: Tensor | None = None

@@ -83,7 +83,7 @@ def random_outputs(needs: Needs, shape: tuple[int, ...], pairs: int, device: str
     """Outputs with every field that an objective of such needs may read, float32, the policy with gradient: 2·pairs samples of `shape`."""
     import torch
 
-    from diffalign.tensors import Outputs
+    from diffalign.tensors import Outputs, even_edges, span_shares
 
     count = SAMPLES[needs.rows] + needs.own_samples
     groups = max(1, 2 * pairs // count)
@@ -106,6 +106,7 @@ def random_outputs(needs: Needs, shape: tuple[int, ...], pairs: int, device: str
         mask=normal(count, 1, *shape[1:]).abs(), fraction=place / groups, snr=normal().abs() + 0.1,
         scores=normal(count, 2).abs().sort(1, descending=True).values, labels=((place[:, None] + index) % 2 == 0).long(),
         win_probability=normal().sigmoid(), segment_labels=(place[:, None] + torch.arange(spans, device=device)) % 3 - 1,
+        segment_shares=span_shares(even_edges(shape[1]), spans).to(device).expand(groups, -1, -1),
         lengths=torch.full((groups, count), shape[1], device=device) if needs.lengths else None,
     )  # fmt: skip
 

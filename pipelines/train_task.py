@@ -53,7 +53,7 @@ def build_task(config: Config, preferences: Path, latents: Path, loaded: Backbon
     groups = CachedGroups(
         LatentCache(latents), rows, needs.rows, triples=needs.triples, reads=needs.reads,
         mismatched="mismatched" in needs.reads, lengths=needs.lengths, scores=scores,
-        time_edges=edges if needs.rows == "segments" else None,
+        time_edges=edges,
     )  # fmt: skip
     if "scores" in needs.reads:
         _check_scores(section.objective, groups)

@@ -35,6 +35,7 @@ from diffalign.backbones.weights import (
 from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image
 from diffalign.data.modalities.video import Video
+from diffalign.tensors import even_edges
 
 
 class LoadedPipeline(HasFeatures):
@@ -268,7 +269,7 @@ class AudioPipeline(LoadedPipeline):
         return tuple(samples // self.column * self.column for samples in size)
 
     def time_edges(self, length: int) -> list[float]:
-        return [place / length for place in range(length + 1)]
+        return even_edges(length)
 
     def media(self, decoded: Tensor) -> list[Audio]:
         return [Audio.from_waveform(waveform, round(self.rate)) for waveform in decoded.float().cpu().numpy()]

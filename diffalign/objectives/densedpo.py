@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from diffalign.tensors import Loss, Outputs, by_step, pair, squared_error
+from diffalign.tensors import Loss, Outputs, by_step, even_edges, pair, span_shares, squared_error
 
 
 def densedpo(outputs: Outputs, *, beta: float = 1000.0, aggregate: Literal["inside", "sum", "outside"] = "inside") -> Loss:
     """−log σ(mean of l_f·m[f]) over spans with a winner: Wu et al. 2025, arXiv:2506.03517, eq. 7. Value (B,).
 
-    l_f is 1 where index 0 is better in span f, −1 where index 1 is, 0 for neither; spans cut the first axis after the channels evenly.
+    l_f is 1 where index 0 is better in span f, −1 where index 1 is, 0 for neither; m[f] is the margin of the mean errors over the steps of
+    the first axis after the channels that lie in span f, each by its share (Outputs.segment_shares).
     aggregate  "inside": the mean inside the logarithm, β comparable to whole clips; "sum": the equation as written; "outside": the mean
                of each span's −log σ(l_f·m[f]), the appendix's reading. A clip of ties alone has value 0.
     """
     labels = outputs.required("segment_labels", "a label of each span of time")
     reference = outputs.required("reference", "the reference's prediction")
     drift = squared_error(outputs.policy, outputs.target) - squared_error(reference, outputs.target)
-    winner, loser = pair(_spans(drift, labels.shape[1]))
+    winner, loser = pair(_by_span(by_step(drift), labels.shape[1], outputs.segment_shares))
     labels = labels.to(winner.dtype)
     margins = -0.5 * beta * labels * (winner - loser)
     judged = labels.abs()
@@ -35,11 +35,9 @@ def densedpo(outputs: Outputs, *, beta: float = 1000.0, aggregate: Literal["insi
     return Loss(value, mean, compared=margins.detach().masked_fill(labels == 0, torch.nan))
 
 
-def _spans(values: Tensor, count: int) -> Tensor:
-    """Means over spans of the first axis after the channels: (B, K, C, N, …) → (B, K, count)."""
-    rows = by_step(values)
-    length = rows.shape[2]
-    if length < count:
-        raise ValueError(f"{count} segment labels for {length} latent positions in time; label longer spans")
-    edges = [index * length // count for index in range(count + 1)]
-    return torch.stack([rows[:, :, start:end].mean(2) for start, end in pairwise(edges)], 2)
+def _by_span(steps: Tensor, count: int, given: Tensor | None) -> Tensor:
+    """Means over the steps of each span: (B, K, N) → (B, K, count); 0 for a span of none, which other groups have more of."""
+    shares = (span_shares(even_edges(steps.shape[2]), count) if given is None else given).to(steps)
+    inside = shares.sum(-1)
+    weights = shares / inside.where(inside > 0, 1)[..., None]
+    return (steps[:, :, None] * weights.unsqueeze(-3)).sum(3)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from diffalign.data.latents import LatentCache
 from diffalign.data.records import Preference
-from diffalign.tensors import Rows
+from diffalign.tensors import Rows, even_edges, span_shares
 
 KINDS: dict[Rows, tuple[str, ...]] = {
     "pairs": ("pair",),
@@ -30,7 +29,8 @@ class GroupBatch:
     """B groups: latents (B, K, C, *S), embeds (B, …) one row per group, weight (B,), and what the rows say, or None.
 
     lengths (B, K) of samples that differ in it, padded with zeros; scores (B, K, R), labels (B, K), win_probability (B,),
-    segment_labels (B, F); mismatched, as embeds, of another group's prompt
+    segment_labels (B, F) and segment_shares (B, F, N), zeros where a group has fewer spans than another of the set; mismatched, as embeds,
+    of another group's prompt
     """
 
     latents: Tensor
@@ -40,6 +40,7 @@ class GroupBatch:
     labels: Tensor | None = None
     win_probability: Tensor | None = None
     segment_labels: Tensor | None = None
+    segment_shares: Tensor | None = None
     lengths: Tensor | None = None
     mismatched: dict[str, Tensor] | None = None
 
@@ -74,7 +75,7 @@ class CachedGroups:
     def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows, *, triples: bool = False,
                  reads: Sequence[str] = (), mismatched: bool = False, lengths: bool = False,
                  scores: Mapping[str, Sequence[float]] | None = None,
-                 time_edges: Callable[[int], Sequence[float]] | None = None):  # fmt: skip
+                 time_edges: Callable[[int], Sequence[float]] = even_edges):  # fmt: skip
         self.cache, self.mismatched = cache, mismatched
         self.preferences = [row for each in preferences for row in _positives(each)] if rows == "positives" else list(preferences)
         have = Counter(preference.kind for preference in preferences)
@@ -84,12 +85,13 @@ class CachedGroups:
                 f"this objective trains on {rows} ({' or '.join(wanted)} rows), the preference set has {dict(have) or 'no rows'}; "
                 f"choose a pairing rule that makes them (pair.rule), or another objective"
             )
-        if rows == "segments" and any(preference.segment_labels is None for preference in self.preferences):
+        if rows == "segments" and any(not preference.segment_labels for preference in self.preferences):
             raise ValueError(
                 "this objective trains on segments, and some pairs have no segment_labels; give pair.spans, or choose diffusion_dpo"
             )
         if triples and have["list"]:
             _check_triples(self.preferences)
+        self.spans = max(len(row.segment_labels or ()) for row in self.preferences) if rows == "segments" else 0
         ties = sum(preference.kind == "pair" and preference.win_probability == 0.5 for preference in self.preferences)
         if ties and not any("win_probability" in each for each in reads):
             raise ValueError(
@@ -162,6 +164,7 @@ class CachedGroups:
             }
         firsts = [row.samples[0] for row in rows]
         conditions = self.cache.conditions(firsts, flipped, unconditioned or [False] * len(rows), dropped)
+        segment_labels, segment_shares = self._segments(rows) if self.spans else (None, None)
         others = self.cache.embeds([self._other_prompt(group) for group in groups]) if self.mismatched else None
         return GroupBatch(
             latents=latents.view(len(rows), -1, *latents.shape[1:]),
@@ -171,7 +174,8 @@ class CachedGroups:
             labels=self._column(rows, "labels"),
             win_probability=self._column(rows, "win_probability"),
             lengths=torch.tensor([[self.cache.shape(sample)[1] for sample in row.samples] for row in rows]) if self.longest else None,
-            segment_labels=torch.tensor([self._labels(row) for row in rows]) if "segment_labels" in self._said else None,
+            segment_labels=segment_labels,
+            segment_shares=segment_shares,
             mismatched=None if others is None else others | conditions,
         )
 
@@ -183,17 +187,18 @@ class CachedGroups:
             padded[place, :, : own.shape[1]] = own
         return padded
 
-    def _labels(self, row: Preference) -> Sequence[int] | None:
-        """A label for each latent position in time: that of the span of the medium in which most of it lies."""
-        if row.segment_labels is None or self.time_edges is None:
-            return row.segment_labels
-        edges, count = self.time_edges(self.cache.shape(row.samples[0])[1]), len(row.segment_labels)
-        if len(edges) <= count:
-            raise ValueError(
-                f"{count} segment labels for {len(edges) - 1} latent positions in time (group {row.group_id!r}); label longer spans"
-            )
-        shares = [[min(end, (span + 1) / count) - max(start, span / count) for span in range(count)] for start, end in pairwise(edges)]
-        return [row.segment_labels[max(range(count), key=share.__getitem__)] for share in shares]
+    def _segments(self, rows: Sequence[Preference]) -> tuple[Tensor, Tensor]:
+        """Labels (B, F) of spans, and how much of each latent position in time lies in each, (B, F, N): of as many spans as any row has."""
+        edges = self.time_edges(self.cache.shape(rows[0].samples[0])[1])
+        labels, shares = torch.zeros(len(rows), self.spans, dtype=torch.long), torch.zeros(len(rows), self.spans, len(edges) - 1)
+        for place, row in enumerate(rows):
+            own = torch.tensor(row.segment_labels)
+            try:
+                shares[place, : len(own)] = span_shares(edges, len(own))
+            except ValueError as error:
+                raise ValueError(f"group {row.group_id!r}: {error}") from None
+            labels[place, : len(own)] = own
+        return labels, shares
 
     def _other_prompt(self, group: int) -> str:
         """The prompt of the nearest group after this one that has another: the same in every batch that the group comes in."""
@@ -223,7 +228,7 @@ class CachedGroups:
     @cached_property
     def _said(self) -> set[str]:
         """What every row of the set says, so that a group is read alike in every batch."""
-        columns = ("scores", "labels", "win_probability", "segment_labels")
+        columns = ("scores", "labels", "win_probability")
         return {name for name in columns if all(getattr(row, name) is not None for row in self.preferences)}
 
     def _column(self, rows: Sequence[Preference], name: str) -> Tensor | None:

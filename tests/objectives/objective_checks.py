@@ -58,6 +58,7 @@ class Group:
     labels: Any = None
     win_probability: Any = None
     segment_labels: Any = None
+    segment_shares: Any = None
     lengths: Any = None
     snr: Any = None
     bucket: int = 0

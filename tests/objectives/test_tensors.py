@@ -6,7 +6,7 @@ import pytest
 import torch
 from objective_checks import close
 
-from diffalign.tensors import Outputs, by_step, mean_squared_error
+from diffalign.tensors import Outputs, by_step, even_edges, mean_squared_error, span_shares
 
 
 def test_error_by_hand() -> None:
@@ -30,6 +30,16 @@ def test_padding_has_no_part_in_an_error() -> None:
         close(outputs.reference_error, [[(4 + 9) / 2, (1 + 1 + 16) / 3]])
         close(outputs.displacement, [[1.0, 1.0]])
         close(by_step(shaped), prediction)
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_spans_share_out_every_position(count) -> None:
+    """All of it, whatever its length; positions that end where a span does have no rounding of a share beyond."""
+    for edges in (even_edges(7), [0, 1 / 25, *((1 + 4 * place) / 25 for place in range(1, 7))], even_edges(21), even_edges(6 * count)):
+        shares = span_shares(edges, count)
+        close(shares.sum(0), torch.ones(len(edges) - 1))
+        assert bool((shares >= 0).all()) and bool((shares.sum(1) > 0).all())
+    assert set(shares.flatten().round(decimals=12).tolist()) <= {0.0, 1.0} and int((shares > 0).sum()) == 6 * count
 
 
 @pytest.mark.parametrize("shape", [(1, 640), (8, 16, 5), (4, 3, 6, 5), (4, 8, 8)], ids=["waveform", "mel", "video", "image"])

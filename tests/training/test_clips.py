@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,14 @@ def judged() -> list[Preference]:
     return pair_groups(groups, PairingSettings(by="judge.whole", spans=SPANS, span_margin=0.05)).preferences
 
 
-@torch.no_grad()
 def drift_by_step(task: AlignmentTask) -> Tensor:
     """(groups, 2, F): drift of each frame of every group, the mean over four draws that training did not see."""
-    visits = [Visit(group, 10_000 + draw) for draw in range(4) for group in range(GROUPS)]
+    return drift_of(task, [Visit(group, 10_000 + draw) for draw in range(4) for group in range(GROUPS)]).unflatten(0, (4, GROUPS)).mean(0)
+
+
+@torch.no_grad()
+def drift_of(task: AlignmentTask, visits: list[Visit]) -> Tensor:
+    """(visits, 2, F): drift of each frame."""
     batch, noised, timestep = task.draw(visits)
     assert task.reference is not None
     errors = []
@@ -57,7 +62,7 @@ def drift_by_step(task: AlignmentTask) -> Tensor:
         lengths = None if batch.lengths is None else batch.lengths.flatten()
         found = predict_own(task.backbone, denoiser, noised.sample.flatten(0, 1), timestep.repeat_interleave(2), embeds, lengths)
         errors.append(by_step((found.view_as(noised.target) - noised.target).square()))
-    return (errors[0] - errors[1]).unflatten(0, (4, GROUPS)).mean(0)
+    return errors[0] - errors[1]
 
 
 def test_densedpo_moves_each_span_towards_the_clip_that_is_better_there(clips: LatentCache, tmp_path: Path) -> None:
@@ -154,31 +159,71 @@ def test_unequal_lengths_are_for_objectives_that_read_them(tmp_path: Path) -> No
 CAUSAL = [0, 1 / 17, 5 / 17, 9 / 17, 13 / 17, 1]  # of 17 frames: one alone, then four in each latent
 
 
+def segmented(folder: Path, spans: Sequence[tuple[int, ...]], length: int) -> tuple[LatentCache, list[Preference]]:
+    """A pair of clips for each row of labels."""
+    rows = [Preference(f"g{place}", PROMPT, (f"g{place}-w", f"g{place}-l"), segment_labels=each) for place, each in enumerate(spans)]
+    return save_clips(folder, {name: random_clip(name, 0.0, length) for row in rows for name in row.samples}), rows
+
+
 @pytest.mark.parametrize(
     ("edges", "labels", "expected"),
-    [
-        (CAUSAL, (1, 0, -1, 1), (1, 1, 0, -1, 1)),  # the first frame goes with the first half second, each other latent is one of them
-        ([0, *((1 + 4 * place) / 21 for place in range(6))], (1, 0, -1, 1), (1, 1, 0, -1, -1, 1)),  # 21 frames: the third quarter has two
-        (CAUSAL, (1, -1), (1, 1, 1, -1, -1)),  # the third latent ends at 9/17: four frames of five in the first half
-        ([0, 0.25, 0.5, 0.75, 1], (1, 0, -1, 1), (1, 0, -1, 1)),  # even on even: itself
-        ([place / 6 for place in range(7)], (1, 0, -1), (1, 1, 0, 0, -1, -1)),
-        ([place / 5 for place in range(6)], (1, -1), (1, 1, 1, -1, -1)),  # the middle lies in both alike: the earlier has it
+    [  # of each span, in hundredths, what of each latent lies in it
+        (CAUSAL, (1, 0, -1, 1), [[100, 81.25, 0, 0, 0], [0, 18.75, 87.5, 0, 0], [0, 0, 12.5, 93.75, 0], [0, 0, 0, 6.25, 100]]),
+        (CAUSAL, (1, -1), [[100, 100, 87.5, 0, 0], [0, 0, 12.5, 100, 100]]),  # the third latent: 3½ frames of 4 in the first half
+        ([0, 0.25, 0.5, 0.75, 1], (1, 0, -1, 1), [[100, 0, 0, 0], [0, 100, 0, 0], [0, 0, 100, 0], [0, 0, 0, 100]]),
+        ([place / 6 for place in range(7)], (1, 0, -1), [[100, 100, 0, 0, 0, 0], [0, 0, 100, 100, 0, 0], [0, 0, 0, 0, 100, 100]]),
+        ([place / 5 for place in range(6)], (1, -1), [[100, 100, 50, 0, 0], [0, 0, 50, 100, 100]]),
     ],
 )
-def test_labels_of_spans_come_to_latent_positions_by_where_most_of_these_lies(
-    edges: list[float], labels: tuple[int, ...], expected: tuple[int, ...], tmp_path: Path
+def test_latent_positions_go_to_the_spans_of_the_medium_by_how_much_of_them_lies_there(
+    edges: list[float], labels: tuple[int, ...], expected: list[list[float]], tmp_path: Path
 ) -> None:
-    names = ("w", "l")
-    cache = save_clips(tmp_path, {name: random_clip(name, 0.0, len(edges) - 1) for name in names})
-    rows = [Preference("g", PROMPT, names, segment_labels=labels)]
+    cache, rows = segmented(tmp_path, [labels], len(edges) - 1)
     groups = CachedGroups(cache, rows, "segments", time_edges=lambda length: edges)
     batch = groups.fetch([0], dropped=[False], flipped=[False])
-    assert batch.segment_labels is not None and tuple(batch.segment_labels[0].tolist()) == expected
+    assert batch.segment_labels is not None and batch.segment_shares is not None
+    assert batch.segment_labels.tolist() == [list(labels)]
+    shares = torch.tensor(expected, dtype=torch.float32) / 100
+    assert torch.allclose(batch.segment_shares[0], shares) and torch.equal(batch.segment_shares[0] > 0, shares > 0)
+
+
+@pytest.mark.parametrize("aggregate", ["inside", "sum", "outside"])
+def test_densedpo_links_the_margins_of_spans_of_several_latents(aggregate: str, tmp_path: Path) -> None:
+    """Five labels on 21 latents of 81 frames as the paper has them, beside clips with two labels and with one: the loop over frames."""
+    causal = [0.0, *((1 + 4 * place) / 81 for place in range(21))]
+    cache, rows = segmented(tmp_path, [(1, 0, -1, 1, 1), (1, -1), (-1,)], 21)
+    task = make_task(cache, rows, "densedpo", time_edges=lambda length: causal, longest=21, beta=40.0, aggregate=aggregate)
+    with torch.no_grad():
+        for parameter in task.modules["denoiser"].parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator("moved")))
+    for visits in ([Visit(0, 0), Visit(1, 0), Visit(2, 0)], [Visit(2, 0), Visit(1, 0)]):
+        drift = drift_of(task, visits)
+        measured = task.measure(visits)
+        for place, visit in enumerate(visits):
+            labels, margins = rows[visit.group].segment_labels or (), []
+            for span, label in enumerate(labels):
+                frames = [frame for frame in range(8100) if span * 8100 // len(labels) <= frame < (span + 1) * 8100 // len(labels)]
+                latents = [0 if frame < 100 else 1 + (frame - 100) // 400 for frame in frames]  # hundredths of frames
+                weights = [1.0 if latent == 0 else 0.25 for latent in latents]  # each latent counts once, the first frame's too
+                of_span = sum(w * (drift[place, 0, n] - drift[place, 1, n]).item() for w, n in zip(weights, latents)) / sum(weights)
+                margins += [-20.0 * label * of_span] if label else []
+            inside = sum(margins) if aggregate == "sum" else sum(margins) / len(margins)
+            links = [math.log1p(math.exp(-margin)) for margin in (margins if aggregate == "outside" else [inside])]
+            assert measured.value[place].item() == pytest.approx(sum(links) / len(links), rel=1e-4)
+
+
+def test_spans_of_one_clip_leave_the_loss_of_another(tmp_path: Path) -> None:
+    """In a batch with more spans than its own, and alone: to the bit."""
+    cache, rows = segmented(tmp_path, [(1, 0, -1, 1), (1, -1)], 6)
+    task = make_task(cache, rows, "densedpo", beta=40.0)
+    both, alone = (task.draw(visits)[0] for visits in ([Visit(0, 0), Visit(1, 0)], [Visit(1, 0)]))
+    for name in ("segment_labels", "segment_shares"):
+        assert torch.equal(getattr(both, name)[1:], getattr(alone, name))
+    assert torch.equal(task.measure([Visit(0, 0), Visit(1, 0)]).value[1:], task.measure([Visit(1, 0)]).value)
 
 
 def test_more_labels_than_latent_positions_are_refused(tmp_path: Path) -> None:
     cache = save_clips(tmp_path, {name: random_clip(name, 0.0, 3) for name in "wl"})
-    rows = [Preference("g", PROMPT, ("w", "l"), segment_labels=(1, 0, -1, 1))]
-    groups = CachedGroups(cache, rows, "segments", time_edges=lambda length: [place / length for place in range(length + 1)])
-    with pytest.raises(ValueError, match=r"4 segment labels for 3 latent positions in time \(group 'g'\); label longer spans"):
+    groups = CachedGroups(cache, [Preference("g", PROMPT, ("w", "l"), segment_labels=(1, 0, -1, 1))], "segments")
+    with pytest.raises(ValueError, match="group 'g': 4 segment labels for 3 latent positions in time; label longer spans"):
         groups.fetch([0], dropped=[False], flipped=[False])

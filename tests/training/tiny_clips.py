@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from diffalign.data.latents import (
 from diffalign.data.records import Preference
 from diffalign.noising import load_noising
 from diffalign.objectives import OBJECTIVES, build_objective
+from diffalign.tensors import even_edges
 from diffalign.training.alignment import AlignmentTask, Sampling
 from diffalign.training.groups import CachedGroups
 from diffalign.training.randomness import generator
@@ -49,9 +50,9 @@ class Flow:
 
     timestep_count = 1000
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = 8) -> None:
         torch.manual_seed(0)
-        self.denoiser, self.process = Denoiser(), self
+        self.denoiser, self.process = Denoiser(longest=longest), self
 
     def timestep(self, uniform: Tensor, size: tuple[int, ...]) -> Tensor:
         """The longer the clip, the later: a draw must say the size."""
@@ -89,11 +90,13 @@ def random_clip(name: str, level: float, length: int = 6) -> Tensor:
     return level + 0.3 * torch.randn(2, length, 4, 4, generator=generator(name))
 
 
-def make_task(cache: LatentCache, rows: list[Preference], objective: str, **arguments: Any) -> AlignmentTask:
-    needs, backbone = OBJECTIVES[objective], Flow()
+def make_task(cache: LatentCache, rows: list[Preference], objective: str, *, longest: int = 8,
+              time_edges: Callable[[int], Sequence[float]] = even_edges, **arguments: Any) -> AlignmentTask:  # fmt: skip
+    needs, backbone = OBJECTIVES[objective], Flow(longest)
     parts: Backbone = backbone  # type: ignore[assignment]  # no autoencoder, no text encoder: training calls neither
     return AlignmentTask(
-        parts, CachedGroups(cache, rows, needs.rows, lengths=needs.lengths), build_objective(objective, **arguments), needs,
+        parts, CachedGroups(cache, rows, needs.rows, lengths=needs.lengths, time_edges=time_edges), build_objective(objective, **arguments),
+        needs,
         load_noising("shared"), FrozenCopy(backbone.denoiser) if needs.reference else None, sampling=Sampling(), seed=3,
         identity={"kind": "full"}, write_weights=lambda denoiser, folder: None,
     )  # fmt: skip
