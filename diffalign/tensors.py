@@ -87,6 +87,7 @@ class Outputs:
     segment_labels   (B, F) per time span: 1 index 0 is better, −1 index 1, 0 neither; or None
     segment_shares   (B, F, N) how much of each of the N steps of the first axis of S lies in each span; None: the spans are of equal length
     lengths     (B, K) how many steps of the first axis of S are a sample's own, the rest is padding; or None where all are full
+    longest     (B,) the most steps that a sample of the whole set has along that axis, or None where all have as many
     last_layer_gradient  (B, K, P) of each sample's error, for the P weights of the policy's last layer, or None
     correction  (B, K) what a stabiliser takes off the drift, or None; errors stay as they are
     running     means over the batches so far of what objectives track, scalars or vectors by name
@@ -109,6 +110,7 @@ class Outputs:
     segment_labels: Tensor | None = None
     segment_shares: Tensor | None = None
     lengths: Tensor | None = None
+    longest: Tensor | None = None
     last_layer_gradient: Tensor | None = None
     correction: Tensor | None = None
     running: Mapping[str, Tensor] = field(default_factory=dict)

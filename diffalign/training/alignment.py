@@ -118,7 +118,8 @@ def forward(backbone: Backbone, policy: nn.Module, networks: Networks, batch: Gr
         own, noised.target, timestep, reference=frozen, teacher=teacher, mismatched=mismatched, mask=mask,
         fraction=timestep / backbone.process.timestep_count, snr=backbone.process.signal_to_noise(timestep).to(flat.device),
         scores=batch.scores, labels=batch.labels, win_probability=batch.win_probability, segment_labels=batch.segment_labels,
-        segment_shares=batch.segment_shares, lengths=batch.lengths, last_layer_gradient=gradients,
+        segment_shares=batch.segment_shares, lengths=batch.lengths, longest=batch.longest,
+        last_layer_gradient=gradients,
     )  # fmt: skip
 
 

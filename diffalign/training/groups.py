@@ -28,9 +28,9 @@ KINDS: dict[Rows, tuple[str, ...]] = {
 class GroupBatch:
     """B groups: latents (B, K, C, *S), embeds (B, …) one row per group, weight (B,), and what the rows say, or None.
 
-    lengths (B, K) of samples that differ in it, padded with zeros; scores (B, K, R), labels (B, K), win_probability (B,),
-    segment_labels (B, F) and segment_shares (B, F, N), zeros where a group has fewer spans than another of the set; mismatched, as embeds,
-    of another group's prompt
+    lengths (B, K) of samples, padded with zeros, and longest (B,) of the whole set, where they differ in it; scores (B, K, R),
+    labels (B, K), win_probability (B,); segment_labels (B, F) and segment_shares (B, F, N), zeros where another group of the set has more
+    spans; mismatched, as embeds, of another group's prompt
     """
 
     latents: Tensor
@@ -42,6 +42,7 @@ class GroupBatch:
     segment_labels: Tensor | None = None
     segment_shares: Tensor | None = None
     lengths: Tensor | None = None
+    longest: Tensor | None = None
     mismatched: dict[str, Tensor] | None = None
 
     def to(self, device: torch.device) -> GroupBatch:
@@ -109,7 +110,8 @@ class CachedGroups:
                 f"{sorted(shapes[mixed[0]])}; pair samples of one size (pair.same_size: true), or encode with one size: set encode.size"
                 + (", or let all differ in their first axis after the channels alone" if lengths else "")
             )
-        self.longest = max(every, key=lambda shape: shape[1]) if mixed else None
+        own = {shape[1] for shape in every}
+        self.longest = max(own) if lengths and len(own) > 1 else None
         if mismatched and len({preference.prompt for preference in self.preferences}) < 2:
             raise ValueError("this objective compares prompts with each other's samples, and the set has one prompt; give more")
         if mismatched and cache.reads_together:
@@ -137,8 +139,8 @@ class CachedGroups:
         return None if any(each is None or len(each) < 2 for each in scores) else [each[-1] - each[0] for each in scores if each]
 
     def shape(self, group: int) -> tuple[int, ...]:
-        """(C, *S) of a group's latents as `fetch` gives them."""
-        return self.longest or self.cache.shape(self.preferences[group].samples[0])
+        """(C, *S) of a group's latents as `fetch` gives them: of its longest sample."""
+        return max((self.cache.shape(sample) for sample in self.preferences[group].samples), key=lambda shape: shape[1])
 
     def describe(self, group: int) -> str:
         preference = self.preferences[group]
@@ -154,7 +156,9 @@ class CachedGroups:
         rows = [self.preferences[group] for group in groups]
         ids = [sample for row in rows for sample in row.samples]
         flips = [flip for row, flip in zip(rows, flipped) for _ in row.samples]
-        latents = self.cache.latents(ids, flips) if self.longest is None else self._padded(ids, flips, self.longest)
+        shape, lengths = self.shape(groups[0]), [[self.cache.shape(sample)[1] for sample in row.samples] for row in rows]
+        is_padded = any(length < shape[1] for each in lengths for length in each)
+        latents = self._padded(ids, flips, shape) if is_padded else self.cache.latents(ids, flips)
         embeds = self.cache.embeds([row.prompt for row in rows])
         if any(dropped):
             mask = torch.tensor(list(dropped))
@@ -173,14 +177,15 @@ class CachedGroups:
             scores=self._scores(rows),
             labels=self._column(rows, "labels"),
             win_probability=self._column(rows, "win_probability"),
-            lengths=torch.tensor([[self.cache.shape(sample)[1] for sample in row.samples] for row in rows]) if self.longest else None,
+            lengths=torch.tensor(lengths) if self.longest else None,
+            longest=torch.full((len(rows),), self.longest) if self.longest else None,
             segment_labels=segment_labels,
             segment_shares=segment_shares,
             mismatched=None if others is None else others | conditions,
         )
 
     def _padded(self, ids: Sequence[str], flips: Sequence[bool], shape: tuple[int, ...]) -> Tensor:
-        """(n, C, *S) of the shape of the set's longest, so that a group is the same in every batch; zeros after what is shorter."""
+        """(n, C, *S) of the shape of a group's longest, so that a group is the same in every batch; zeros after what is shorter."""
         padded = torch.zeros(len(ids), *shape, dtype=self.cache.dtype)
         for place, (sample, flip) in enumerate(zip(ids, flips, strict=True)):
             [own] = self.cache.latents([sample], [flip])

@@ -60,6 +60,7 @@ class Group:
     segment_labels: Any = None
     segment_shares: Any = None
     lengths: Any = None
+    longest: Any = None
     snr: Any = None
     bucket: int = 0
     running: Mapping[str, Any] = field(default_factory=dict)
@@ -146,6 +147,7 @@ def everything(name: str, groups: int, samples: int, shape: tuple[int, ...], see
         "win_probability": 0.5 + 0.5 * uniform(groups),
         "segment_labels": (torch.arange(spans).expand(groups, spans) + torch.arange(groups)[:, None]) % 3 - 1,
         "lengths": length if OBJECTIVES[name].lengths else None,
+        "longest": torch.full((groups,), shape[1] + 1) if OBJECTIVES[name].lengths else None,
         "running": {key: torch.tensor(value, dtype=torch.float64) for key, value in getattr(method(name), "RUNNING", {}).items()},
     }
 

@@ -150,6 +150,26 @@ def test_a_draw_of_unequal_clips_does_not_depend_on_its_batch(tmp_path: Path) ->
     assert torch.equal(noised.sample[1:], alone.sample)
 
 
+@pytest.mark.parametrize("lengths", [[(2, 2), (6, 6)], [(2, 2), (6, 6), (2, 6), (2, 4)]])
+def test_ldpo_counts_by_the_longest_of_the_set_in_every_group(lengths: list[tuple[int, int]], tmp_path: Path) -> None:
+    """Also where no group is mixed; a group is padded no further than to its own longest, and its loss is the same in every set."""
+    rows = [Preference(f"g{place}", PROMPT, (f"g{place}-w", f"g{place}-l")) for place in range(len(lengths))]
+    clips = {name: random_clip(name, 0.0, length) for row, pair in zip(rows, lengths) for name, length in zip(row.samples, pair)}
+    task = make_task(save_clips(tmp_path, clips), rows, "ldpo", beta=40.0)
+    with torch.no_grad():
+        for parameter in task.modules["denoiser"].parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator("moved")))
+    visits = [Visit(group, 0) for group in range(len(rows))]
+    measured = task.measure(visits)
+    for place, (visit, pair) in enumerate(zip(visits, lengths)):
+        batch = task.draw([visit])[0]
+        assert batch.latents.shape[3] == max(pair) and batch.lengths is not None and batch.lengths.tolist() == [list(pair)]
+        drift = drift_of(task, [visit])[0]
+        rewards = [sum((1.0 if n < min(pair) else 0.5) * drift[k, n].item() for n in range(pair[k])) for k in (0, 1)]
+        margin = -40 / 2 / 6 * (rewards[0] - rewards[1])
+        assert measured.value[place].item() == pytest.approx(math.log1p(math.exp(-margin)), rel=1e-4)
+
+
 def test_unequal_lengths_are_for_objectives_that_read_them(tmp_path: Path) -> None:
     cache, rows = unequal(tmp_path)
     with pytest.raises(ValueError, match=r"different shapes in 12 of 12 groups, the first: g0 .*pair\.same_size: true.*encode\.size"):

@@ -26,26 +26,28 @@ def naive(group: Group, *, beta: float, alpha: float, nominal: float | None) -> 
             policy, reference, target = (each[sample][:, f] for each in (group.policy, group.reference, group.target))
             drift = naive_error(policy, target) - naive_error(reference, target)
             total += drift if f < min(lengths) else alpha * drift
-        rewards.append(-(beta / 2) * total / (steps if nominal is None else nominal))
+        longest = steps if group.longest is None else group.longest
+        rewards.append(-(beta / 2) * total / (longest if nominal is None else nominal))
     return math.log1p(math.exp(-(rewards[0] - rewards[1])))
 
 
 # Δ[f] = (−.2, .1) at each of 3 steps, β = 12. Lengths (3, 2): r = −2(−.2·2.5) = 1, −2(.1·2) = −.4, m = 1.4; lengths (1, 3), α = ¼ and
 # F₀ = 2: r = −3(−.2) = .6, −3(.1·1.5) = −.45, m = 1.05; all full: m = −6(−.3) = 1.8; (1, 3) with α = 0, F₀ = 3: −2(−.2) + 2(.1) = .6;
-# Δ = ∓1e-4 at the default β = 5000, (3, 2): ¼·2.5/3 + ¼·2/3 = .375.
+# Δ = ∓1e-4 at the default β = 5000, (3, 2): ¼·2.5/3 + ¼·2/3 = .375; all full at 3 in a set whose longest has 6: half of 1.8.
 HAND = (
     Hand((0.3, 0.6), 0.220417409918450927, (0.5, 0.5), {"beta": 12.0}, {"lengths": [3, 2]}),
     Hand((0.3, 0.6), 0.300058479617643201, (0.5, 0.5), {"beta": 12.0, "alpha": 0.25, "nominal": 2}, {"lengths": [1, 3]}),
     Hand((0.3, 0.6), 0.152977610526074135, (0.5, 0.5), {"beta": 12.0}),
     Hand((0.3, 0.6), 0.437487950485885626, (0.5, 0.5), {"beta": 12.0, "alpha": 0.0}, {"lengths": [1, 3]}),
     Hand((0.4999, 0.5001), 0.523123264139840044, (0.5, 0.5), more={"lengths": [3, 2]}),
+    Hand((0.3, 0.6), 0.341153874732087889, (0.5, 0.5), {"beta": 12.0}, {"longest": 6}),
 )
 
 
 def clips(lengths: tuple[int, int], *, groups: int = 5) -> Outputs:
     """Random clips of 6 steps, all of these lengths."""
     outputs = random_outputs("ldpo", (4, 6, 5), groups=groups)
-    return replace(outputs, lengths=torch.tensor([lengths] * groups))
+    return replace(outputs, lengths=torch.tensor([lengths] * groups), longest=None)
 
 
 def test_full_clips_are_dpo() -> None:
@@ -97,5 +99,10 @@ def test_padding_is_not_read() -> None:
 
 @pytest.mark.parametrize("nominal", [3, 12])
 def test_nominal_length_scales_the_margin(nominal) -> None:
+    """Given, or the longest of the set, each group's own tensors of which may be shorter."""
     outputs = clips((5, 2))
-    close(ldpo(outputs, beta=BETA, nominal=nominal).value, ldpo(outputs, beta=BETA * 6 / nominal).value)
+    expected = ldpo(outputs, beta=BETA * 6 / nominal).value
+    of_set = replace(outputs, longest=torch.full((5,), nominal))
+    close(ldpo(outputs, beta=BETA, nominal=nominal).value, expected)
+    close(ldpo(of_set, beta=BETA).value, expected)
+    close(ldpo(of_set, beta=BETA, nominal=6).value, ldpo(outputs, beta=BETA).value)
