@@ -16,6 +16,7 @@ from rich.text import Text
 
 import diffalign
 from diffalign.objectives import OBJECTIVES
+from pipelines.compare_drift import DRIFTS, drift_note, drift_of
 from pipelines.compare_ground import unlike
 from pipelines.compare_marks import LEVEL, marks, p_values
 from pipelines.stage import write_atomically
@@ -240,7 +241,7 @@ def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) 
     guards = list(dict.fromkeys(guard for _, method in methods for guard in method["guards"]))
     table = [
         [f"`{name}`", *_settings(method), str(len(method["grid"]) or 1), _cost(method), *_seconds(method), f"{method['groups']:.0f}",
-         *(_signed(method.get(key)) for key in ("win_adv", "lose_adv")),
+         *map(_signed, drift_of(name, method).values()),
          *(_share(method["guards"].get(guard, {}).get("relative")) for guard in guards),
          *(_reached(method) if curves else [])]
         for name, method in methods
@@ -260,7 +261,8 @@ def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) 
         "may have shared the machine; the rows trained on; how far the denoising error of winners had fallen (win_adv) and that of losers "
         f"risen (lose_adv) at the end; the drift of looks, relative to the base{reached}.",
         "",
-        *_markdown(["method", "β", "lr", "points", "cost", "s / step", "seconds", "rows", "win_adv", "lose_adv", *guards, *steps], table),
+        *_markdown(["method", "β", "lr", "points", "cost", "s / step", "seconds", "rows", *DRIFTS, *guards, *steps], table),
+        *drift_note(methods),
     ]
 
 

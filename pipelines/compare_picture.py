@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.compare_drift import drift_of
 from pipelines.compare_marks import marks
 from pipelines.compare_page import FAMILIES, family
 
@@ -38,7 +39,7 @@ def draw_methods(result: Result, methods: Methods, path: Path) -> None:
         if rival is not None:
             axes.axvline(rival[score]["change"], color=FAMILIES["pairs"][1], linewidth=0.9, linestyle="--", alpha=0.6, zorder=1)
         axes.set_title(f"{score}, change")
-    drifts = {label: ([method.get(key) for _, method in methods], colour, marker) for key, (label, colour, marker) in SIDES.items()}
+    drifts = {label: ([drift_of(*each)[key] for each in methods], colour, marker) for key, (label, colour, marker) in SIDES.items()}
     _scatter(panels[-2], "advantage at the end", drifts, places)
     guards = list(dict.fromkeys(guard for _, method in methods for guard in method["guards"]))
     looks = {

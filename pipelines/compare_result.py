@@ -2,7 +2,8 @@
 
     made → command, commit: of this comparison, and of the earlier ones whose methods joined it
     prompts, clusters, scores (the headline), select, against, target, own_data, ground (of all: compare_ground.py)
-    methods → NAME → objective, beta, learning_rate (chosen, in force), grid (beta, learning_rate, mean or failure of each point), ground
+    methods → NAME → objective, reference (its name), beta, learning_rate (chosen, in force), ground
+                   → grid: beta, learning_rate, mean or failure of each point
                    → scores → "reward.dimension" → Change against the base, over all seeds (pipelines/report.py)
                    → against → "reward.dimension" → Change against the method `against`, over the seeds that both have; of `scores` also
                      prompt_error, the standard error over prompts alone, and seeds (seed → change), for the marks (compare_marks.py)
@@ -181,7 +182,7 @@ def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, sc
     jobs = [*contest.grid, *contest.final]
     found: dict[str, Any] = {
         "objective": contest.objective,
-        **(_settings(chosen) if chosen else {}),
+        **({"reference": chosen.train.reference.name, **_settings(chosen)} if chosen else {}),
         "grid": [_settings(job) | {"mean": contest.means.get(job.name), "failure": job.failure} for job in contest.grid],
         "failures": ({} if contest.unprepared is None else {contest.method: contest.unprepared})
         | {job.name: job.failure for job in jobs if job.failure is not None},

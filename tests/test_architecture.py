@@ -119,6 +119,7 @@ SHARED_FILES = {
         "compare",
         "compare_agreement",
         "compare_child",
+        "compare_drift",
         "compare_ground",
         "compare_jobs",
         "compare_marks",

@@ -241,6 +241,7 @@ def test_the_numbers_by_hand(made: Made) -> None:
     assert (against["low"], against["high"]) == pytest.approx((low, high))
     assert list(against["seeds"].values()) == pytest.approx(difference.mean(0)) and list(against["seeds"]) == ["4", "5"]
     assert against["prompt_error"] == pytest.approx(standard_error(difference.mean(1), np.array(HELDOUT), seed=3))
+    assert {made.result["methods"][name]["reference"] for name in ("diffusion_dpo", "mapo")} == {"initial"}
     assert "win_adv" in made.result["methods"]["diffusion_dpo"] and "against" not in made.result["methods"]["diffusion_dpo"]
 
 

@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from diffalign import __version__
+from pipelines.compare_drift import drift_of
 from pipelines.compare_marks import marks
 from pipelines.compare_page import commit_of, family, rows, write_page
-from pipelines.compare_picture import COLUMNS, draw_curves
+from pipelines.compare_picture import COLUMNS, draw_curves, draw_methods
 from pipelines.compare_result import cost_of, join, lasting
+from pipelines.config_file import bundled_configs
 
 OVERALL, SCORE = "shapes.overall", "shapes.score"
 
@@ -199,6 +201,41 @@ def test_the_page_says_which_methods_are_one_here(tmp_path: Path) -> None:
     write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
     told = "Different names, and on this data the same training, to the last digit: `diffusion_dpo` = `flow_dpo`.\n"
     assert told in (tmp_path / "README.md").read_text()
+
+
+def test_drift_is_shown_where_it_is_from_the_base(tmp_path: Path) -> None:
+    """A result that has not kept its reference is as the project's config of the name; any other name is of the base."""
+    kept = {name: RESULT["methods"][name] for name in ("diffusion_dpo", "smpo", "worse", "simpo")}
+    methods = kept | {
+        "mine": {**kept["smpo"], "reference": "ema"}, "curry_dpo": {**kept["smpo"], "reference": "initial"},
+        "adpo_on_policy-order=2": kept["worse"], "sft": {key: value for key, value in kept["worse"].items() if not key.endswith("_adv")},
+    }  # fmt: skip
+    write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
+    page = (tmp_path / "README.md").read_text()
+    table = page.split("## Settings")[1].split("## Other")[0].splitlines()
+    shown = {line.split("`")[1]: line.split(" | ")[8:10] for line in table if line.startswith("| `")}
+    known, unknown = ["−0.0032", "+0.0071"], ["–", "–"]
+    assert [shown[name] for name in ("diffusion_dpo", "smpo", "worse", "simpo", "curry_dpo")] == [known] * 5
+    assert [shown[name] for name in ("mine", "adpo_on_policy-order=2", "sft")] == [unknown] * 3
+    assert "does not say how far the method went: – for `mine` (ema), `adpo_on_policy-order=2` (on_policy).\n" in page
+    write_page(RESULT, tmp_path / "README.md")
+    assert "how far the method went" not in (tmp_path / "README.md").read_text()
+
+
+def test_the_pictures_leave_out_drift_from_a_reference_that_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr("pipelines.compare_picture._scatter", lambda axes, title, series, places: drawn.update(series))
+    methods = [("smpo", RESULT["methods"]["smpo"]), ("mine", {**RESULT["methods"]["worse"], "reference": "on_policy"})]
+    draw_methods(RESULT, methods, tmp_path / "methods.png")
+    assert drawn["winners"][0] == [-0.0032, None] and drawn["losers"][0] == [0.0071, None]
+
+
+def test_the_committed_result_has_no_drift_from_a_reference_that_moves() -> None:
+    methods = json.loads((bundled_configs() / "methods/compare.json").read_text())["methods"]
+    known = {
+        name: drift_of(name, methods[name])["win_adv"] for name in ("diffusion_dpo", "adpo", "adpo_ema", "adpo_on_policy", "curry_dpo")
+    }
+    assert [name for name, drift in known.items() if drift is not None] == ["diffusion_dpo", "adpo"]
 
 
 def test_without_a_git_that_answers_the_version_stands_for_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
