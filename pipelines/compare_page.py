@@ -138,6 +138,7 @@ def _introduction(result: Result, methods: Sequence[tuple[str, Result]]) -> list
             f"The grid is of factors of a method's own β and learning rate, the same factors for all. {_tried(methods)}. "
             f"`{result['select']}` on validation prompts, which share no scene with the held-out ones, chose the point."
         )
+    over = f", and wins over `{result['against']}` of those above its sample of the same prompt and seeds" if result["against"] else ""
     return [
         "```bash",
         *(line for made in result["made"] for line in (f"# at commit {made['commit']}", made["command"])),
@@ -148,7 +149,7 @@ def _introduction(result: Result, methods: Sequence[tuple[str, Result]]) -> list
         f"of sampling are the same for all{', how candidates are made is not' if result['own_data'] else ''}. " + grid,
         "",
         f"Changes are against the base ({base}), over all seeds. Wins are shares of samples whose `{result['select']}` is above the "
-        f"base's, a tie counting one half. {_of_intervals(least)}",
+        f"base's{over}, a tie counting one half. {_of_intervals(least)}",
         *_same_trainings(methods),
         *_made_otherwise(result, methods),
     ]
@@ -223,18 +224,19 @@ def _results(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]
     scores, rival, marked = result["scores"], result["against"], marks(result)
     table = []
     for place, (name, method) in enumerate(methods, start=1):
-        own = {score: marked.get(name, {}).get(score, "") for score in scores}
+        own, faced = {score: marked.get(name, {}).get(score, "") for score in scores}, method.get("against", {})
         shown = f"**`{name}`**" if "▲" in own.values() else f"`{name}`"
         of = "" if name == method["objective"] else f" <sub>{method['objective']}</sub>"
         table.append([
             str(place),
             f"{FAMILIES[family(method)][0]} {shown}{of}",
             *(f"{own[score]} {_interval(method['scores'][score], bold=own[score] == '▲')}".strip() for score in scores),
-            *([_interval(method.get("against", {}).get(scores[0]))] if rival else []),
+            *([_interval(faced.get(scores[0]))] if rival else []),
             _wins(method["scores"][result["select"]]),
+            *([_wins(faced.get(result["select"]))] if rival else []),
         ])  # fmt: skip
-    columns = ["", "method", *(f"`{score}`" for score in scores), *([f"`{scores[0]}` − `{rival}`'s"] if rival else []), "wins"]
-    return _markdown(columns, table, left=2)
+    beside, wins = ([f"`{scores[0]}` − `{rival}`'s"], [f"wins over `{rival}`"]) if rival else ([], [])
+    return _markdown(["", "method", *(f"`{score}`" for score in scores), *beside, "wins", *wins], table, left=2)
 
 
 def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) -> list[str]:
@@ -329,7 +331,9 @@ def _interval(change: Result | None, *, bold: bool = False) -> str:
     return f"{f'**{middle}**' if bold else middle} <sub>{change['low']:+.3f} … {change['high']:+.3f}</sub>".replace("-", "−")
 
 
-def _wins(change: Result) -> str:
+def _wins(change: Result | None) -> str:
+    if change is None:
+        return "–"
     return f"{100 * change['win_rate']:.0f} % <sub>{100 * change['win_low']:.0f} … {100 * change['win_high']:.0f}</sub>"
 
 

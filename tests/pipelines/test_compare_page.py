@@ -37,7 +37,8 @@ def method(objective: str, overall: float, against: float | None, **others: Any)
         "guards": {"saturation": {"relative": -0.04}, "sharpness": {"relative": None}}, "seconds": 61.4, "seconds_per_step": 0.3456,
         "groups": 2940.0, "win_adv": -0.0032, "lose_adv": 0.0071, **others,
     }  # fmt: skip
-    return found if against is None else found | {"against": {OVERALL: difference(against), SCORE: difference(0.0)}}
+    faced = difference(0.0) | {"win_rate": 0.5 + overall}
+    return found if against is None else found | {"against": {OVERALL: difference(against), SCORE: faced}}
 
 
 def difference(value: float) -> dict[str, Any]:
@@ -77,9 +78,12 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
     page = (tmp_path / "README.md").read_text()
     for line in (
         "| 1 | 🔵 **`smpo`** | ▲ **+0.100** <sub>+0.080 … +0.120</sub> | +0.050 <sub>+0.030 … +0.070</sub> "
-        "| +0.070 <sub>+0.050 … +0.090</sub> | 55 % <sub>48 … 60</sub> |",
+        "| +0.070 <sub>+0.050 … +0.090</sub> | 55 % <sub>48 … 60</sub> | 60 % <sub>48 … 60</sub> |",
+        "| 3 | 🔵 `diffusion_dpo` | +0.030 <sub>+0.010 … +0.050</sub> | +0.015 <sub>−0.005 … +0.035</sub> "
+        "| – | 52 % <sub>48 … 60</sub> | – |",
+        "|  | method | `shapes.overall` | `shapes.score` | `shapes.overall` − `diffusion_dpo`'s | wins | wins over `diffusion_dpo` |",
         "| 4 | 🟢 `worse` <sub>capo</sub> | ▼ −0.060 <sub>−0.080 … −0.040</sub> | −0.030 <sub>−0.050 … −0.010</sub> "
-        "| −0.090 <sub>−0.110 … −0.070</sub> | 47 % <sub>48 … 60</sub> |",
+        "| −0.090 <sub>−0.110 … −0.070</sub> | 47 % <sub>48 … 60</sub> | 44 % <sub>48 … 60</sub> |",
         "| method | β | lr | points | cost | s / step | seconds | rows | win_adv | lose_adv "
         "| saturation | sharpness | steps to +0.05 | seconds to +0.05 |",
         "| `smpo` | 500 | 5e-05 | 2 | 1.50 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
@@ -92,6 +96,7 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
     ):
         assert f"\n{line}\n" in page, line
     assert "Of the methods 3 had 2 and 1 had 1 points (below)" in page and "same grid" not in page
+    assert "above the base's, and wins over `diffusion_dpo` of those above its sample of the same prompt and seeds, a tie" in page
     assert "4 methods, 2 seeds each, on 200 held-out prompts that say 109 things" in page and "(`shapes.overall` 0.500," in page
     assert json.loads((tmp_path / "compare.json").read_text()) == RESULT
     for picture in ("methods.png", "curve.png"):
@@ -117,6 +122,7 @@ def test_without_curves_or_a_rival_the_page_does_not_speak_of_them(tmp_path: Pat
         and "curve.png" not in page
         and "steps to" not in page
         and "▲" not in page
+        and "wins over" not in page
     )
     assert "|  | method | `shapes.overall` | `shapes.score` | wins |" in page
 
