@@ -13,6 +13,8 @@ from diffalign.noising import NOISINGS
 from diffalign.objectives import OBJECTIVES, defaults, objective_function
 from diffalign.stabilisers import STABILISERS
 from pipelines.config_file import bundled_configs
+from pipelines.methods_beta import beta_elsewhere, scale_line
+from pipelines.methods_needs import needs_lines
 
 ARRANGEMENT = ("base", "run")  # keys of the file that are no part of the method
 
@@ -23,10 +25,11 @@ def presets() -> dict[str, Path]:
 
 
 def describe_preset(path: Path) -> str:
-    """A preset in full, as text: what it is by its header, the objective's formula, what it adds to that, and its arguments."""
+    """A preset in full, as text: what it is by its header, the objective's formula, what it needs and adds, its arguments, β elsewhere."""
     text = path.read_text(encoding="utf-8")
     values = yaml.safe_load(text)
-    given = values.get("train", {}).get("objective", "diffusion_dpo")
+    train = values.get("train", {})
+    given = train.get("objective", "diffusion_dpo")
     name = given if isinstance(given, str) else given["name"]
     arguments = defaults(name) | ({} if isinstance(given, str) else {key: value for key, value in given.items() if key != "name"})
     changed = {key: value for key, value in arguments.items() if value != defaults(name)[key]}
@@ -35,15 +38,17 @@ def describe_preset(path: Path) -> str:
     lines = [
         ("paper", _links(_header(text, "Paper"))),
         ("preset", _header(text, "Preset")),
-        ("objective", f"{name}; diffalign methods {name} has it in full, with its β in other projects' terms"),
-        ("rows", OBJECTIVES[name].rows),
+        ("objective", f"{name}; diffalign methods {name} has it in full"),
+        *needs_lines(name, values),
         *(("adds" if index == 0 else "", line) for index, line in enumerate(added or ["nothing but its name and arguments"])),
-        ("arguments", ", ".join(f"{key}={value!r}" for key, value in arguments.items())),
+        ("arguments", ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "none"),
         ("not the default", ", ".join(f"{key} (default: {defaults(name)[key]!r})" for key in changed) or "none"),
+        scale_line(name, arguments),
         ("config", f"configs/methods/{path.name}"),
     ]
     title = text.splitlines()[0].removeprefix("# ")
-    return f"{path.stem}: {title}\n\n{formula}\n\n" + "\n".join(f"{label:<20}{line}" for label, line in lines)
+    told = "\n".join(f"{label:<20}{line}" for label, line in lines)
+    return f"{path.stem}: {title}\n\n{formula}\n\n{told}{beta_elsewhere(name, arguments, train.get('stabilisers', ()))}"
 
 
 def _added(section: str, values: dict[str, Any]) -> list[str]:

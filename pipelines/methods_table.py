@@ -12,60 +12,11 @@ import yaml
 from diffalign.did_you_mean import did_you_mean
 from diffalign.objectives import OBJECTIVES, defaults, objective_function
 from pipelines.config_file import bundled_configs
+from pipelines.methods_beta import beta_elsewhere, scale_line
+from pipelines.methods_needs import needs_lines
 from pipelines.methods_presets import describe_preset, presets
 
 COLUMNS = ("objective", "rows", "reference", "what it does")
-ROWS = {
-    "pairs": "a preferred and a dispreferred sample; pair.rule: best_vs_worst, best_vs_rest, all_pairs, pareto or imported",
-    "lists": "samples in their order, best first; pair.rule: ranked_list, or any of pairs, which are lists of two",
-    "labelled": "samples judged one by one, 1 or 0; pair.rule: labelled",
-    "segments": "pairs with a label for each span of time; pair.rule: best_vs_worst, best_vs_rest or all_pairs, with pair.spans",
-    "positives": "the preferred sample alone; any pair.rule: it takes the first of a pair or list, and every sample labelled 1",
-}
-TRIPLES = "triples: a gold sample, then winner and loser; pair.rule: ranked_list with pair.length: 3"
-LENGTHS = "may differ between samples along the first axis after the channels, which is time; pair.same_size: false, encode.size: null"
-OWN_SAMPLES = "beside it the policy's own sample, made while training: train.noising: trajectory, train.own_samples: {size, refresh, steps}"
-REFERENCE = {
-    None: "none: no forward of a reference",
-    "error": "its error alone; of the frozen base, or what train.reference says",
-    "prediction": "its whole prediction; of the frozen base, or what train.reference says",
-}
-READS = {
-    "scores": "a score of each sample; train.scores: [reward.dimension, …], by default what the rows were ranked by (pair.by)",
-    "labels": "1 wanted, 0 unwanted; pair.rule: labelled",
-    "win_probability": "P(first preferred); votes of an imported set, and ½ where pair.ties: keep",
-    "segment_labels": "1, −1 or 0 for each span; pair.spans: [reward.dimension of each span, …]",
-    "teacher": "the prediction of a checkpoint further along than the reference",
-    "mask": "weights of positions",
-    "mismatched": "predictions of both networks under another group's prompt",
-}
-SCALE = {
-    "difference": "a scale-free link on differences of reward: β alone says how far the policy may go",
-    "absolute": "rewards or margins meet a fixed number, so β says how far is far: a reward of 1 is a drift of 2/β in squared error",
-    "surrogate": "errors become log-ratios or probabilities by κ first, and what is not linear there changes with the scale",
-}
-NO_BETA = {
-    "dro": "fixed at 2: its margin is in mean-squared error as it is",
-    "mapo": "none; for small errors it acts as β = steps·scale, 500 at the defaults, without a reference",
-    "asft": "none; κ says what an error is worth",
-    "orpo": "none; κ says what an error is worth",
-}
-# Theirs is β over the number: for ε errors, mean-reduced. A number stands where it is one; other terms are words. Where no objective is
-# named their loss is Diffusion-DPO's, and the β that pulls as hard stands for ours.
-ELSEWHERE: tuple[tuple[str, float | str, tuple[str, ...]], ...] = (
-    ("Diffusion-DPO, Tango 2, TangoFlux, VideoDPO, InPO, SmPO", 1, ()),
-    ("diffusers' research script for SDXL", 1, ()),
-    ("diffusers' research script for SD 1.5, align-anything", 2, ()),
-    ("Curriculum-DPO's script (2000, written into it)", 1, ()),
-    ("flow_grpo (Flow-DPO; on velocity errors, where 100 is usual)", 1, ()),
-    ("SimpleTuner (sum over N latent elements)", "β / N", ()),
-    ("papers in the sum form, βTω·‖·‖² (sum over N latent elements)", "βTω = β / (2N)", ()),
-    ("D3PO, SPO, LPO (log-ratios of sampling steps of deviation σ_step)", "β·σ_step², on posterior means", ()),
-    ("Diffusion-KTO", 2, ("diffusion_kto", "kto")),
-    ("RankDPO, DenseDPO, as their papers write it (if their norm is a mean)", 2, ("rankdpo", "densedpo")),
-    ("CaPO, as its paper writes it", 2, ("capo",)),
-)
-LANGUAGE_MODELS = ("language models, of log-ratios u = −κ·drift", "β_LM = β / (2κ)")
 
 
 def methods_rows() -> list[tuple[str, str, str, str]]:
@@ -91,60 +42,21 @@ def describe(name: str) -> str:
         raise ValueError(f"unknown method {name!r}{hint}; choose one of: {', '.join(OBJECTIVES)}; or a preset: {', '.join(presets())}")
     function = objective_function(name)
     needs, formula, arguments = OBJECTIVES[name], inspect.getdoc(function) or "", defaults(name)
-    fields = [field for each in needs.reads for field in each.split(" or ")]
     at_reference = (
         "depends on the errors or scores" if needs.value_at_reference is None else f"{needs.value_at_reference:.6g} at the defaults"
     )
     noising = ", noising: trajectory" if needs.own_samples else ""
     lines = [
         ("paper", paper(formula)),
-        ("rows", f"{needs.rows}: {ROWS[needs.rows]}"),
-        *([("or", TRIPLES)] if needs.triples else []),
-        *([("lengths", LENGTHS)] if needs.lengths else []),
-        *([("", OWN_SAMPLES)] if needs.own_samples else []),
-        ("reference", REFERENCE[needs.reference]),
-        *(("reads" if index == 0 else "or" if len(fields) > len(needs.reads) else "", f"{field}: {READS[field]}")
-          for index, field in enumerate(fields)),
+        *needs_lines(name),
         ("defaults", ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "none"),
         ("in a config", f"train: {{objective: {{{', '.join(['name: ' + name, *_yaml_arguments(arguments)])}}}{noising}}}"),
         ("policy = reference", f"loss {at_reference}"),
-        ("β", NO_BETA.get(name, "none") if "beta" not in arguments else SCALE[needs.scale]),
+        scale_line(name, arguments),
         *(("config" if index == 0 else "", path) for index, path in enumerate(configs_of(name))),
-    ]  # fmt: skip
-    found = f"{name}: {_summary(name)}\n\n{formula}\n\n" + "\n".join(f"{label:<20}{text}" for label, text in lines)
-    if "beta" in arguments:
-        beta, equivalent = arguments["beta"], pull(name)
-        if needs.reference is None:
-            scale = "of errors as they are: without a reference there is none to start from"
-        elif equivalent is None:
-            scale = "of the implicit reward −(β/2)·drift; how hard a row pulls depends on its scores or labels"
-        elif equivalent < 0:
-            scale = "which at the reference pulls against the labels, as no β of Diffusion-DPO does"
-        else:
-            scale = f"which pulls at the reference as Diffusion-DPO does with β = {equivalent:g}"
-        found += f"\n\nβ = {beta:g}, {scale}; in other projects' terms\n"
-        found += "\n".join(f"  {project:<72}{theirs}" for project, theirs in _elsewhere(name, beta, equivalent))
-    return found
-
-
-def pull(name: str) -> float | None:
-    """4·∂L/∂d at policy = reference and the defaults, d = Δ_w − Δ_l with Δ_w + Δ_l held: the β of a Diffusion-DPO (∂L/∂d = β/4) as strong.
-
-    Exact for every link, by autograd. None where it is not the objective's alone: it depends on scores or labels, or on the errors.
-    """
-    import torch
-
-    from diffalign.tensors import Outputs
-
-    needs = OBJECTIVES[name]
-    if needs.rows != "pairs" or needs.reference is None or not {"teacher", "mask"}.issuperset(needs.reads):
-        return None
-    error = torch.ones(1, 2, dtype=torch.float64, requires_grad=True)
-    policy = error.sqrt()[..., None, None]  # (1, 2, 1, 1): against a target of 0 these are its errors
-    same, nothing = policy.detach(), torch.zeros_like(policy)
-    outputs = Outputs(policy, nothing, torch.zeros(1), reference=same, teacher=same, mask=torch.ones_like(same))
-    [slope] = torch.autograd.grad(objective_function(name)(outputs).value.sum(), error)
-    return float(2 * (slope[0, 0] - slope[0, 1]))
+    ]
+    told = "\n".join(f"{label:<20}{text}" for label, text in lines)
+    return f"{name}: {_summary(name)}\n\n{formula}\n\n{told}{beta_elsewhere(name, arguments)}"
 
 
 def paper(formula: str) -> str:
@@ -161,18 +73,6 @@ def configs_of(name: str) -> list[str]:
         if name == (objective if isinstance(objective, str) else objective.get("name")):
             found.append(f"configs/methods/{path.name}")
     return found
-
-
-def _elsewhere(name: str, beta: float, equivalent: float | None) -> list[tuple[str, str]]:
-    """Projects that measure from a reference say nothing of a β on errors as they are."""
-    if OBJECTIVES[name].reference is None:
-        return [LANGUAGE_MODELS]
-    theirs = []
-    for project, over, only in ELSEWHERE:
-        if name in only or (not only and (equivalent is None or equivalent > 0)):
-            ours = beta if only or equivalent is None else equivalent
-            theirs.append((project, over if isinstance(over, str) else f"β = {ours:g}" if over == 1 else f"β / {over:g} = {ours / over:g}"))
-    return [*theirs, LANGUAGE_MODELS]
 
 
 def _summary(name: str) -> str:

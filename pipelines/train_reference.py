@@ -39,6 +39,7 @@ def check_reference(section: Train, needs: Needs) -> None:
 def check_errors_ahead(section: Train, needs: Needs) -> None:
     """ValueError where a step needs more of the reference than the error that it has on what is known before the first step."""
     from diffalign.noising import WITHOUT_NETWORKS
+    from diffalign.stabilisers import READS_PREDICTION
 
     name, noising = section.objective["name"], section.noising["name"]
     live = "set train.reference_errors=live"
@@ -50,7 +51,10 @@ def check_errors_ahead(section: Train, needs: Needs) -> None:
         (section.lora is not None, "under LoRA the base is the reference, without a copy", "remove train.reference_errors"),
         (section.reference.name != "initial", f"reference {section.reference.name!r} moves", "set train.reference=initial"),
         (noising not in WITHOUT_NETWORKS, f"noising {noising!r} runs a network", f"set train.noising to {' or '.join(WITHOUT_NETWORKS)}"),
-        ("kl_correction" in section.stabilisers, "'kl_correction' reads the reference's whole prediction", "remove that stabiliser"),
+        *(
+            (each in section.stabilisers, f"{each!r} reads the reference's whole prediction", "remove that stabiliser")
+            for each in READS_PREDICTION
+        ),
         (section.reference_cache is not None, "a cache keeps predictions, which no step has then", "remove train.reference_cache"),
         (section.reference_dtype != "float32", "there is no copy in another type", "remove train.reference_dtype"),
         (section.reference_device != "same", "there is no copy to rest in main memory", "remove train.reference_device"),

@@ -138,6 +138,8 @@ SHARED_FILES = {
         "implicit",
         "json_file",
         "memory",
+        "methods_beta",
+        "methods_needs",
         "methods_presets",
         "methods_table",
         "model",

@@ -20,6 +20,8 @@ STABILISERS = {
 # Other rows have no winner and loser: samples judged singly meet no other one, and of a clip judged by spans each may be either.
 ROWS: dict[str, tuple[Rows, ...]] = {"winner_safeguard": ("pairs",), "list_safeguard": ("lists",), "kl_correction": ("pairs", "lists")}
 
+READS_PREDICTION = ("kl_correction",)  # of the reference, whatever the objective reads of it
+
 
 def build_stabiliser(name: str, **given: Any) -> Callable[[Outputs], Outputs]:
     """The stabiliser with its arguments bound; ValueError for another name or argument, or one out of range."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import math
 import os
 import re
 import signal
@@ -24,7 +25,7 @@ from diffalign.objectives import OBJECTIVES, defaults, objective_function
 from pipelines import STAGES
 from pipelines.cli import app
 from pipelines.config_file import bundled_configs
-from pipelines.methods_table import pull
+from pipelines.methods_beta import pull
 from reward_models import REWARD_MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -262,6 +263,48 @@ def test_a_preset_says_what_its_parts_do() -> None:
     assert "did you mean 'tdpo1'?" in refused and "or a preset: " in refused
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_s_needs_and_its_own_beta_elsewhere(name: str) -> None:
+    """Of the reference as much as objective and stabilisers read, and β as the file has it, not the objective's default."""
+    told, train = call("methods", name).stdout, yaml.safe_load((bundled_configs() / f"methods/{name}.yaml").read_text())["train"]
+    needs = OBJECTIVES[train["objective"]["name"]]
+    rows = "triples" if name == "triple_po" else needs.rows
+    assert re.search(rf"^rows +{rows}: .*pair\.rule", told, re.MULTILINE)
+    reads = "prediction" if "kl_correction" in train.get("stabilisers", {}) else needs.reference
+    what = {None: "none: no forward", "error": "its error alone; of", "prediction": "its whole prediction"}[reads]
+    assert re.search(rf"^reference +{what}", told, re.MULTILINE) and all(f"reads               {each}: " in told for each in needs.reads)
+    beta = train["objective"].get("beta")
+    assert ("in other projects' terms" in told) == (beta is not None) and (beta is None or f"\nβ = {beta:g}, " in told)
+    assert ("β_LM = β / (2κ)" in told) == (beta is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("tdpo1", ["its whole prediction, for kl_correction (train.reference_errors: live); of the frozen base", "β / 2 = 250"]),
+        ("tdpo2", ["its whole prediction, for kl_correction"]),
+        ("triple_po", ["triples: a gold sample, then winner and loser; pair.rule: ranked_list with pair.length: 3", "β = 150, of errors"]),
+        ("inpo", ["runs                the policy, without gradient, from each sample to its x_t; train.noising.network: policy or ref"]),
+        (
+            "curry_dpo",
+            ["gap: of a row's first and last score", "pair.by: the reward.dimension", "of the policy as the stage of train.order found"],
+        ),
+        ("adpo_ema", ["of a moving average of the policy", "scores: a score of each sample; train.scores: ["]),
+        ("adpo_on_policy", ["of the policy as it is, without gradient"]),
+        ("tango2", ["own_vs_rest, pareto or imported"]),
+        ("winner_safeguard", ["as Diffusion-DPO does with β = 500, on the loser λ times as hard; in other"]),
+        # By hand: hinge's slope in m is 1, twice that of DPO; CRPO adds a slope of 1 in e_w alone, 2 of β; EXO's is ¼·ln((1 − α)/α).
+        ("slic", ["with β = 1000; in", "β / 2 = 500"]),
+        ("crpo", ["with β = 502; in"]),
+        ("exo", [f"with β = {500 * math.log(0.999 / 0.001) / 2:g}; in"]),
+    ],
+)
+def test_a_preset_tells_what_its_parts_ask_for(name: str, told: list[str]) -> None:
+    said = call("methods", name).stdout
+    assert [each for each in told if each not in said] == []
+    assert name != "triple_po" or "\nrows                pairs" not in said
+
+
 def test_the_beta_of_other_forms() -> None:
     told = call("methods", "diffusion_dpo").stdout
     assert re.search(r"sum form.*βTω = β / \(2N\)", told) and re.search(r"D3PO, SPO, LPO.*β·σ_step²", told)
@@ -305,10 +348,10 @@ def test_a_beta_elsewhere_is_the_one_that_pulls_as_hard() -> None:
     for name, (winner, loser) in slopes.items():
         beta = 5000 * (winner + loser)
         said = call("methods", name).stdout
-        assert pull(name) == pytest.approx(beta), name
+        assert pull(name, {}) == pytest.approx(beta), name
         assert f"as Diffusion-DPO does with β = {beta:g}; in" in said and f"β / 2 = {beta / 2:g}" in said
     for name, why in (("rankdpo", "depends on its scores"), ("kto", "or labels"), ("simpo", "without a reference")):
-        assert pull(name) is None and why in call("methods", name).stdout
+        assert pull(name, {}) is None and why in call("methods", name).stdout
     against = call("methods", "discopop").stdout  # its bump around 0 turns the slope around
     assert "against the labels" in against and "Diffusion-DPO, Tango 2" not in against
 
