@@ -28,7 +28,8 @@ CHANNELS = {"image": 3, "video": 3, "audio": 1}  # of the media of each modality
 BENCHES = {
     "step": "a whole training step against the bare policy forward and backward plus the bare reference forward on the same tensors",
     "encode": "a training step that runs the VAE and the text encoder on its batch, against one on cached latents and embeds",
-    "objectives": "every objective's forward and backward to the prediction, beside the forwards that it needs, against diffusion_dpo's",
+    "objectives": "forward and backward to the prediction of every objective, of stabilisers and of a learned mask, beside the forwards "
+    "that they need, against diffusion_dpo's",
 }
 
 
@@ -106,19 +107,23 @@ def _objectives(folder: Path, settings: Bench) -> Costs:
     """On the model's latents with its own bare step, or on other latents with the seconds that were given."""
     import torch
 
-    from pipelines.bench_objectives import Bare, measure_objectives, seconds_of
+    from diffalign.training.masks import features_of
+    from pipelines.bench_objectives import HEAD_CHANNELS, Bare, measure_objectives, seconds_of
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.latents is not None and settings.bare_seconds is not None:
-        return measure_objectives(settings.latents, settings.batch_size, settings.steps, Bare(*settings.bare_seconds), device)
+        features = (HEAD_CHANNELS, *settings.latents[1:])
+        return measure_objectives(settings.latents, features, settings.batch_size, settings.steps, Bare(*settings.bare_seconds), device)
     task = _task(folder, settings.model_copy(update={"objective": "diffusion_dpo"}), encode_in_step=False)
     with_reference = floor_of(task, settings.batch_size)
     shape, task.reference = tuple(task.groups.fetch([0], dropped=[False], flipped=[False]).latents.shape[2:]), None
     alone = floor_of(task, settings.batch_size)
+    with features_of(task.backbone, task.backbone.denoiser, shape[1:]) as features:
+        alone()
     pairs = [(seconds_of(alone), seconds_of(with_reference)) for _ in range(settings.steps)][max(1, settings.steps // 5) :]
     step, both = (median(each) for each in zip(*pairs))
     bare = Bare(step, max(0.0, both - step)) if settings.bare_seconds is None else Bare(*settings.bare_seconds)
-    return measure_objectives(shape, settings.batch_size, settings.steps, bare, device)
+    return measure_objectives(shape, tuple(features[0].shape[1:]), settings.batch_size, settings.steps, bare, device)
 
 
 class _Measured(Exception):

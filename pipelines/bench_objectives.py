@@ -1,12 +1,13 @@
-"""bench objectives: what each objective costs beside Diffusion-DPO, beyond the forwards that it needs."""
+"""bench objectives: what each objective, stabiliser and a learned mask cost beside Diffusion-DPO, beyond the forwards that they need."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +17,27 @@ if TYPE_CHECKING:
 
 LIMIT = 1.02
 SAMPLES = {"pairs": 2, "lists": 4, "labelled": 1, "segments": 2, "positives": 1}
+HEAD_CHANNELS = 320  # what goes into the head of a UNet as SD 1.5 and SDXL have it
+
+
+@dataclass(frozen=True)
+class Row:
+    """An objective of the table, and what acts before it: stabilisers by name with their arguments, or a mask that is learned."""
+
+    objective: str
+    stabilisers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    learns_mask: bool = False
+
+
+# None takes a forward more than its objective: the correction has its distance from the reference's prediction that is there, a mask its
+# features from the same forward.
+COMBINED = {
+    "winner_safeguard": Row("diffusion_dpo", {"winner_safeguard": {}}),
+    "tdpo1": Row("diffusion_dpo", {"kl_correction": {"alpha": 1.0, "through_winner": True}}),
+    "tdpo2": Row("diffusion_dpo", {"kl_correction": {"alpha": 0.5, "through_winner": False}}),
+    "list_safeguard": Row("rankdpo", {"list_safeguard": {}}),
+    "learned mask": Row("sparsepo", learns_mask=True),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +58,7 @@ class Bare:
 
 @dataclass(frozen=True)
 class Cost:
-    """Median seconds of an objective, forward and backward to the prediction, and its step over the same with Diffusion-DPO."""
+    """Median seconds of a row, forward and backward to the prediction, and its step over the same with Diffusion-DPO."""
 
     name: str
     seconds: float
@@ -45,7 +67,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """The objectives, the dearest ratio first."""
+    """The rows, the dearest ratio first."""
 
     shape: tuple[int, ...]
     bare: Bare
@@ -56,27 +78,54 @@ class Costs:
         head = (
             f"{self.shape} samples in all; bare step {1000 * self.bare.step:.1f} ms, one more forward {1000 * self.bare.forward:.1f} ms\n"
             f"over {LIMIT}: {', '.join(over) or 'none'}\n\n"
-            f"{'objective':<15}{'ms':>8}  (bare step + objective) / (bare step + diffusion_dpo)\n"
+            f"{'objective':<18}{'ms':>8}  (bare step + objective) / (bare step + diffusion_dpo)\n"
         )
-        return head + "\n".join(f"{cost.name:<15}{1000 * cost.seconds:8.2f}  {cost.ratio:.4f}" for cost in self.costs)
+        return head + "\n".join(f"{cost.name:<18}{1000 * cost.seconds:8.2f}  {cost.ratio:.4f}" for cost in self.costs)
 
 
-def measure_objectives(shape: tuple[int, ...], pairs: int, steps: int, bare: Bare, device: str) -> Costs:
-    """Every objective at its defaults on random Outputs, in turn, `steps` times less a first fifth; all on as many samples as the pairs.
+def measure_objectives(shape: tuple[int, ...], features: tuple[int, ...], pairs: int, steps: int, bare: Bare, device: str) -> Costs:
+    """Every objective at its defaults and COMBINED, on random Outputs, in turn, `steps` times less a first fifth; all on as many samples.
 
-    shape  (C, *S) of a sample's latents
+    shape     (C, *S) of a sample's latents
+    features  (C', *G) that a learned mask reads of a sample
     """
-    from diffalign.objectives import OBJECTIVES, objective_function
+    from diffalign.objectives import OBJECTIVES
 
-    run = {name: _backward_of(objective_function(name), random_outputs(needs, shape, pairs, device)) for name, needs in OBJECTIVES.items()}
+    rows = {name: Row(name) for name in OBJECTIVES} | COMBINED
+    needs = {name: OBJECTIVES[row.objective] for name, row in rows.items()}
+    run = {
+        name: _backward_of(loss_of(row, features, pairs, device), random_outputs(needs[name], shape, pairs, device))
+        for name, row in rows.items()
+    }
     taken: dict[str, list[float]] = {name: [] for name in run}
     for _ in range(steps):
         for name, once in run.items():
             taken[name].append(seconds_of(once))
     cost = {name: median(seconds[max(1, steps // 5) :]) for name, seconds in taken.items()}
-    ratio = {name: (bare.of(needs) + cost[name]) / (bare.of(needs) + cost["diffusion_dpo"]) for name, needs in OBJECTIVES.items()}
+    ratio = {name: (bare.of(own) + cost[name]) / (bare.of(own) + cost["diffusion_dpo"]) for name, own in needs.items()}
     costs = (Cost(name, cost[name], ratio[name]) for name in sorted(ratio, key=lambda each: -ratio[each]))
     return Costs((2 * pairs, *shape), bare, tuple(costs))
+
+
+def loss_of(row: Row, features: tuple[int, ...], pairs: int, device: str) -> Callable[[Outputs], Loss]:
+    """The objective of a row after what acts before it; a learned mask is of random features (2·pairs, *features)."""
+    import torch
+
+    from diffalign.objectives import objective_function
+    from diffalign.stabilisers import build_stabilisers
+    from diffalign.training.masks import Mask
+
+    objective, stabilisers = objective_function(row.objective), build_stabilisers(row.stabilisers)
+    if not row.learns_mask:
+        return lambda outputs: objective(reduce(lambda before, act: act(before), stabilisers, outputs))
+    mask = Mask("learned", channels=features[0]).to(device)
+    seen = torch.randn(2 * pairs, *features, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def masked(outputs: Outputs) -> Loss:
+        by_position = torch.nn.functional.interpolate(mask(seen), tuple(outputs.policy.shape[3:]))  # a token's positions share its weight
+        return objective(replace(outputs, mask=by_position.unflatten(0, outputs.policy.shape[:2])))
+
+    return masked
 
 
 def random_outputs(needs: Needs, shape: tuple[int, ...], pairs: int, device: str) -> Outputs:

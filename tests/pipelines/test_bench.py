@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from diffalign.backbones.stable_diffusion import StableDiffusion
 from diffalign.objectives import OBJECTIVES, Needs
 from diffalign.tensors import Loss, Outputs
+from diffalign.training.masks import Mask
 from pipelines import bench, bench_objectives
 from pipelines.bench import Bench, Ratio, run
-from pipelines.bench_objectives import Bare, Cost, Costs, measure_objectives, random_outputs
+from pipelines.bench_objectives import COMBINED, Bare, Cost, Costs, Row, loss_of, measure_objectives, random_outputs
 
 SMALL: dict[str, Any] = {"batch_size": 2, "steps": 3}
 
@@ -123,7 +125,7 @@ def test_groups_that_encode_give_what_the_cache_holds(tiny_pipeline: Path, tmp_p
 def test_every_objective_is_measured_beside_the_model_s_own_step(tiny_pipeline: Path) -> None:
     found = run("objectives", Bench(source=str(tiny_pipeline), **SMALL))
     assert isinstance(found, Costs) and found.shape[0] == 4 and found.bare.step > 0
-    assert sorted(cost.name for cost in found.costs) == sorted(OBJECTIVES)
+    assert sorted(cost.name for cost in found.costs) == sorted([*OBJECTIVES, *COMBINED])
     ratios = {cost.name: cost.ratio for cost in found.costs}
     assert list(ratios.values()) == sorted(ratios.values(), reverse=True) and ratios["diffusion_dpo"] == 1
     assert all(cost.seconds > 0 for cost in found.costs)
@@ -160,7 +162,10 @@ def whole_table() -> Iterator[None]:
 
 @pytest.mark.usefixtures("whole_table")
 def test_costs_are_medians_in_turn_without_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 6 rounds the first is slow and not counted. Bare steps 2 and 1: (2 + 3)/(2 + 1), and (1 + 2)/(1 + 1) without a reference."""
+    """Of 6 rounds the first is slow and not counted. Bare steps 2 and 1: (2 + 3)/(2 + 1), and (1 + 2)/(1 + 1) without a reference.
+
+    The corrected row is of ipo, with its forwards and its seconds here.
+    """
     order, now = [], [0.0]
     seconds = {"diffusion_dpo": 1.0, "mapo": 2.0, "ipo": 3.0}
 
@@ -174,13 +179,52 @@ def test_costs_are_medians_in_turn_without_the_warm_up(monkeypatch: pytest.Monke
 
     for name in set(OBJECTIVES) - set(seconds):
         del OBJECTIVES[name]
+    monkeypatch.setattr(bench_objectives, "COMBINED", {"corrected": Row("ipo", {"kl_correction": {}})})
     monkeypatch.setattr("diffalign.objectives.objective_function", take)
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    found = measure_objectives((4, 2, 2), pairs=2, steps=6, bare=Bare(1.0, 1.0), device="cpu")
-    assert found.costs == (Cost("ipo", 3.0, 5 / 3), Cost("mapo", 2.0, 1.5), Cost("diffusion_dpo", 1.0, 1.0))
-    assert order == [*OBJECTIVES, *list(OBJECTIVES) * 6]
-    assert "over 1.02: ipo, mapo\n" in str(found) and str(found).endswith("diffusion_dpo   1000.00  1.0000")
-    assert "over 1.02: none" in str(Costs((4, 2), Bare(1, 1), found.costs[2:]))
+    found = measure_objectives((4, 2, 2), (8, 1, 1), pairs=2, steps=6, bare=Bare(1.0, 1.0), device="cpu")
+    costs = (Cost("ipo", 3.0, 5 / 3), Cost("corrected", 3.0, 5 / 3), Cost("mapo", 2.0, 1.5), Cost("diffusion_dpo", 1.0, 1.0))
+    assert found.costs == costs
+    assert order == [*OBJECTIVES, "ipo", *[*OBJECTIVES, "ipo"] * 6]
+    assert "over 1.02: ipo, corrected, mapo\n" in str(found) and str(found).endswith("diffusion_dpo      1000.00  1.0000")
+    assert "over 1.02: none" in str(Costs((4, 2), Bare(1, 1), found.costs[3:]))
+
+
+def test_a_learned_mask_reads_features_of_the_model_s_head(tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the last layer of the UNet takes, at every position; of other latents as many channels as SDXL's."""
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(bench_objectives, "measure_objectives", lambda *given: asked.append(given))
+    run("objectives", Bench(source=str(tiny_pipeline), **SMALL))
+    run("objectives", Bench(latents=(4, 16, 16), bare_seconds=(2.0, 0.5), **SMALL))
+    head = bench._task(tmp_path, Bench(source=str(tiny_pipeline), **SMALL), encode_in_step=False).backbone.denoiser.conv_out
+    assert asked[0][1] == (head.in_channels, *asked[0][0][1:]) and asked[1][:2] == ((4, 16, 16), (320, 16, 16))
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_what_acts_before_an_objective_is_in_its_row(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another gradient than the objective's alone, where the errors of a group overlap; of a learned mask's weights there is one too."""
+    masks: list[Mask] = []
+
+    class Kept(Mask):
+        def __init__(self, *given: Any, **named: Any):
+            super().__init__(*given, **named)
+            masks.append(self)
+
+    monkeypatch.setattr("diffalign.training.masks.Mask", Kept)
+    row = COMBINED[name]
+    outputs = random_outputs(OBJECTIVES[row.objective], (4, 8, 8), pairs=8, device="cpu")
+    outputs = replace(outputs, policy=(outputs.target + 0.1 * outputs.target[:, :1]).requires_grad_())
+
+    def gradient(own: Row) -> torch.Tensor:
+        [found] = torch.autograd.grad(loss_of(own, (6, 4, 4), 8, "cpu")(replace(outputs)).value.sum(), outputs.policy)
+        return found
+
+    changed, plain = gradient(row), gradient(Row(row.objective))
+    assert bool(torch.isfinite(changed).all()) and not torch.allclose(changed, plain)
+    bench_objectives._backward_of(loss_of(row, (6, 4, 4), 8, "cpu"), outputs)()
+    weights = [mask.weight for mask in masks[1:]]
+    assert all(weight is not None and weight.grad is not None and bool((weight.grad != 0).any()) for weight in weights)
+    assert len(weights) == row.learns_mask
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
