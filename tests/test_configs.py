@@ -131,6 +131,14 @@ def test_lines_are_readable(path: Path) -> None:
     assert not [number for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if len(line) > 140]
 
 
+def test_the_comparison_s_config_expects_the_row_of_plain_diffusion_dpo() -> None:
+    shared, row = (load_config(name) for name in ("compare", "methods/diffusion_dpo"))
+    assert shared.model_copy(update={"run": row.run}) == row
+    [expected] = [line for line in header_of(bundled_configs() / "compare.yaml") if line.startswith("Expected:")]
+    assert "row diffusion_dpo in methods/README.md" in expected
+    assert "`diffusion_dpo` |" in (bundled_configs() / "methods/README.md").read_text(encoding="utf-8")
+
+
 def test_sd15_is_the_setting_of_the_release() -> None:
     """Wallace et al. 2023 and the launcher of its release: 5000 on the mean-reduced error, 1e-8 × 2048, 500 warm-up steps of 2000."""
     train = load_config("sd15_diffusion_dpo").train
