@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
-from objective_checks import close, outputs_of_errors
-from toys import GAUSSIANS, LOGISTIC_CHECKS, Gaussian, check_gaussian_optimum, gauss_hermite, minimise, tabular_optimum
+from objective_checks import close
+from toys import GAUSSIANS, LOGISTIC_CHECKS, Gaussian, check_gaussian_optimum, descend, gauss_hermite, minimise, tabular_optimum
 
 from diffalign.objectives import objective_function
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
@@ -37,24 +39,24 @@ def test_equal_rewards_leave_the_reference() -> None:
     close(trained, logits.log_softmax(0), rtol=0, atol=1e-8)
 
 
-def margin_that_minimises(name: str, probability: float) -> float:
-    """argmin over m of P·L(m) + (1 − P)·L(−m), on a grid of 0.001 from −2 to 2."""
-    grid = torch.arange(-2000, 2001, dtype=torch.float64) / 1000
-    error = torch.stack([5 - grid / 2, 5 + grid / 2], 1)  # β = 2: m = −(Δ_w − Δ_l)
-    value = objective_function(name)(outputs_of_errors(error, torch.full_like(error, 5.0)), beta=2.0).value
-    return float(grid[(probability * value + (1 - probability) * value.flip(0)).argmin()])
+def trained_margin(name: str, gap: float) -> float:
+    """Of two samples, the first preferred in σ(gap) of their comparisons, on a softmax of the two; β_LM = 1."""
+    logits = torch.tensor([0.2, 0.5], dtype=torch.float64)
+    rewards = torch.tensor([gap, 0.0], dtype=torch.float64)
+    fit = descend if name == "hinge" else minimise
+    trained, _ = tabular_optimum(objective_function(name), rewards, logits, beta_lm=1.0, kappa=2.0, fit=fit)
+    learnt = trained - logits.log_softmax(0)
+    return (learnt[0] - learnt[1]).item()
 
 
 @pytest.mark.parametrize("probability", [0.3, 0.5, 0.6, 0.9])
 def test_each_link_has_its_own_optimal_margin(probability) -> None:
     """Logistic: the log-odds. IPO: P − ½, finite even for a certain label. Hinge: ±1, however unsure the label is."""
     log_odds = torch.logit(torch.tensor(probability, dtype=torch.float64)).item()
-    if abs(log_odds) < 2:
-        assert margin_that_minimises("diffusion_dpo", probability) == pytest.approx(log_odds, abs=1e-3)
-    assert margin_that_minimises("ipo", probability) == pytest.approx(probability - 0.5, abs=1e-3)
-    if probability != 0.5:
-        assert abs(margin_that_minimises("hinge", probability)) == pytest.approx(1.0, abs=1e-3)
-        assert (margin_that_minimises("hinge", probability) > 0) is (probability > 0.5)
+    assert trained_margin("diffusion_dpo", log_odds) == pytest.approx(log_odds, abs=1e-6)
+    assert trained_margin("ipo", log_odds) == pytest.approx(probability - 0.5, abs=1e-6)
+    if probability != 0.5:  # there every margin from −1 to 1 is as good
+        assert trained_margin("hinge", log_odds) == pytest.approx(math.copysign(1, log_odds), abs=1e-4)
 
 
 # T2 -------------------------------------------------------------------------------------------------

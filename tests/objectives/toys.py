@@ -18,6 +18,8 @@ from torch import Tensor
 from diffalign.noising import Draw, load_noising
 from diffalign.tensors import Outputs
 
+Fit = Callable[[Callable[[], Tensor], Tensor], None]
+
 
 def minimise(loss: Callable[[], Tensor], parameter: Tensor) -> None:
     """Moves the parameter to a stationary point of a smooth loss, to machine precision."""
@@ -34,11 +36,21 @@ def minimise(loss: Callable[[], Tensor], parameter: Tensor) -> None:
     optimizer.step(closure)
 
 
+def descend(loss: Callable[[], Tensor], parameter: Tensor) -> None:
+    """Moves the parameter to a minimum of a loss that may have corners, to about 1e-5: gradient descent whose rate falls to nothing."""
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    for step in range(400):
+        optimizer.param_groups[0]["lr"] = 0.97**step
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+
 # T1: tabular ----------------------------------------------------------------------------------------
 
 
 def tabular_optimum(
-    objective: Objective, rewards: Tensor, reference_logits: Tensor, *, beta_lm: float, kappa: float
+    objective: Objective, rewards: Tensor, reference_logits: Tensor, *, beta_lm: float, kappa: float, fit: Fit = minimise
 ) -> tuple[Tensor, Tensor]:
     """Trains a K-way softmax on every ordered pair (i, j), weighted by P_ij = σ(R_i − R_j); (log π trained, log π* in closed form).
 
@@ -56,7 +68,7 @@ def tabular_optimum(
         outputs = outputs_of_errors(error, torch.full_like(error, 50.0))
         return (weight * objective(outputs, beta=2 * kappa * beta_lm).value).sum()
 
-    minimise(loss, logits)
+    fit(loss, logits)
     return logits.detach().log_softmax(0), (reference + rewards / beta_lm).log_softmax(0)
 
 
