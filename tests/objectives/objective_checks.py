@@ -443,6 +443,21 @@ def check_compared(objective: Objective, name: str) -> None:
     assert {value > 0 for value in compared.tolist()} == {True, False}
 
 
+def check_clear_pairs(objective: Objective, name: str) -> None:
+    """Where one sample is far nearer to its target than before and the other far off, the policy has put that one first: with the label, or
+    against a span's; of a span without one nothing is said."""
+    rows = OBJECTIVES[name].rows
+    if not OBJECTIVES[name].is_pairwise and rows != "segments":
+        return
+    error = torch.tensor([[0.5, 1.5], [1.5, 0.5]], dtype=torch.float64)
+    reference = torch.ones_like(error) if OBJECTIVES[name].reference is not None else None
+    more = everything(name, 2, 2, (2, 3)) | ({"segment_labels": torch.tensor([[1, 0, -1]] * 2)} if rows == "segments" else {})
+    loss = objective(outputs_of_errors(error, reference, **more), **arguments(name))
+    said = loss.margin if loss.compared is None else loss.compared
+    assert said is not None
+    close(said.sign().where(~said.isnan(), said), [[1, math.nan, -1], [-1, math.nan, 1]] if rows == "segments" else [1, -1])
+
+
 def check_permutation(objective: Objective, name: str) -> None:
     """The samples of a list, or of an unpaired group, have no order but their scores and labels."""
     if OBJECTIVES[name].rows not in ("lists", "labelled"):
@@ -546,6 +561,7 @@ CHECKS: dict[str, Check] = {
     "running": check_running,
     "swap": check_swap,
     "whom the policy puts first": check_compared,
+    "clear pairs": check_clear_pairs,
     "permutation": check_permutation,
     "reference constant": check_reference_constant,
     "kept reference error": check_kept_reference_error,

@@ -1,23 +1,26 @@
-"""Planted errors: each known way of writing Diffusion-DPO wrongly, and each flipped sign, exchanged pair, dropped reference and batch mean
-in the source of any objective, must fail at least two checks, or the checks prove nothing."""
+"""Planted errors: each known way of writing Diffusion-DPO wrongly, and each flipped sign, reversed difference, flipped comparison,
+exchanged pair, dropped reference and batch mean in the source of any objective, must fail at least two checks, or the checks prove
+nothing."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib import import_module
-from itertools import count
 from typing import Any
 
 import pytest
 import torch
+from mutants import KINDS, executed, planted
 from objective_checks import CHECKS, Objective, method, swapped
+from own_tests import NOTICED, noticing
 from torch.nn.functional import softplus
 from toys import LOGISTIC_CHECKS
 
-from diffalign.objectives import OBJECTIVES
+from diffalign.objectives import OBJECTIVES, Needs
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
 from diffalign.tensors import Loss, Outputs, implicit_margin
 
@@ -102,7 +105,7 @@ def failures(objective: Objective, name: str = "diffusion_dpo", checks: Iterable
     for check in checks:
         try:
             ALL_CHECKS[check](objective, name)
-        except (AssertionError, ValueError, RuntimeError, IndexError, TypeError, AttributeError):
+        except NOTICED:
             failed.append(check)
             if len(failed) == enough:
                 break
@@ -155,109 +158,45 @@ def test_no_check_is_idle() -> None:
 
 # Mutants of the source of every objective ----------------------------------------------------------
 
+SQUARED = "it is squared"
+# Mutants that no input can tell from the source, by module: spot → why. Each fails no shared check.
+EQUIVALENT: dict[str, dict[str, str]] = {
+    "rankdpo": {
+        "reversed: gains[:, :, None] - gains[:, None, :]": "its size alone is read",
+        "reversed: discount[:, :, None] - discount[:, None, :]": "its size alone is read",
+    },
+    "dspo": {"reversed: policy - y - push * (policy - q)": SQUARED},
+    "capo": {
+        "reversed: reward - calibrated": "a difference of it is squared",
+        "reversed: gap[:, first] - gap[:, second]": SQUARED,
+        "swap: first, second = torch.triu_indices(count, count, 1, device=reward.device)": "their difference is squared",
+    },
+    "ipo": {"reversed: margin - 0.5": SQUARED},
+    "beta_dpo": {"reversed: here - mean": SQUARED},
+    "sppo": {"reversed: reward - (probability - 0.5)": SQUARED},
+}
 
-def without_reference(outputs: Outputs) -> Outputs:
-    return replace(outputs, reference=None, known_reference_error=torch.zeros_like(outputs.error))
+# How many there are of each kind, or more: what a mutation no longer finds is missed here. Raise them with what is added.
+AT_LEAST = {
+    "sign": 131, "reversed": 90, "minus": 52, "comparison": 35, "swap": 37, "negated": 31, "no reference": 44, "batch mean": 31,
+    "mean inside the link": 55, "loss negated": 41,
+}  # fmt: skip
 
-
-class Mutation(ast.NodeTransformer):
-    """Plants one error at the `place`-th spot of its kind; `found` counts the spots."""
-
-    def __init__(self, kind: str, place: int):
-        self.kind, self.place, self.found = kind, place, 0
-
-    def _is_here(self, kind: str) -> bool:
-        if kind != self.kind:
-            return False
-        self.found += 1
-        return self.found - 1 == self.place
-
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        self.generic_visit(node)
-        if isinstance(node.op, ast.Add | ast.Sub) and self._is_here("sign"):
-            node.op = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
-        return node
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-        self.generic_visit(node)
-        return (
-            node.operand
-            if isinstance(node.op, ast.USub) and not isinstance(node.operand, ast.Constant) and self._is_here("minus")
-            else node
-        )
-
-    def visit_Assign(self, node: ast.Assign) -> ast.AST:
-        """`winner, loser = pair(…)`: the two exchanged."""
-        self.generic_visit(node)
-        target = node.targets[0]
-        if (
-            isinstance(node.value, ast.Call)
-            and getattr(node.value.func, "id", "") == "pair"
-            and isinstance(target, ast.Tuple)
-            and self._is_here("swap")
-        ):
-            target.elts.reverse()
-        return node
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        """The loss negated; what the link reads averaged over the batch; an error of the reference left out; rewards and margins: negated,
-        without the reference, or averaged over the batch before the link."""
-        self.generic_visit(node)
-        name = getattr(node.func, "id", "")
-        if name == "Loss" and self._is_here("loss negated"):
-            node.args[0] = ast.UnaryOp(ast.USub(), node.args[0])
-        if name in ("softplus", "logsigmoid") and self._is_here("mean inside the link"):
-            node.args[0] = ast.Call(ast.Name("batch_mean", ast.Load()), [node.args[0]], [])
-        if name in ("squared_error", "mean_squared_error") and "reference" in ast.unparse(node.args[0]) and self._is_here("no reference"):
-            return ast.BinOp(ast.Constant(0.0), ast.Mult(), node)
-        if name not in ("implicit_margin", "implicit_reward"):
-            return node
-        source = ast.unparse(node)
-        for kind, text in (
-            ("negated", f"-{source}"),
-            ("no reference", f"{name}(without_reference(outputs), beta)"),
-            ("batch mean", f"{source}.mean(0, keepdim=True).expand(len(outputs.policy), *{source}.shape[1:])"),
-        ):  # fmt: skip
-            if self._is_here(kind):
-                return ast.parse(text, mode="eval").body
-        return node
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """`outputs.drift`: the policy's error alone; `outputs.reference_error`: 0."""
-        self.generic_visit(node)
-        if node.attr == "drift" and self._is_here("drift of nothing"):
-            node.attr = "error"
-        if node.attr == "reference_error" and self._is_here("no reference"):
-            return ast.BinOp(ast.Constant(0.0), ast.Mult(), node)
-        return node
+# Of every objective of which it is so, a mutant of one of these kinds.
+APPLIES: dict[str, tuple[set[str], Callable[[Needs], bool]]] = {
+    "the loss negated": ({"loss negated"}, lambda needs: True),
+    "a flipped sign": ({"sign", "minus", "reversed", "negated"}, lambda needs: not is_error_alone(needs)),
+    "no reference": ({"no reference"}, lambda needs: needs.reference is not None),
+    "better and worse exchanged": (
+        {"swap", "negated", "reversed", "comparison"}, lambda needs: needs.rows != "positives" or needs.own_samples
+    ),
+    "a mean before the link": ({"batch mean", "mean inside the link"}, lambda needs: not is_error_alone(needs)),
+}  # fmt: skip
 
 
-KINDS = ("sign", "minus", "swap", "negated", "no reference", "batch mean", "mean inside the link", "drift of nothing", "loss negated")
-
-
-def batch_mean(values: torch.Tensor) -> torch.Tensor:
-    return values.mean(0, keepdim=True).expand_as(values)
-
-
-def executed(tree: ast.AST, what: str, **names: Any) -> dict[str, Any]:
-    """The names that a module's tree defines, some of them replaced."""
-    namespace: dict[str, Any] = {"__name__": what, "without_reference": without_reference, "batch_mean": batch_mean}
-    exec(compile(ast.fix_missing_locations(tree), f"<{what}>", "exec"), namespace)
-    namespace |= names
-    return namespace
-
-
-def planted(module: str) -> list[tuple[str, ast.AST]]:
-    """Every planted error of every kind in a module of objectives, as (what and where, its tree)."""
-    source, made = inspect.getsource(import_module(f"diffalign.objectives.{module}")), []
-    for kind in KINDS:
-        for place in count():
-            mutation = Mutation(kind, place)
-            tree = mutation.visit(ast.parse(source))
-            if mutation.found <= place:
-                break
-            made.append((f"{kind} {place} of {module}", tree))
-    return made
+def is_error_alone(needs: Needs) -> bool:
+    """Of supervised fine-tuning, which has no difference and no link."""
+    return needs.rows == "positives" and needs.reference is None
 
 
 def shared_modules() -> dict[str, list[str]]:
@@ -271,16 +210,38 @@ def shared_modules() -> dict[str, list[str]]:
     return {module: sorted(set(names)) for module, names in found.items()}
 
 
-def noticed(objective: Objective, name: str) -> list[str]:
-    """The first two checks that notice a mutant of an objective."""
-    held = [check for check in CHECKS if check == "reference constant" or check not in getattr(method(name), "EXEMPT", {})]
-    return failures(objective, name, held, enough=2)
+def objectives_module(name: str) -> str:
+    return f"diffalign.objectives.{name}"
+
+
+def shared_checks(name: str) -> list[str]:
+    """Those that hold of an objective."""
+    return [check for check in CHECKS if check == "reference constant" or check not in getattr(method(name), "EXEMPT", {})]
+
+
+def noticed(mutant: Mapping[str, Any], name: str) -> list[str]:
+    """The first two that notice a mutant of an objective: shared checks, then tests of its own."""
+    found = failures(mutant[name], name, shared_checks(name), enough=2)
+    return found + noticing(method(name), objectives_module(name), mutant, enough=2 - len(found))
+
+
+def test_no_kind_of_mutant_is_lost() -> None:
+    found = Counter(what.partition(":")[0] for name in (*OBJECTIVES, *shared_modules()) for what in planted(objectives_module(name)))
+    assert set(AT_LEAST) == set(KINDS) and {kind: found[kind] for kind, least in AT_LEAST.items() if found[kind] < least} == {}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_each_objective_has_a_mutant_of_each_kind_that_applies_to_it(name) -> None:
+    kinds = {what.partition(":")[0] for what in planted(objectives_module(name))}
+    assert [slip for slip, (any_of, applies) in APPLIES.items() if applies(OBJECTIVES[name]) and not kinds & any_of] == []
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_mutant_is_noticed_by_two_checks(name) -> None:
-    survivors = {what: found for what, tree in planted(name) if len(found := noticed(executed(tree, what)[name], name)) < 2}
-    assert survivors == {}
+    trees, same = planted(objectives_module(name)), EQUIVALENT.get(name, {})
+    few = {what: found for what in trees.keys() - same.keys() if len(found := noticed(executed(trees[what], what), name)) < 2}
+    assert few == {}
+    assert [what for what in same if failures(executed(trees[what], what)[name], name, shared_checks(name), enough=1)] == []
 
 
 def test_objectives_share_these_modules() -> None:
@@ -291,14 +252,12 @@ def test_objectives_share_these_modules() -> None:
 def test_every_mutant_of_what_objectives_share_is_noticed_by_two_checks(module) -> None:
     """Of one of them: not all read all of it."""
     survivors = []
-    for what, tree in planted(module):
+    for what, tree in planted(objectives_module(module)).items():
         mutant = executed(tree, what)
         for name in shared_modules()[module]:
-            own = import_module(f"diffalign.objectives.{name}")
-            names = {
-                key: mutant[key] for key, value in vars(own).items() if getattr(value, "__module__", "") == f"diffalign.objectives.{module}"
-            }
-            if len(noticed(executed(ast.parse(inspect.getsource(own)), what, **names)[name], name)) == 2:
+            own = import_module(objectives_module(name))
+            names = {key: mutant[key] for key, value in vars(own).items() if getattr(value, "__module__", "") == objectives_module(module)}
+            if len(noticed(executed(ast.parse(inspect.getsource(own)), what, **names), name)) == 2:
                 break
         else:
             survivors.append(what)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from objective_checks import BETA, Group, Hand, close, naive_error, naive_groups, random_outputs, swapped
+from objective_checks import BETA, Group, Hand, close, naive_error, naive_groups, outputs_of_errors, random_outputs, swapped
 
 from diffalign.objectives.densedpo import densedpo
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
@@ -90,6 +90,13 @@ def test_spans_of_one_label_are_dpo() -> None:
         densedpo(replace(outputs, segment_labels=labelled([-1, -1])), beta=BETA).value,
         diffusion_dpo(swapped(outputs), beta=BETA).value,
     )
+
+
+def test_what_is_compared_is_the_margin_of_each_judged_span() -> None:
+    """m[f] = 5·(0.2 + 0.1) = 1.5 for index 0, which is with the first span's label, against the third's; a tie is no judgement."""
+    error, reference = torch.tensor([[0.3, 0.6]], dtype=torch.float64), torch.full((1, 2), 0.5, dtype=torch.float64)
+    outputs = outputs_of_errors(error, reference, segment_labels=torch.tensor([[1, 0, -1]]))
+    close(densedpo(outputs, beta=10.0).compared, [[1.5, math.nan, -1.5]])
 
 
 def test_labels_travel_with_the_samples() -> None:

@@ -19,6 +19,7 @@ VARIANTS = (
     {"divergence": "forward_kl"},
     {"divergence": "alpha"},
     {"divergence": "alpha", "alpha": 0.3},
+    {"divergence": "alpha", "alpha": 0.0},
     {"divergence": "alpha", "beta_lm": 0.05},  # some u are below the floor
 )
 EXEMPT = {"reference constant": "h is not linear"}
@@ -27,8 +28,8 @@ DIVERGENCES = ["reverse_kl", "forward_kl", "js", "alpha"]
 
 def naive(group: Group, *, beta: float, divergence: str, beta_lm: float, alpha: float) -> float:
     def h(u: float) -> float:
-        if divergence in ("forward_kl", "alpha"):
-            power = 1.0 if divergence == "forward_kl" else alpha
+        power = {"forward_kl": 1.0, "alpha": alpha}.get(divergence)
+        if power:
             return h(-10.0) + math.exp(10 * power) * (u + 10) if u < -10 else (1 - math.exp(-power * u)) / power
         return -math.log1p(math.exp(-u)) if divergence == "js" else u
 

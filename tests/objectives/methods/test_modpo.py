@@ -10,6 +10,7 @@ import torch
 from objective_checks import BETA, Group, Hand, close, random_outputs
 from toys import tabular_optimum
 
+from diffalign.objectives import build_objective
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
 from diffalign.objectives.modpo import modpo
 from diffalign.tensors import Loss, Outputs
@@ -74,6 +75,19 @@ def test_optimum_is_that_of_the_weighted_reward(weights, cap, first) -> None:
 def test_refuses_weights_that_fit_no_score(weights) -> None:
     with pytest.raises(ValueError, match="weight"):
         modpo(random_outputs("modpo"), beta=BETA, weights=weights)
+
+
+@pytest.mark.parametrize("weights", [(), (0.0, 1.0), (-0.5, 0.5)])
+def test_refuses_a_first_weight_that_is_not_above_zero(weights) -> None:
+    with pytest.raises(ValueError, match="the first above 0: the margin is divided by it"):
+        build_objective("modpo", weights=weights)
+
+
+@pytest.mark.parametrize("weights", [(0.01, 1.0), (0.6, -0.4)])
+def test_takes_any_first_weight_above_zero(weights) -> None:
+    """Whatever the others are: below 0 their reward is to fall."""
+    outputs = random_outputs("modpo")
+    close(build_objective("modpo", beta=BETA, weights=weights)(outputs).value, modpo(outputs, beta=BETA, weights=weights).value)
 
 
 def test_missing_scores_are_an_error() -> None:

@@ -50,6 +50,14 @@ def test_without_coefficients_it_is_dpo() -> None:
     close(rlength(replace(outputs, scores=level), beta=BETA, coefficients=(5.0,)).value, expected)
 
 
+def test_a_feature_is_the_last_score_however_many_stand_before_it() -> None:
+    outputs = random_outputs("rlength")
+    assert outputs.scores is not None
+    alone, behind = outputs.scores[..., -1:], torch.cat([outputs.scores, outputs.scores, outputs.scores[..., -1:]], 2)
+    expected, found = (rlength(replace(outputs, scores=each), beta=BETA, coefficients=(0.8,)).value for each in (alone, behind))
+    close(found, expected)
+
+
 def test_is_modpo_with_a_whole_first_weight() -> None:
     """w_0 = 1 and w_k = −a_k: a feature to be ignored is an objective of the opposite sign."""
     outputs = random_outputs("rlength")

@@ -95,6 +95,14 @@ def test_shares_of_wins_lie_between_0_and_1(scores) -> None:
         sppo(outputs, temperature=None)
 
 
+def test_one_score_that_is_no_share_is_named_among_others_that_are() -> None:
+    """With the least and the largest of all groups."""
+    scores = torch.tensor([[0.25, 0.75], [-0.5, 1.0]])[..., None]
+    outputs = outputs_of_errors(torch.ones(2, 2), torch.ones(2, 2), scores=scores)
+    with pytest.raises(ValueError, match=r"got scores from -0\.5 to 1; "):
+        sppo(outputs, temperature=None)
+
+
 # Rock, paper, scissors: P(i beats j). Every two samples, drawn by the policy itself.
 BEATS = torch.tensor([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]], dtype=torch.float64)
 FIRST, SECOND = torch.cartesian_prod(torch.arange(3), torch.arange(3)).T
