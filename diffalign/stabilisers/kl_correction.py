@@ -24,5 +24,5 @@ def kl_correction(outputs: Outputs, *, alpha: NotNegative = 0.5, through_winner:
         best = torch.zeros(distance.shape[:2], dtype=torch.bool, device=distance.device)
         place = outputs.scores[..., 0].argmax(1) if outputs.scores is not None and distance.shape[1] > 2 else 0
         best[torch.arange(len(best)), place] = True
-        distance = torch.where(best.view(*best.shape, *[1] * (distance.ndim - 2)), distance.detach(), distance)
+        distance = torch.where(best, distance.detach(), distance)
     return replace(outputs, correction=alpha * distance)

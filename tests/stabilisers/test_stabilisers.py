@@ -21,7 +21,7 @@ from diffalign.stabilisers import ROWS, STABILISERS, build_stabiliser, build_sta
 from diffalign.stabilisers.kl_correction import kl_correction
 from diffalign.stabilisers.list_safeguard import list_safeguard
 from diffalign.stabilisers.winner_safeguard import winner_safeguard
-from diffalign.tensors import Outputs
+from diffalign.tensors import Outputs, implicit_reward
 from diffalign.training.last_layer import last_layer_gradients
 from pipelines.train import Train
 
@@ -96,6 +96,13 @@ def test_padding_has_no_part_in_the_scale() -> None:
     assert any(0 < share < 1 for share in shares)
     filled = outputs.policy + 100 * (torch.arange(6).view(6, 1) >= lengths[..., None, None, None])
     close(gradient(replace(outputs, policy=filled), lambda each: winner_safeguard(each, mu=0.6)), safe)
+
+
+def test_the_scale_of_padded_samples_by_hand() -> None:
+    """Of two and three steps: g_w = (1, 1)/2, g_l = (1, 0, 2)/3, so ‖g_w‖² = ½ and ⟨g_w, g_l⟩ = 1/6: λ = 0.1·½·6 = 0.3."""
+    policy = torch.tensor([[[[1.0, 1.0, 9.0, 9.0]], [[1.0, 0.0, 2.0, 9.0]]]], dtype=torch.float64)
+    outputs = Outputs(policy, torch.zeros_like(policy), torch.zeros(1), lengths=torch.tensor([[2, 3]]))
+    close(shares(outputs, winner_safeguard, mu=0.9), [[1, 0.3]])
 
 
 def test_a_loser_that_points_away_is_left_alone() -> None:
@@ -220,15 +227,32 @@ def test_one_scale_for_a_batch_is_the_release_s() -> None:
     close(safe[:, 1], float(0.4 * winner @ winner / (winner @ loser)) * plain[:, 1])
 
 
+@pytest.mark.parametrize(
+    ("scope", "space", "expected"),
+    [
+        ("sample", "output", [0.2, 0.8]),  # 0.4·1/2 and 0.4·4/2
+        ("sample", "last_layer", [0.2, 0.8]),
+        ("batch", "output", [0.5, 0.5]),  # 0.4·(1 + 4)/(2 + 2)
+        ("batch", "last_layer", [0.4, 0.4]),  # of the sums (1, 2) and (3, 1): 0.4·5/5
+    ],
+)
+def test_the_scale_by_hand(scope: str, space: str, expected: list[float]) -> None:
+    """Of two pairs with g_w, g_l = (1, 0), (2, 0) and (0, 2), (1, 1), of the outputs as of the last layer."""
+    gaps = torch.tensor([[[1.0, 0.0], [2.0, 0.0]], [[0.0, 2.0], [1.0, 1.0]]], dtype=torch.float64)
+    policy = gaps.unsqueeze(2)
+    outputs = Outputs(policy, torch.zeros_like(policy), torch.zeros(2), last_layer_gradient=gaps)
+    close(shares(outputs, winner_safeguard, mu=0.6, scope=scope, space=space), [[1, each] for each in expected])
+
+
 # Ranked lists ----------------------------------------------------------------------------------------
 
 LISTS = [name for name, needs in OBJECTIVES.items() if needs.rows == "lists"]
 
 
-def shares(outputs: Outputs, **arguments: Any) -> Tensor:
-    """λ, (B, K)."""
+def shares(outputs: Outputs, safeguard: Callable[..., Outputs] | None = None, **arguments: Any) -> Tensor:
+    """λ, (B, K), by default of list_safeguard."""
     policy = outputs.policy.clone().requires_grad_()
-    list_safeguard(replace(outputs, policy=policy), **arguments).policy.sum().backward()
+    (safeguard or list_safeguard)(replace(outputs, policy=policy), **arguments).policy.sum().backward()
     assert policy.grad is not None
     flat = policy.grad.flatten(2)
     assert bool((flat == flat[..., :1]).all())
@@ -261,6 +285,16 @@ def test_overlaps_with_the_best_fall_along_a_list(overlaps: list[float], expecte
     close(shares(with_overlaps(overlaps), mu=0.6), [expected])
     turned = permuted(with_overlaps(overlaps), [2, 0, 3, 1])
     close(shares(turned, mu=0.6), [[expected[place] for place in (2, 0, 3, 1)]])  # ranked by the score, wherever a sample stands
+
+
+def test_of_overlaps_that_fall_by_themselves_the_top_alone_is_cut() -> None:
+    """What is left of each is min(1 − μ, ⟨g_1, g_k⟩), also below 0, by a λ in [0, 1]."""
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        overlaps = torch.randn(4, generator=draw, dtype=torch.float64).sort(descending=True).values
+        found = shares(with_overlaps([1.0, *overlaps.tolist()]), mu=0.6)[0]
+        assert found.min() >= 0 and found.max() == 1
+        close(found[1:] * overlaps, overlaps.clamp(max=0.4))
 
 
 def test_a_list_of_two_is_a_pair() -> None:
@@ -357,6 +391,16 @@ def test_the_correction_of_a_list_knows_the_best_by_its_score() -> None:
     assert outputs.policy.grad is not None
     size = outputs.policy.grad.flatten(2).norm(dim=2)
     assert (size[:, -1] == 0).all() and (size[:, :-1] > 0).all()
+
+
+def test_tdpo_2_of_a_list_by_hand() -> None:
+    """Errors 0.25, 0.64, 0.36 against 0.36, 0.49, 0.25, the second scored best: ∂r/∂e = −5·(1 − ½·∂d/∂e) at β = 10, where ∂d/∂e is
+    (√e − √e_ref)/√e = −0.2 and 1/6, and none for the best."""
+    error = torch.tensor([[0.25, 0.64, 0.36]], dtype=torch.float64, requires_grad=True)
+    scores = torch.tensor([[[0.2], [0.9], [0.5]]], dtype=torch.float64)
+    outputs = outputs_of_errors(error, torch.tensor([[0.36, 0.49, 0.25]], dtype=torch.float64), scores=scores)
+    implicit_reward(kl_correction(outputs, alpha=0.5), 10.0).sum().backward()
+    close(error.grad, [[-5.5, -5.0, -5.0 * 11 / 12]])
 
 
 def test_tdpo_1_of_a_list_is_linear_in_the_distance_to_the_reference() -> None:
