@@ -256,7 +256,8 @@ def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) 
     steps = [f"{unit} to {target}" for unit in ("steps", "seconds")] if curves else []
     seeds = sorted({method.get("curve_seeds", 1) for _, method in methods if "steps" in method})
     of = "in the mean of " + " or ".join(map(str, seeds)) + " seeds" if seeds != [1] else "of the first seed alone"
-    reached = f"; the checkpoint from which on `{first}` stays {target} above the base's or more, {of}" if curves else ""
+    never = "– where it never does, nothing where no checkpoint was kept"
+    reached = f"; the checkpoint from which on `{first}` stays {target} above the base's or more, {of}, {never}" if curves else ""
     return [
         f"The chosen β and learning rate, of how many points, ↑ and ↓ where the largest or the smallest that was tried is the best, so "
         f"that a better one may lie beyond; {cost}seconds of the median step and of the whole training, several of which "
@@ -270,8 +271,8 @@ def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) 
 
 def _reached(method: Result) -> list[str]:
     """Steps and seconds to the target."""
-    steps = method.get("steps_to_target")
-    return ["–", "–"] if steps is None else [str(steps), f"{steps * method['seconds_per_step']:.0f}"]
+    steps, none = method.get("steps_to_target"), "–" if "steps" in method else ""
+    return [none, none] if steps is None else [str(steps), f"{steps * method['seconds_per_step']:.0f}"]
 
 
 def _dimensions(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]:
