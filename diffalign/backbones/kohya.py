@@ -119,15 +119,17 @@ def _sdxl_name(name: str) -> str:
 Parts = dict[str, dict[str, int]]
 Blocks = dict[str, tuple[str, Parts]]  # diffusers' blocks → the release's, and what is in each
 QKV = {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1}
-QKV_OF_TEXT = {"attn.add_q_proj": 1, "attn.add_k_proj": 1, "attn.add_v_proj": 1}
+ATTENTION: Parts = {
+    "img_attn.qkv": QKV,
+    "txt_attn.qkv": {"attn.add_q_proj": 1, "attn.add_k_proj": 1, "attn.add_v_proj": 1},
+    "img_attn.proj": {"attn.to_out.0": 1},
+    "txt_attn.proj": {"attn.to_add_out": 1},
+}
 FLUX: Blocks = {
     "transformer_blocks": (
         "double_blocks",
-        {
-            "img_attn.qkv": QKV,
-            "txt_attn.qkv": QKV_OF_TEXT,
-            "img_attn.proj": {"attn.to_out.0": 1},
-            "txt_attn.proj": {"attn.to_add_out": 1},
+        ATTENTION
+        | {
             "img_mlp.0": {"ff.net.0.proj": 4},
             "img_mlp.2": {"ff.net.2": 1},
             "txt_mlp.0": {"ff_context.net.0.proj": 4},
@@ -144,11 +146,8 @@ FLUX: Blocks = {
 FLUX_2: Blocks = {
     "transformer_blocks": (
         "double_blocks",
-        {
-            "img_attn.qkv": QKV,
-            "txt_attn.qkv": QKV_OF_TEXT,
-            "img_attn.proj": {"attn.to_out.0": 1},
-            "txt_attn.proj": {"attn.to_add_out": 1},
+        ATTENTION
+        | {
             "img_mlp.0": {"ff.linear_in": 6},
             "img_mlp.2": {"ff.linear_out": 1},
             "txt_mlp.0": {"ff_context.linear_in": 6},
@@ -157,26 +156,17 @@ FLUX_2: Blocks = {
     ),
     "single_transformer_blocks": ("single_blocks", {"linear1": {"attn.to_qkv_mlp_proj": 9}, "linear2": {"attn.to_out": 1}}),
 }
+
+
+def _of_hunyuan_video(layer: str) -> str:
+    """A layer of FLUX.1's blocks by the name that it has in HunyuanVideo's, which are the same else."""
+    for ours, theirs in {"_attn.": "_attn_", "mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2", ".lin": ".linear"}.items():
+        layer = layer.replace(ours, theirs)
+    return layer
+
+
 HUNYUAN_VIDEO: Blocks = {
-    "transformer_blocks": (
-        "double_blocks",
-        {
-            "img_attn_qkv": QKV,
-            "txt_attn_qkv": QKV_OF_TEXT,
-            "img_attn_proj": {"attn.to_out.0": 1},
-            "txt_attn_proj": {"attn.to_add_out": 1},
-            "img_mlp.fc1": {"ff.net.0.proj": 4},
-            "img_mlp.fc2": {"ff.net.2": 1},
-            "txt_mlp.fc1": {"ff_context.net.0.proj": 4},
-            "txt_mlp.fc2": {"ff_context.net.2": 1},
-            "img_mod.linear": {"norm1.linear": 6},
-            "txt_mod.linear": {"norm1_context.linear": 6},
-        },
-    ),
-    "single_transformer_blocks": (
-        "single_blocks",
-        {"linear1": QKV | {"proj_mlp": 4}, "linear2": {"proj_out": 1}, "modulation.linear": {"norm.linear": 3}},
-    ),
+    **{name: (theirs, {_of_hunyuan_video(layer): parts for layer, parts in inside.items()}) for name, (theirs, inside) in FLUX.items()},
     "context_embedder.token_refiner.refiner_blocks": (
         "txt_in.individual_token_refiner.blocks",
         {

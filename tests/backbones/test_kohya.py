@@ -168,22 +168,6 @@ def test_diffusers_makes_of_hunyuan_video_s_keys_what_it_makes_of_ours(family: s
     assert_same_prediction(*predictions(family, folder, [tmp_path / "lora" / LORA_FILE, file]))
 
 
-@pytest.mark.parametrize(
-    ("layer", "expected"),
-    [
-        # of the release, as its file and the LoRAs for it name the layers
-        ("transformer_blocks.19.attn.to_add_out", "double_blocks.19.txt_attn_proj"),
-        ("transformer_blocks.0.ff.net.0.proj", "double_blocks.0.img_mlp.fc1"),
-        ("single_transformer_blocks.39.proj_out", "single_blocks.39.linear2"),
-        ("context_embedder.token_refiner.refiner_blocks.1.attn.to_out.0", "txt_in.individual_token_refiner.blocks.1.self_attn_proj"),
-    ],
-)
-def test_names_of_hunyuan_video_by_hand(layer: str, expected: str) -> None:
-    tensors = {f"transformer.{layer}.lora_A.weight": normal(3, 4), f"transformer.{layer}.lora_B.weight": normal(8, 3, seed=1)}
-    found = kohya_lora("hunyuan_video", tensors)
-    assert set(found) == {f"diffusion_model.{expected}.lora_{side}.weight" for side in "AB"}
-
-
 def test_queries_keys_and_values_of_hunyuan_video_s_refiner_are_one_layer() -> None:
     """Which diffusers 0.42 does not read: it divides the downs, of three ranks, as if they were ups."""
     block = "context_embedder.token_refiner.refiner_blocks.1.attn"
@@ -237,22 +221,32 @@ def test_diffusers_makes_of_the_keys_with_points_what_it_makes_of_ours(family: s
 
 
 @pytest.mark.parametrize(
-    ("layer", "expected"),
+    ("family", "layer", "expected"),
     [
         # of the releases, as their files and the LoRAs for them name the layers
-        ("blocks.29.attn1.to_out.0", "blocks.29.self_attn.o"),
-        ("blocks.0.attn2.to_k", "blocks.0.cross_attn.k"),
-        ("blocks.0.attn2.add_v_proj", "blocks.0.cross_attn.v_img"),
-        ("blocks.3.ffn.net.0.proj", "blocks.3.ffn.0"),
-        ("blocks.3.ffn.net.2", "blocks.3.ffn.2"),
-        ("proj_out", "head.head"),
+        ("wan", "blocks.29.attn1.to_out.0", "blocks.29.self_attn.o"),
+        ("wan", "blocks.0.attn2.to_k", "blocks.0.cross_attn.k"),
+        ("wan", "blocks.0.attn2.add_v_proj", "blocks.0.cross_attn.v_img"),
+        ("wan", "blocks.3.ffn.net.0.proj", "blocks.3.ffn.0"),
+        ("wan", "blocks.3.ffn.net.2", "blocks.3.ffn.2"),
+        ("wan", "proj_out", "head.head"),
+        ("hunyuan_video", "transformer_blocks.19.attn.to_add_out", "double_blocks.19.txt_attn_proj"),
+        ("hunyuan_video", "transformer_blocks.0.ff.net.0.proj", "double_blocks.0.img_mlp.fc1"),
+        ("hunyuan_video", "transformer_blocks.0.norm1_context.linear", "double_blocks.0.txt_mod.linear"),
+        ("hunyuan_video", "single_transformer_blocks.39.proj_out", "single_blocks.39.linear2"),
+        ("hunyuan_video", "single_transformer_blocks.0.norm.linear", "single_blocks.0.modulation.linear"),
+        (
+            "hunyuan_video",
+            "context_embedder.token_refiner.refiner_blocks.1.attn.to_out.0",
+            "txt_in.individual_token_refiner.blocks.1.self_attn_proj",
+        ),
     ],
 )
-def test_names_of_wan_by_hand(layer: str, expected: str) -> None:
-    tensors = {f"transformer.{layer}.lora_A.weight": normal(3, 4), f"transformer.{layer}.lora_B.weight": normal(5, 3, seed=1)}
-    found = kohya_lora("wan", tensors)
+def test_names_with_points_by_hand(family: str, layer: str, expected: str) -> None:
+    tensors = {f"transformer.{layer}.lora_A.weight": normal(3, 4), f"transformer.{layer}.lora_B.weight": normal(12, 3, seed=1)}
+    found = kohya_lora(family, tensors)
     assert set(found) == {f"diffusion_model.{expected}.lora_{side}.weight" for side in "AB"}
-    assert torch.equal(found[f"diffusion_model.{expected}.lora_B.weight"], normal(5, 3, seed=1))
+    assert torch.equal(found[f"diffusion_model.{expected}.lora_B.weight"], normal(12, 3, seed=1))
 
 
 def test_every_layer_that_is_adapted_by_default_has_a_place(tmp_path: Path) -> None:
