@@ -355,7 +355,6 @@ def test_the_command_for_a_real_model_gives_its_beta(path: Path) -> None:
         objective = load_config(config, overrides).train.objective
         given = any(word.startswith("train.objective.beta=") for word in overrides)
         assert given or "beta" not in objective or path.stem == "simpo", overrides
-        assert objective.get("teacher_beta", objective.get("beta")) == objective.get("beta")
 
 
 @pytest.mark.parametrize("path", METHODS, ids=name_of)
