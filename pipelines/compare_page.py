@@ -16,8 +16,10 @@ from rich.text import Text
 
 import diffalign
 from diffalign.objectives import OBJECTIVES
+from pipelines import compare_cells as cells
 from pipelines.compare_drift import DRIFTS, drift_note, drift_of
 from pipelines.compare_ground import unlike
+from pipelines.compare_looks import looks
 from pipelines.compare_marks import LEVEL, marks, p_values
 from pipelines.stage import write_atomically
 
@@ -83,8 +85,8 @@ def rows(result: Result) -> list[list[str]]:
     return [
         [
             name,
-            *(f"{marked.get(name, {}).get(score, '')} {_change(method['scores'][score])}".strip() for score in result["scores"]),
-            *([_change(method.get("against", {}).get(first))] if result["against"] else []),
+            *(f"{marked.get(name, {}).get(score, '')} {cells.change(method['scores'][score])}".strip() for score in result["scores"]),
+            *([cells.change(method.get("against", {}).get(first))] if result["against"] else []),
             f"{100 * method['scores'][result['select']]['win_rate']:.0f} %",
             *_settings(method),
             _cost(method),
@@ -108,13 +110,14 @@ def write_page(result: Result, page: Path) -> None:
     if curves:
         draw_curves(result, methods, page.parent / CURVE)
         lines += ["", f"![{result['scores'][0]} by step, each method before all others]({CURVE})"]
+    lines += looks(result, methods)
     dimensions = _dimensions(result, methods)
     if dimensions:
         bold = "in bold where the interval is clear of 0, with no correction for how many there are"
         lines += ["", "## Other dimensions", "", f"Changes against the base, over all seeds; {bold}.", ""]
-        lines += _markdown(
+        lines += cells.markdown(
             ["method", *(f"`{name}`" for name in dimensions)],
-            [[f"`{name}`", *(_plain(method["scores"].get(each)) for each in dimensions)] for name, method in methods],
+            [[f"`{name}`", *(cells.plain(method["scores"].get(each)) for each in dimensions)] for name, method in methods],
         )
     failures = [(name, job, " ".join(why.split())) for name, each in result["methods"].items() for job, why in each["failures"].items()]
     if failures:
@@ -230,25 +233,25 @@ def _results(result: Result, methods: Sequence[tuple[str, Result]]) -> list[str]
         table.append([
             str(place),
             f"{FAMILIES[family(method)][0]} {shown}{of}",
-            *(f"{own[score]} {_interval(method['scores'][score], bold=own[score] == '▲')}".strip() for score in scores),
-            *([_interval(faced.get(scores[0]))] if rival else []),
-            _wins(method["scores"][result["select"]]),
-            *([_wins(faced.get(result["select"]))] if rival else []),
+            *(f"{own[score]} {cells.interval(method['scores'][score], bold=own[score] == '▲')}".strip() for score in scores),
+            *([cells.interval(faced.get(scores[0]))] if rival else []),
+            cells.wins(method["scores"][result["select"]]),
+            *([cells.wins(faced.get(result["select"]))] if rival else []),
         ])  # fmt: skip
     beside, wins = ([f"`{scores[0]}` − `{rival}`'s"], [f"wins over `{rival}`"]) if rival else ([], [])
-    return _markdown(["", "method", *(f"`{score}`" for score in scores), *beside, "wins", *wins], table, left=2)
+    return cells.markdown(["", "method", *(f"`{score}`" for score in scores), *beside, "wins", *wins], table, left=2)
 
 
 def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) -> list[str]:
-    guards = list(dict.fromkeys(guard for _, method in methods for guard in method["guards"]))
+    accurate = any("rewards/accuracies" in method for _, method in methods)  # an earlier comparison has kept none
     table = [
         [f"`{name}`", *_settings(method), str(len(method["grid"]) or 1), _cost(method), *_seconds(method), f"{method['groups']:.0f}",
-         *map(_signed, drift_of(name, method).values()),
-         *(_share(method["guards"].get(guard, {}).get("relative")) for guard in guards),
+         *([_accuracy(method)] if accurate else []), *map(cells.signed, drift_of(name, method).values()),
          *(_reached(method) if curves else [])]
         for name, method in methods
     ]  # fmt: skip
     first, target = result["scores"][0], f"{result['target']:+g}"
+    accuracy = " the share of them in the right order (accuracy), and" if accurate else ""
     cost = ""
     if result["against"]:
         passes = "in samples through a network, a backward counting two forwards,"
@@ -261,10 +264,13 @@ def _costs(result: Result, methods: Sequence[tuple[str, Result]], curves: bool) 
     return [
         f"The chosen β and learning rate, of how many points, ↑ and ↓ where the largest or the smallest that was tried is the best, so "
         f"that a better one may lie beyond; {cost}seconds of the median step and of the whole training, several of which "
-        "may have shared the machine; the rows trained on; how far the denoising error of winners had fallen (win_adv) and that of losers "
-        f"risen (lose_adv) at the end; the drift of looks, relative to the base{reached}.",
+        f"may have shared the machine; the rows trained on; at the end{accuracy} how far the denoising error of winners had fallen "
+        f"(win_adv) and that of losers risen (lose_adv){reached}.",
         "",
-        *_markdown(["method", "β", "lr", "points", "cost", "s / step", "seconds", "rows", *DRIFTS, *guards, *steps], table),
+        *cells.markdown(
+            ["method", "β", "lr", "points", "cost", "s / step", "seconds", "rows", *(["accuracy"] if accurate else []), *DRIFTS, *steps],
+            table,
+        ),
         *drift_note(methods),
     ]
 
@@ -316,44 +322,10 @@ def _cost(method: Result) -> str:
     return "–" if method.get("cost") is None else f"{method['cost']:.2f}"
 
 
+def _accuracy(method: Result) -> str:
+    found = method.get("rewards/accuracies")
+    return "–" if found is None else f"{100 * found:.0f} %"
+
+
 def _seconds(method: Result) -> list[str]:
     return [f"{method['seconds_per_step']:.3g}", f"{method['seconds']:.0f}"]
-
-
-def _change(change: Result | None) -> str:
-    return "–" if change is None else f"{change['change']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]".replace("-", "−")
-
-
-def _interval(change: Result | None, *, bold: bool = False) -> str:
-    """A change with its interval in small print."""
-    if change is None:
-        return "–"
-    middle = f"{change['change']:+.3f}"
-    return f"{f'**{middle}**' if bold else middle} <sub>{change['low']:+.3f} … {change['high']:+.3f}</sub>".replace("-", "−")
-
-
-def _wins(change: Result | None) -> str:
-    if change is None:
-        return "–"
-    return f"{100 * change['win_rate']:.0f} % <sub>{100 * change['win_low']:.0f} … {100 * change['win_high']:.0f}</sub>"
-
-
-def _plain(change: Result | None) -> str:
-    if change is None:
-        return "–"
-    shown = f"{change['change']:+.3f}".replace("-", "−")
-    return f"**{shown}**" if change["low"] > 0 or change["high"] < 0 else shown
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.0f} %".replace("-", "−")
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}".replace("-", "−")
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """A table whose first columns are set to the left, the others to the right."""
-    places = ["---"] * left + ["---:"] * (len(columns) - left)
-    return [f"| {' | '.join(cells)} |" for cells in (columns, places, *rows)]

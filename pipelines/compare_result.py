@@ -9,7 +9,8 @@
                      prompt_error, the standard error over prompts alone, and seeds (seed → change), for the marks (compare_marks.py)
                    → guards, seeds (seed → change of each of `scores`), failures
                    → seconds, seconds_per_step (of the median one), forwards_per_step, backwards_per_step (of samples through a network),
-                     groups, win_adv, lose_adv: means over the seeds
+                     groups, loss, rewards/accuracies, win_adv, lose_adv (of the last steps): means over the seeds
+                   → frechet, where evaluate has `fidelity`: world, base, floor, seeds (seed → distance)
                    → cost: of a step in forwards, a backward being two, over that of `against`
                    → steps → change, the mean over curve_seeds seeds: those whose checkpoints are left, the first at least
                    → steps_to_target: the first step from which on that stays at the target or above; None where it is not there at the end
@@ -32,12 +33,15 @@ from pipelines.bootstrap import standard_error
 from pipelines.compare_ground import check_earlier
 from pipelines.compare_jobs import Job
 from pipelines.evaluate import BASE, read_scored
-from pipelines.report import Scored, make_report
+from pipelines.report import Scored, make_report, read_report
 
 if TYPE_CHECKING:
     from pipelines.prompts import Prompt
 
-MEASURED = ("seconds", "seconds_per_step", "forwards_per_step", "backwards_per_step", "groups", "win_adv", "lose_adv")
+MEASURED = (
+    "seconds", "seconds_per_step", "forwards_per_step", "backwards_per_step", "groups",
+    "loss", "rewards/accuracies", "win_adv", "lose_adv",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,9 @@ def _outcome(contest: Contest, rival: Contest | None, evaluation: Evaluation, sc
     summaries = [job.summary for job in done]
     found |= {"scores": whole["scores"], "guards": whole["guards"]}
     found["seeds"] = {job.seed: _changes(evaluation, job.name, scores) for job in done}
+    if fidelity := read_report(evaluation.folder).get("fidelity"):
+        found["frechet"] = {key: fidelity[key] for key in ("world", "base", "floor")}
+        found["frechet"]["seeds"] = {job.seed: fidelity["models"][job.name]["aligned"] for job in done}
     found |= {key: fmean(each[key] for each in summaries) for key in MEASURED if all(key in each for each in summaries)}
     own, theirs = (None if each is None else cost_of([job.summary for job in each.done]) for each in (contest, rival))
     found["cost"] = own / theirs if own and theirs else None

@@ -242,7 +242,35 @@ def test_the_numbers_by_hand(made: Made) -> None:
     assert list(against["seeds"].values()) == pytest.approx(difference.mean(0)) and list(against["seeds"]) == ["4", "5"]
     assert against["prompt_error"] == pytest.approx(standard_error(difference.mean(1), np.array(HELDOUT), seed=3))
     assert {made.result["methods"][name]["reference"] for name in ("diffusion_dpo", "mapo")} == {"initial"}
+    assert 0 <= made.result["methods"]["diffusion_dpo"]["rewards/accuracies"] <= 1 and "frechet" not in made.result["methods"]["mapo"]
     assert "win_adv" in made.result["methods"]["diffusion_dpo"] and "against" not in made.result["methods"]["diffusion_dpo"]
+
+
+@pytest.mark.integration
+def test_the_fidelity_of_each_seed_is_kept(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the heldout samples, as evaluate measured it: here a stand-in, as of pictures there is none."""
+
+    def measured(evaluation: Path, world: str, models: Sequence[str], *rest: Any) -> dict[str, Any]:
+        each = {name: {"aligned": float(place), "change": 0.0, "low": 0.0, "high": 0.0} for place, name in enumerate(models) if place}
+        return {"world": world, "base": 0.5, "floor": 0.1, "samples": 4, "features": 1, "models": each}
+
+    monkeypatch.setattr("pipelines.evaluate.check_fidelity", lambda *arguments: None)
+    monkeypatch.setattr("pipelines.evaluate.fidelity", measured)
+    page = tmp_path / "README.md"
+    call(*made.words, "evaluate.fidelity=tones", f"out={page}")
+    report = json.loads((made.run / "heldout/evaluation/report.json").read_text())["fidelity"]["models"]
+    for name, method in json.loads(page.with_name("compare.json").read_text())["methods"].items():
+        if "scores" in method:
+            seeds = {
+                seed: next(
+                    of["aligned"]
+                    for job, of in report.items()
+                    if job.startswith(f"{name}-") and f"seed{seed}-" in job and "step" not in job
+                )
+                for seed in method["seeds"]
+            }
+            assert method["frechet"] == {"world": "tones", "base": 0.5, "floor": 0.1, "seeds": seeds} and len(set(seeds.values())) == 2
+    call(*made.words)  # as it was, for those that read it next
 
 
 @pytest.mark.integration

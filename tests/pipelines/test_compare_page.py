@@ -38,7 +38,9 @@ def method(objective: str, overall: float, against: float | None, **others: Any)
         "groups": 2940.0, "win_adv": -0.0032, "lose_adv": 0.0071, **others,
     }  # fmt: skip
     faced = difference(0.0) | {"win_rate": 0.5 + overall}
-    return found if against is None else found | {"against": {OVERALL: difference(against), SCORE: faced}}
+    return (
+        found if against is None else found | {"against": {OVERALL: difference(against), SCORE: faced, "saturation.score": change(-0.03)}}
+    )
 
 
 def difference(value: float) -> dict[str, Any]:
@@ -84,11 +86,13 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
         "|  | method | `shapes.overall` | `shapes.score` | `shapes.overall` − `diffusion_dpo`'s | wins | wins over `diffusion_dpo` |",
         "| 4 | 🟢 `worse` <sub>capo</sub> | ▼ −0.060 <sub>−0.080 … −0.040</sub> | −0.030 <sub>−0.050 … −0.010</sub> "
         "| −0.090 <sub>−0.110 … −0.070</sub> | 47 % <sub>48 … 60</sub> | 44 % <sub>48 … 60</sub> |",
-        "| method | β | lr | points | cost | s / step | seconds | rows | win_adv | lose_adv "
-        "| saturation | sharpness | steps to +0.05 | seconds to +0.05 |",
-        "| `smpo` | 500 | 5e-05 | 2 | 1.50 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | 150 | 52 |",
-        "| `worse` | – | 5e-05 | 1 | – | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – |  |  |",
-        "| `simpo` | 500 | 5e-05 | 2 | – | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | −4 % | – | – | – |",
+        "| method | β | lr | points | cost | s / step | seconds | rows | win_adv | lose_adv | steps to +0.05 | seconds to +0.05 |",
+        "| `smpo` | 500 | 5e-05 | 2 | 1.50 | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | 150 | 52 |",
+        "| `worse` | – | 5e-05 | 1 | – | 0.346 | 61 | 2940 | −0.0032 | +0.0071 |  |  |",
+        "| `simpo` | 500 | 5e-05 | 2 | – | 0.346 | 61 | 2940 | −0.0032 | +0.0071 | – | – |",
+        "| method | `saturation` | over `diffusion_dpo`'s |",
+        "| `smpo` | +2.0 % <sub>−2.0 … +6.0</sub> | −6.0 % <sub>−10.0 … −2.0</sub> |",
+        "| `diffusion_dpo` | +2.0 % <sub>−2.0 … +6.0</sub> | – |",
         "| method | `jpeg_size.score` | `shapes.count` |",
         "| `simpo` | **−0.300** | +0.010 |",
         "- `kto`: all pairs were filtered out",
@@ -102,6 +106,19 @@ def test_the_page_has_every_number_and_both_pictures(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "compare.json").read_text()) == RESULT
     for picture in ("methods.png", "curve.png"):
         assert f"]({picture})" in page and np.asarray(Image.open(tmp_path / picture)).std() > 5
+
+
+def test_the_page_has_accuracy_and_fidelity_where_they_were_measured(tmp_path: Path) -> None:
+    """A method joined from an earlier comparison has none."""
+    write_page(RESULT, tmp_path / "README.md")
+    assert "accuracy" not in (page := (tmp_path / "README.md").read_text()) and "Fréchet" not in page
+    frechet = {"world": "tones", "base": 1.5, "floor": 0.01, "seeds": {"1": 1.0, "2": 1.25}}
+    known = {**RESULT["methods"]["smpo"], "rewards/accuracies": 0.71, "frechet": frechet}
+    write_page(RESULT | {"methods": {**RESULT["methods"], "smpo": known}}, tmp_path / "README.md")
+    page = (tmp_path / "README.md").read_text()
+    assert "| rows | accuracy | win_adv |" in page and "| 2940 | 71 % | −0.0032 |" in page and "| 2940 | – | −0.0032 |" in page
+    assert "over `diffusion_dpo`'s | Fréchet distance |" in page and " | 1.12 <sub>1 … 1.25</sub> |" in page
+    assert "is 1.5 for the base and 0.01 for other renders" in page
 
 
 def test_the_last_line_of_curves_ends_where_they_do(tmp_path: Path) -> None:
@@ -219,7 +236,7 @@ def test_drift_is_shown_where_it_is_from_the_base(tmp_path: Path) -> None:
     }  # fmt: skip
     write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
     page = (tmp_path / "README.md").read_text()
-    table = page.split("## Settings")[1].split("## Other")[0].splitlines()
+    table = page.split("## Settings")[1].split("## Looks")[0].splitlines()
     shown = {line.split("`")[1]: line.split(" | ")[8:10] for line in table if line.startswith("| `")}
     known, unknown = ["−0.0032", "+0.0071"], ["–", "–"]
     assert [shown[name] for name in ("diffusion_dpo", "smpo", "worse", "simpo", "curry_dpo")] == [known] * 5
