@@ -175,6 +175,10 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         stage.finish(asdict(result.summary))
     for line in describe(result.summary):
         progress.say(line)
+    for name in pair.strategies:
+        if name not in result.summary.strategies:
+            there = ", ".join(repr(each) for each in result.summary.strategies)
+            progress.say(f"  pair.strategies has {name!r}, and no candidate is of it; there are {there}", style="yellow")
     if result.summary.shortcut is not None and result.summary.shortcut.is_beyond_chance:
         progress.say(warn_of_sources(result.summary.shortcut), style="yellow")
 

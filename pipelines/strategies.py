@@ -120,6 +120,9 @@ class Perturbed(Section):
         name = self.world or world
         if name is None:
             raise ValueError("perturbed needs rules or a language model: the prompts are of no world; set perturbed.endpoint")
+        rules = load_world(name).STRATEGIES
+        if unknown := [strategy for strategy in self.strategies if strategy not in rules]:
+            raise ValueError(f"perturbed.strategies has {unknown[0]!r}, which the {name} world has not; it has: {', '.join(rules)}")
         by_strategy = {
             strategy: [load_world(name).caption(scene) for scene in scenes]
             for strategy, scenes in load_world(name).perturb(prompt).items()

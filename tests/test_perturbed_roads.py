@@ -84,7 +84,11 @@ def test_every_loser_fails_its_caption_and_an_edit_of_nothing_makes_no_pair(
     }
     assert set(strategies) <= set(kinds) and len(groups) > GROUPS // 2
     # The other own samples and the edits of nothing, all true: gap 0.
-    dropped = json.loads((run / "preferences/stage.json").read_text())["summary"]["pairs_dropped"]
-    assert dropped == {"ties": GROUPS * OWN}
+    summary = json.loads((run / "preferences/stage.json").read_text())["summary"]
+    assert summary["pairs_dropped"] == {"ties": GROUPS * OWN}
+    assert summary["strategies"] == {"": GROUPS * OWN, NOTHING: GROUPS, **{kind: count for kind, count in kinds.items() if kind}}
     [step] = [json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines()]
     assert step["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    named = f"pair.strategies=['', {pairs[0].context}, nought]"
+    told = CliRunner().invoke(app, ["pair", str(path), named, "--redo"])
+    assert "pair.strategies has 'nought', and no candidate is of it; there are '', " in " ".join(told.output.split()), told.output

@@ -77,6 +77,7 @@ class PairingSummary:
     ties                 proposed preferences without a winner, kept or not (of a ranked list: its tied samples)
     across_sources       kept preferences whose samples come from different models (unstable: pain 33)
     shortcut             what the models alone say of which sample is preferred; None where no pair is of different ones
+    strategies           what was wrong with the prompt of the candidates read, "" for the group's own → how many they are
     gap_range            (least, largest) gap proposed, or None where no scores are known
     gap_edges (21,), gap_counts (20,) of the kept, gap_proposed (20,) before the pair filters
     """
@@ -92,6 +93,7 @@ class PairingSummary:
     ties: int
     across_sources: int
     shortcut: SourceShortcut | None
+    strategies: dict[str, int]
     gap_range: tuple[float, float] | None
     gap_edges: tuple[float, ...]
     gap_counts: tuple[int, ...]
@@ -126,6 +128,7 @@ def pair_groups(groups: Iterable[Group], settings: PairingSettings) -> PairingRe
     dropped: Counter[str] = Counter()
     proposed: list[float] = []
     sources: dict[str, str] = {}
+    strategies: Counter[str] = Counter()
     candidates = ties = 0
     for group in groups:
         if group.group_id in by_group:
@@ -133,6 +136,7 @@ def pair_groups(groups: Iterable[Group], settings: PairingSettings) -> PairingRe
         by_group[group.group_id] = []
         candidates += len(group.ids)
         sources.update(zip(group.ids, group.sources, strict=True))
+        strategies.update(group.strategies)
         proposals = _imported(group, settings) if settings.rule == "imported" else _ruled(group, settings, set_aside)
         for proposal in proposals:
             ties += proposal.tied_samples
@@ -160,6 +164,7 @@ def pair_groups(groups: Iterable[Group], settings: PairingSettings) -> PairingRe
         ties=ties,
         across_sources=sum(proposal.is_across_sources for proposal, _ in kept),
         shortcut=source_shortcut(preferences, sources),
+        strategies=dict(sorted(strategies.items())),
         gap_range=(min(proposed), max(proposed)) if proposed else None,
         gap_edges=tuple(edges.tolist()),
         gap_counts=tuple(

@@ -11,7 +11,7 @@ def load_world(name: str) -> ModuleType:
 
     Every world offers `prompts(split, count, seed, shares)` with text, task and scene (shares of the tasks, or None), `render(caption,
     seed)` as an array and `medium(caption, seed, size, rate)` as a medium, long enough for a size at so many a second or of the world's
-    own length, `verify(caption, array)`, `perturb(caption)`, and a reward model class.
+    own length, `verify(caption, array)`, `perturb(caption)` by `STRATEGIES`, and a reward model class.
     ValueError for a name not in `WORLDS`.
     """
     if name not in WORLDS:

@@ -25,7 +25,7 @@ from pipelines.model import load_model
 from pipelines.progress import Progress
 from pipelines.strategies import Guided, Perturbed, vary_media
 from pipelines.wrong_prompts import ask_for_wrong
-from reward_models.worlds import load_world
+from reward_models.worlds import WORLDS, load_world
 
 QUIET = Progress(silent=True)
 WORLD = {"world": "shapes", "count": 6}
@@ -244,6 +244,15 @@ def test_strategies_take_turns_and_run_out() -> None:
     assert [strategy for strategy, _ in sides] == ["side"] and world.parse(sides[0][1]).items[0].shape == "square"
     with pytest.raises(ValueError, match=r"the prompts are of no world; set perturbed\.endpoint"):
         Perturbed().wrong("a photo", None, 0, "g")
+    with pytest.raises(ValueError, match=r"perturbed\.strategies has 'sides', which the shapes world has not; it has: colour, shape, "):
+        Perturbed(strategies=("side", "sides")).wrong(caption, "shapes", 0, "g")
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_world_names_all_its_strategies(name: str) -> None:
+    world = load_world(name)
+    found = {strategy for prompt in world.prompts("train", 300, 0) for strategy in world.perturb(prompt.text)}
+    assert found == set(world.STRATEGIES)
 
 
 def test_a_config_without_strategies_is_as_it_was(tmp_path: Path, model: Path) -> None:

@@ -20,7 +20,7 @@ from .captions import (
     wordings,
     words,
 )
-from .perturb import perturb
+from .perturb import STRATEGIES, perturb
 from .read import Reading, Track, motion_magnitude, read
 from .render import Layout, Path, layout, render, render_paths
 from .reward import Motion, medium
@@ -39,6 +39,7 @@ __all__ = [
     "SIZE",
     "SPEEDS",
     "SPLITS",
+    "STRATEGIES",
     "TASKS",
     "TASK_SHARES",
     "Item",

@@ -5,6 +5,8 @@ from itertools import product
 
 from .captions import COLOURS, MOTIONS, SHAPES, SPEEDS, Item, Scene, compose, parse
 
+STRATEGIES = ("colour", "shape", "motion", "speed", "order", "swap", "drop", "insert")
+
 
 def perturb(scene: Scene | str) -> dict[str, tuple[Scene, ...]]:
     """Strategy -> every scene that differs from this one, or from this caption, by one mistake of that kind.
@@ -30,7 +32,7 @@ def perturb(scene: Scene | str) -> dict[str, tuple[Scene, ...]]:
         "drop": _dropped(scene),
         "insert": _inserted(scene),
     }
-    found = {name: tuple(dict.fromkeys(one for one in each if one is not None and one != scene)) for name, each in candidates.items()}
+    found = {name: tuple(dict.fromkeys(one for one in candidates[name] if one is not None and one != scene)) for name in STRATEGIES}
     return {name: each for name, each in found.items() if each}
 
 

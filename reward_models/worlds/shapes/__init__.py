@@ -19,7 +19,7 @@ from .captions import (
     words,
 )
 from .geometry import PALETTE, SIZE
-from .perturb import perturb
+from .perturb import STRATEGIES, perturb
 from .read import Detection, Reading, detect, read
 from .render import Layout, Placed, layout, render, render_objects
 from .reward import Shapes, medium
@@ -34,6 +34,7 @@ __all__ = [
     "SHAPES",
     "SIZE",
     "SPLITS",
+    "STRATEGIES",
     "TASKS",
     "TASK_SHARES",
     "Detection",

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from .captions import COLOURS, MAX_COUNT, SHAPES, Item, Scene, compose, parse
 
+STRATEGIES = ("colour", "shape", "count", "side", "drop")
+
 
 def perturb(scene: Scene | str) -> dict[str, tuple[Scene, ...]]:
     """Strategy -> every scene that differs from this one, or from this caption, by one mistake of that kind.
@@ -26,7 +28,7 @@ def perturb(scene: Scene | str) -> dict[str, tuple[Scene, ...]]:
         "side": [compose(scene.items[::-1], scene.relation)] if scene.relation else [],
         "drop": [compose((item,)) for item in scene.items if len(scene.items) == 2],
     }
-    found = {name: tuple(dict.fromkeys(one for one in each if one is not None and one != scene)) for name, each in candidates.items()}
+    found = {name: tuple(dict.fromkeys(one for one in candidates[name] if one is not None and one != scene)) for name in STRATEGIES}
     return {name: each for name, each in found.items() if each}
 
 

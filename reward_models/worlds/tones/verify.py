@@ -9,7 +9,7 @@ from .read import Reading, Sound, read
 
 MIN_CERTAINTY = 0.5  # `overall` needs this in the kind and the pitch of every event, in every temporal relation, in silence and in clean
 CONTINUOUS = ("events", "kind", "pitch", "order", "silence", "clean")
-DIMENSIONS = (*CONTINUOUS, "overall", "score")
+DIMENSIONS = (*CONTINUOUS, "sequence", "overall", "score")
 
 _MOST_MATCHED = 7  # sounds that are tried for the events asked for, the surest ones
 _ORDER_WEIGHT = 0.5  # of the temporal relations against a certainty, where several sounds would do for one event
@@ -37,8 +37,10 @@ def verify(scene: Scene | str, waveform: np.ndarray) -> dict[str, float]:
     order    share of the pairs of events in the temporal relation asked for, one after the other or at once; 1 if there is one event
     silence  how silent it is where nothing should sound, and no longer than an edge or a gap
     clean    no clipping, no offset, no stray clicks, no hiss; levels steady; nothing that nobody asked for
+    sequence share of the pairs of events one after the other that are in the order asked for, a pair of which one is not there counting ½,
+             as a guess would; 1 if none is asked for. Unlike order, it does not rise with the events that are there. No part of score
     overall  1 if N = D and every event, pitch and relation, silence and clean are at least `MIN_CERTAINTY`, else 0
-    score    the mean of the six before `overall`, for ranking
+    score    the mean of the first six, for ranking
 
     Loudness is none of them: no caption asks for it, and LUFS lie in no [0, 1] where more is better. It is the reward `loudness`.
 
@@ -56,6 +58,12 @@ def verify(scene: Scene | str, waveform: np.ndarray) -> dict[str, float]:
     ]
     held = [_holds(matched[first], matched[second], at_once) for first, second, at_once in relations]
     certain = [pitch if event.pitch else kind for event, kind, pitch in zip(wanted, kinds, pitches, strict=True)]
+    there = [certainty >= MIN_CERTAINTY for certainty in certain]
+    after = [
+        0.5 if not (there[one] and there[other]) else _holds(matched[one], matched[other], False)
+        for one, other, both in relations
+        if not both
+    ]
     asked = [pitch for event, pitch in zip(wanted, pitches, strict=True) if event.pitch]
     found = [one for one in matched if one]
     parts = {
@@ -67,7 +75,8 @@ def verify(scene: Scene | str, waveform: np.ndarray) -> dict[str, float]:
         "clean": _clean(found, reading) if found else 0.0,
     }
     is_all_true = len(reading.sounds) == len(wanted) and min(*certain, *held, parts["silence"], parts["clean"]) >= MIN_CERTAINTY
-    return {**parts, "overall": float(is_all_true), "score": sum(parts.values()) / len(parts)}
+    sequence = sum(after) / len(after) if after else 1.0
+    return {**parts, "sequence": sequence, "overall": float(is_all_true), "score": sum(parts.values()) / len(parts)}
 
 
 def _relations(scene: Scene) -> list[tuple[int, int, bool]]:

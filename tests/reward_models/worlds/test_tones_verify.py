@@ -182,6 +182,24 @@ def test_dimensions_are_numbers_between_0_and_1_and_score_is_the_mean_of_six():
             assert result["score"] == pytest.approx(sum(list(result.values())[:6]) / 6)
 
 
+@pytest.mark.parametrize(
+    ("heard", "sequence"),
+    [
+        ("a low beep, then noise, then a high buzz", 1.0),
+        ("a high buzz, then noise, then a low beep", 0.0),
+        ("noise, then a low beep, then a high buzz", 2 / 3),
+        ("a low beep, then a high buzz", 2 / 3),  # noise is missing in two of three pairs, which count half
+        ("a high buzz, then a low beep", 1 / 3),
+        ("a repeating click", 0.5),
+    ],
+)
+def test_sequence_is_of_the_order_alone(heard: str, sequence: float) -> None:
+    """More events that are there, in an order of chance, leave it where it is: at a half."""
+    caption = "a low beep, then noise, then a high buzz"
+    assert verify(caption, render(heard, 2))["sequence"] == pytest.approx(sequence)
+    assert verify("a low beep while a click repeats", render(heard, 2))["sequence"] == verify("noise", render(heard, 2))["sequence"] == 1
+
+
 def test_loudness_is_no_part_of_what_a_caption_asks_for():
     for scene, index in examples(5, 43):
         waveform = render(scene, index)
