@@ -46,8 +46,9 @@ class VlmSegments:
     After Wu et al. 2025 (DenseDPO), arXiv:2506.03517, whose machine labels are of one pair and whose segments last a second.
     Every pair is asked about every segment in both orders, K(K − 1) · segments questions for K videos. Where both answers name the same
     video it has 1 and the other 0; ties and answers that change with the order are 0.5 each. `segment_i` is the mean over a video's
-    pairs, `score` the mean over segments. Videos are compared where their prompts are equal; one alone has 0.5. A question that the server
-    refuses, or never answers in JSON, leaves its pair out of that segment; a video without a pair has no score there, and no `score`.
+    pairs, so that of more than two videos a third decides between two that are a tie by themselves; `score` is the mean over segments.
+    Videos are compared where their prompts are equal; one alone has 0.5. A question that the server refuses, or never answers in JSON,
+    leaves its pair out of that segment; a video without a pair has no score there, and no `score`.
 
     endpoint      {url, model, …} as diffalign.endpoint.Endpoint has it, or else
     checkpoint    a folder or hub id of an image-text-to-text model of transformers
@@ -156,8 +157,8 @@ def points_of(answers: Mapping[Asked, str | None], items: int, segments: int) ->
 def frame_places(count: int, segments: int, shown: int) -> list[list[int]]:
     """Of each segment of a clip, the frames shown: at most `shown`, in the middles of equal parts of the segment.
 
-    The segments are equal spans of time, and a frame is of the one in which most of it lies, or of the first of two: the rule by which
-    training maps labels of spans to latent frames (diffalign.training.groups). ValueError for fewer frames than segments.
+    The segments are equal spans of time, and a frame is of the one in which most of it lies, or of the first of two. ValueError for fewer
+    frames than segments.
     """
     if count < segments:
         raise ValueError(f"vlm_segments got a video of {count} frames for {segments} segments; set segments to at most {count}")

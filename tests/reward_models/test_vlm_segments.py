@@ -155,7 +155,7 @@ def test_a_video_that_the_server_refuses_leaves_the_others_their_pairs(server: S
 
 
 def places_by_spans(count: int, segments: int) -> list[int]:
-    """Of each frame its segment, by the rule of diffalign.training.groups: the span in which most of it lies, the first of equals."""
+    """Of each frame its segment: the span in which most of it lies, the first of equals."""
     found = []
     for frame in range(count):
         start, end = Fraction(frame, count), Fraction(frame + 1, count)

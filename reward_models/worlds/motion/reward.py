@@ -68,7 +68,7 @@ def _judge(scene: Scene, video: Video) -> dict[str, float]:
 def _quarters(segments: list[float]) -> dict[str, float]:
     """For each quarter of a clip the mean of the half seconds whose middles lie in it, or that in which it begins, where none does.
 
-    The mean, for one label is for all of a quarter's half seconds; by their middles, as training gives labels to latents.
+    The mean, for one label is for all of a quarter's half seconds. Of 17 frames each has one, and the first frame, in none, is a still.
     """
     quarters: dict[str, float] = {}
     for place, name in enumerate(SEGMENTS):
