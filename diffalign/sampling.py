@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from diffusers.models.modeling_utils import get_parameter_dtype
+from torch import Tensor, nn
 
 from diffalign.backbones import Backbone
 from diffalign.backbones.process import Process
@@ -19,6 +20,7 @@ def vary(backbone: Backbone, latents: Tensor, epsilon: Tensor, embeds: Mapping[s
     Meng et al. 2021 (SDEdit), arXiv:2108.01073; Wu et al. 2025 (DenseDPO), arXiv:2506.03517, whose guided pairs are two such of one clip.
     strength  (N,) the timestep to noise to, as a share of them all, in (0, 1)
     steps     of each path, from its own level on
+    All in the latents' dtype, whatever the denoiser's is.
     """
     share = torch.arange(steps, 0, -1, dtype=torch.float64) / steps
     levels = strength.to(torch.float64)[:, None] * share * backbone.process.timestep_count
@@ -27,13 +29,18 @@ def vary(backbone: Backbone, latents: Tensor, epsilon: Tensor, embeds: Mapping[s
 
     def guided(x: Tensor, at: Tensor) -> Tensor:
         if guidance == 1:
-            return backbone.predict(backbone.denoiser, x, at, dict(embeds))
-        given, without = backbone.predict(backbone.denoiser, torch.cat([x, x]), torch.cat([at, at]), both).chunk(2)
+            return predict_rounded(backbone, backbone.denoiser, x, at, dict(embeds))
+        given, without = predict_rounded(backbone, backbone.denoiser, torch.cat([x, x]), torch.cat([at, at]), both).chunk(2)
         return without + guidance * (given - without)
 
     noised = backbone.process.noise(latents, epsilon, timestep[:, 0])
     x, prediction = follow_path(backbone.process, guided, noised, timestep)[:, :, -1].unbind(1)
     return backbone.process.clean(prediction, x, timestep[:, -1])
+
+
+def predict_rounded(backbone: Backbone, denoiser: nn.Module, x: Tensor, timestep: Tensor, embeds: dict[str, Tensor]) -> Tensor:
+    """The prediction at x_t (N, C, *S), in x's dtype, of a denoiser that is given x_t in its own, as diffusers' pipelines do."""
+    return backbone.predict(denoiser, x.to(get_parameter_dtype(denoiser)), timestep, embeds).to(x)
 
 
 def follow_path(process: Process, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, timestep: Tensor) -> Tensor:

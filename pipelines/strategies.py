@@ -139,7 +139,7 @@ class Perturbed(Section):
 
 def vary_media(backbone: Backbone, media: Sequence[Media], prompts: Sequence[str], seeds: Sequence[int], strengths: Sequence[float], *,
                steps: int, guidance: float, negative_prompt: str, size: tuple[int, ...] | None) -> Sequence[Media]:  # fmt: skip
-    """Variations of real media by the backbone, each with noise of its own seed."""
+    """Variations of real media by the backbone, each with noise of its own seed; on the way in float32, whatever the model's dtype is."""
     import numpy as np
     import torch
 
@@ -148,7 +148,7 @@ def vary_media(backbone: Backbone, media: Sequence[Media], prompts: Sequence[str
     device = next(backbone.denoiser.parameters()).device
     shape = size or backbone.size
     tensors = np.stack([item.tensor(shape, backbone.rate, backbone.channels) for item in media])
-    latents = backbone.encode(torch.from_numpy(tensors), seeds=None).to(device)
+    latents = backbone.encode(torch.from_numpy(tensors), seeds=None).to(device, torch.float32)
     noise = torch.stack([torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]).to(latents)
     found = vary(
         backbone, latents, noise, backbone.embed(list(prompts)), _repeated(backbone.embed([negative_prompt]), len(prompts)),

@@ -25,7 +25,7 @@ class Gaussian:
     velocity: x_t = (1 − t)·x_0 + t·ε, all noise at the last timestep; epsilon and v: α = cos, σ = sin, with a little signal left there.
     """
 
-    timestep_count, denoiser = 1000, nn.Identity()
+    timestep_count, denoiser = 1000, nn.Linear(1, 1, dtype=torch.float64)
 
     def __init__(self, prediction: str):
         self.prediction, self.process = prediction, self

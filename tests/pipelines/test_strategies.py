@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from decoded import watch
 from fake_backbone import FakeBackbone, Loader, fake_config
 from fake_endpoint import Server
 from small_road import make_config, save_tiny_pipeline
 from tiny_timed import save_tiny_wan
 
+from diffalign.backbones import load_backbone
 from diffalign.data.modalities.image import Image
 from diffalign.data.records import ASKED, STRATEGY, STRENGTH, Candidate, read_candidates, write_candidates
 from diffalign.endpoint import Endpoint, Unanswered
@@ -85,6 +87,32 @@ def test_guided_clips_of_a_group_are_variations_of_one_clip(tmp_path: Path) -> N
         for made, candidate in zip(again, (first, second), strict=True):
             assert np.abs(made.frames().astype(int) - candidate.media.frames()).max() <= 1  # type: ignore[attr-defined]
     assert len({candidate.tags[STRENGTH] for candidate in found}) == 2
+
+
+@pytest.mark.parametrize("family", ["wan", "stable_diffusion"])
+def test_a_model_in_half_precision_varies_media_in_float32(
+    family: str, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes into the denoiser is of its own dtype, and the path is not; Wan's autoencoder is float32."""
+    import diffalign.sampling
+
+    is_wan = family == "wan"
+    source, world, prompt = (save_tiny_wan(tmp_path), "motion", "a red circle moves right") if is_wan else (model, "shapes", "a red circle")
+    points: list[torch.Tensor] = []
+    follow = diffalign.sampling.follow_path
+
+    def spy(*arguments: Any) -> torch.Tensor:
+        points.append(follow(*arguments))
+        return points[-1]
+
+    monkeypatch.setattr(diffalign.sampling, "follow_path", spy)
+    for dtype in (torch.float32, torch.bfloat16):
+        backbone = load_backbone(family, str(source), dtype=dtype)
+        media = [Guided(world=world).source(0)(prompt, backbone.size, backbone.rate).media] * 2
+        vary_media(backbone, media, [prompt] * 2, [1, 2], [0.7] * 2, steps=3, guidance=2.0, negative_prompt="", size=None)
+    exact, found = points
+    assert found.dtype == torch.float32 and not torch.equal(found[:, 0], found[:, 0].bfloat16().float())
+    assert float((found - exact).norm()) < 0.05 * float(exact.norm())
 
 
 @pytest.mark.parametrize(
