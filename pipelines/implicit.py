@@ -89,10 +89,11 @@ class Implicit:
         return {"score": scores}
 
     def _drift(self, prompts: list[str], media: list[Any], size: tuple[int, ...]) -> Tensor:
-        """Mean over the draws of policy error − reference error, (N,)."""
+        """Mean over the draws of policy error − reference error, (N,); errors in float32."""
         import numpy as np
         import torch
 
+        from diffalign.sampling import predict_rounded
         from diffalign.tensors import mean_squared_error
 
         backbone, policy = self._networks
@@ -109,7 +110,7 @@ class Implicit:
                 timestep = backbone.process.timestep(uniform, tuple(latents.shape[2:])).to(latents.device).expand(len(media))
                 noised, target = (make(latents, epsilon, timestep) for make in (backbone.process.noise, backbone.process.target))
                 ours, theirs = (
-                    mean_squared_error(backbone.predict(denoiser, noised, timestep, embeds)[:, None], target[:, None])[:, 0]
+                    mean_squared_error(predict_rounded(backbone, denoiser, noised, timestep, embeds)[:, None], target[:, None])[:, 0]
                     for denoiser in (policy, backbone.denoiser)
                 )
                 total += (ours - theirs).double()

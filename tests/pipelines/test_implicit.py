@@ -99,6 +99,16 @@ def test_the_score_is_the_formula_on_common_draws(model: Path, trained: Path) ->
     assert reward(PROMPTS[:1], media[:1])["score"][0] == pytest.approx(found[0], rel=1e-3, abs=1e-4)
 
 
+def test_a_model_in_half_precision_scores_as_the_whole_one(model: Path, trained: Path) -> None:
+    """But for the rounding of its weights and of what goes into them."""
+    media, shared = pictures((32, 32, 32, 32)), settings(model, trained, draws=2)
+    whole, half = (
+        load_reward("implicit", **(shared | {"model": shared["model"] | {"dtype": dtype}}))(PROMPTS, media)["score"]
+        for dtype in ("float32", "bfloat16")
+    )
+    assert half == pytest.approx(whole, abs=0.5)
+
+
 def test_what_cannot_be_is_refused(model: Path, tmp_path: Path) -> None:
     for more, error, message in (
         ({"draws": 0}, ValueError, "draws = 0"),
