@@ -170,3 +170,47 @@ def test_dense_video(tmp_path: Path, server: Server) -> None:
     first = first_step(run)
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert (run / "train/final/pytorch_lora_weights.safetensors").is_file() and (run / "gallery/index.html").is_file()
+
+
+def on_tiny_models(config: str, folder: Path, server: Server) -> dict[str, Any]:
+    """Overrides of a config: models and judges that are small and as they come, and nothing of precision."""
+    if config == "syn_pic_sdxl":
+        judges = {"pick_score": "sharpness", "hps_v2_1": "saturation", "image_reward": "contrast", "clip_score": "brightness"}
+        model, other = save_sdxl(folder / "sdxl"), save_sd3(folder / "sd3")
+        return {
+            "model.source": model, "generate.models": [str(model), {"backbone": "sd3", "source": str(other), "dtype": "bfloat16"}],
+            "generate.prompts": {"texts": ["a red circle", "two blue squares"]}, "generate.steps": 2, "generate.guidance": 3.0,
+            "generate.size": [16, 16], "encode.size": [16, 16],
+            "score.rewards.ensemble.of": {name: {"reward": judge} for name, judge in {**judges, "aesthetic": "jpeg_size"}.items()},
+        }  # fmt: skip
+    if config == "audio_alpaca_tango":
+        return {
+            "model.source": save_tiny_tango(folder), "generate.prompts": {"texts": list(TEXTS[2:])}, "generate.steps": 2,
+            "generate.size": [8192], "generate.perturbed": {"count": 1, "world": "tones", "endpoint": None},
+            "score.rewards.clap_1": {"reward": "rms"}, "score.rewards.clap_2": {"reward": "centroid"}, "pair.thresholds": {},
+            "train.sft_steps": 1,
+        }  # fmt: skip
+    draw = np.random.default_rng(0)
+    clips = [Video.from_frames(draw.integers(0, 256, (9, 16, 16, 3), np.uint8), 8.0) for _ in range(2)]
+    (folder / "clips").mkdir()
+    write_candidates(folder / "clips/shard-00000.parquet", [Candidate(f"c{i}", f"g{i}", TEXTS[i], clip) for i, clip in enumerate(clips)])
+    server.answers = [brighter]
+    return {
+        "model.source": save_tiny_wan(folder), "generate.prompts": {"texts": list(TEXTS[:2])}, "generate.guided.media": folder / "clips",
+        "generate.steps": 2, "generate.size": [9, 16, 16],
+        "score.rewards.vlm_segments": {"endpoint": {"url": server.url, "model": "m"}, "segments": 2},
+        "pair.spans": ["vlm_segments.segment_1", "vlm_segments.segment_2"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("config", ["syn_pic_sdxl", "audio_alpaca_tango", "dense_video_wan"])
+def test_each_trains_in_its_own_precision(config: str, tmp_path: Path, server: Server) -> None:
+    """As it is written, but for models, judges, size and number: a part of another dtype than its neighbour would show here."""
+    given = {
+        "run": tmp_path / "run", "model.device": "cpu", "train.steps": 2, "train.warmup_steps": 1, "train.batch_size": 2,
+        "train.micro_batch_size": 1, "evaluate": None, "gallery": None, **on_tiny_models(config, tmp_path, server),
+    }  # fmt: skip
+    call("run", config, *(f"{name}={value if isinstance(value, str | Path) else json.dumps(value)}" for name, value in given.items()))
+    steps = [json.loads(line) for line in (tmp_path / "run/train/metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 2 and all(math.isfinite(value) for step in steps for value in step.values())
+    assert all(step["loss"] > 0 and step["grad_norm"] > 0 for step in steps)
