@@ -45,7 +45,7 @@ def from_pretrained(reward: str, kind: Any, checkpoint: str, revision: str | Non
     """kind.from_pretrained of a folder, or of a hub id at a revision (a branch, tag or commit).
 
     Nothing but tensors is opened and no code of a checkpoint runs. FileNotFoundError for a path that is not there; ValueError, with the
-    reason, for what does not load.
+    reason, for what does not load; ModuleNotFoundError where it needs torchvision, as the processors of Qwen-VL do, and there is none.
     """
     path = Path(checkpoint).expanduser()
     if not path.is_dir() and (checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1):
@@ -63,6 +63,12 @@ def from_pretrained(reward: str, kind: Any, checkpoint: str, revision: str | Non
     except ModuleNotFoundError:
         raise
     except Exception as error:  # each format and release has its own; the chain keeps it
+        if isinstance(error, ImportError) and "torchvision" in str(error).lower():
+            raise ModuleNotFoundError(
+                f"{reward} got checkpoint = {checkpoint!r}, whose {kind.__name__} needs torchvision, which is not installed: "
+                "pip install 'diffalign[clip]'",
+                name="torchvision",
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{reward} got checkpoint = {checkpoint!r}, which does not load as {kind.__name__} ({reason}); it must be a folder that "

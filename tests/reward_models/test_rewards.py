@@ -279,6 +279,27 @@ def test_a_missing_extra_is_named(name, monkeypatch) -> None:
         load_reward(name, checkpoint="random")
 
 
+def test_a_checkpoint_that_needs_torchvision_says_what_to_install(tiny_qwen: Path) -> None:
+    """transformers names it as no module; a checkpoint that needs none, or an endpoint, goes without the extra."""
+    code = """
+import sys
+
+sys.modules["torchvision"] = None  # transformers finds none
+from reward_models import load_reward
+
+for name in ("vqa_score", "unified_reward", "vlm_judge", "vlm_segments"):
+    try:
+        load_reward(name, checkpoint=sys.argv[1], device="cpu")
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+    root, base = Path(__file__).parents[2], str(tiny_qwen / "hps" / "base")
+    done = subprocess.run([sys.executable, "-c", code, base], cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    needs = f"got checkpoint = {base!r}, whose AutoProcessor needs torchvision, which is not installed: pip install 'diffalign[clip]'"
+    names = ("vqa_score", "unified_reward", "vlm_judge", "vlm_segments")
+    assert done.stdout.splitlines() == [f"{name} {needs}" for name in names], done.stderr[-2000:]
+
+
 def test_the_table_imports_nothing_heavy() -> None:
     """`diffalign rewards` lists the table: it must not wait for torch, numpy or open_clip."""
     code = "import sys, reward_models; print([m for m in ('torch', 'numpy', 'PIL', 'open_clip', 'pyarrow') if m in sys.modules])"
