@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,14 @@ def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
         assert config.train.objective == {"name": "diffusion_dpo", "beta": beta}
         assert (config.train.lora.rank, config.train.lora.alpha, config.train.batch_size, config.train.learning_rate) == (32, 64, 24, 1e-5)
     assert load_config("flux_flow_dpo").model.settings == {"guidance": 1.0}
+
+
+def test_no_header_denies_a_shift_that_training_has() -> None:
+    """Of families whose noise levels follow the size in training too."""
+    shifted = {name for name in BACKBONES if "shift_by_size(" in inspect.getsource(import_module(f"diffalign.backbones.{name}"))}
+    headers = [" ".join(header_of(path)) for path in CONFIGS if load_config(path).model.backbone in shifted]
+    assert shifted == {"flux_kontext", "ltx", "ltx_image_to_video"} and len(headers) == 3
+    assert not [header for header in headers if re.search("without shift|in sampling alone|sampling shifts", header)]
 
 
 def test_cogvideox_has_videodpo_s_beta() -> None:
