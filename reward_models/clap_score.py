@@ -28,6 +28,7 @@ from reward_models.waveforms import Waveform, mono
 if TYPE_CHECKING:
     from torch import Tensor
 
+TOKEN_LIMIT = 77  # of a prompt in the release (LAION-AI/CLAP, hook.py), whose text encoders would read 512
 MARGIN_SECONDS = 1.0  # what is resampled beyond the window, so that the window's end is as in the whole sound
 
 
@@ -36,7 +37,8 @@ class ClapScore:
 
     A sound is mixed to mono and resampled to the model's rate (48 kHz). One longer than the model's window (10 s) is judged by its first
     window, where the release takes a random one: a score is a function of the sound. A shorter one is repeated, as the release does.
-    Prompts are cut at the encoder's limit.
+    Prompts are cut at 77 tokens, as in the release, or at the encoder's limit where that is less. The release also brings sounds to 16
+    bits and back, which is not done here: about 1e-5 of a score.
 
     checkpoint    a hub id (laion/larger_clap_general, laion/clap-htsat-unfused, laion/larger_clap_music), or a folder that transformers
                   saved, with feature extractor and tokenizer; "random": random weights, for tests of the plumbing
@@ -80,10 +82,10 @@ class ClapScore:
         self.prefix = prefix
         self.rate, self.window = int(self.extractor.sampling_rate), int(self.extractor.nb_max_samples)
         text = config.text_config  # whose positions begin after the padding's own
-        self.token_limit = min(self.tokenizer.model_max_length, text.max_position_embeddings - (text.pad_token_id or 0) - 1)
+        self.token_limit = min(TOKEN_LIMIT, self.tokenizer.model_max_length, text.max_position_embeddings - (text.pad_token_id or 0) - 1)
         weights = f"seed-{seed}" if architecture else weights_digest(self.model)
         features = {name: value for name, value in self.extractor.to_dict().items() if not name.startswith("mel_filters")}
-        others = settings_digest(config.to_diff_dict(), features, self.tokenizer.get_vocab())
+        others = settings_digest(config.to_diff_dict(), features, self.tokenizer.get_vocab(), self.token_limit)
         self.revision = "/".join([Path(source).name, weights, others, *([prefix] if prefix else [])])
         self.model.to(self.device)
 

@@ -89,6 +89,18 @@ def test_what_comes_after_the_window_counts_for_nothing(tiny_clap: Path) -> None
     assert reward(["noise"], [Audio.from_waveform(first[:, ::-1].copy(), RATE)])["score"] != [alone]
 
 
+def test_a_long_prompt_is_cut_where_the_release_cuts_it(tiny_clap: Path, tmp_path: Path) -> None:
+    """At 77 tokens, two of which stand around the words, though the encoder has places for 512."""
+    folder = copied(tiny_clap, tmp_path / "long")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 514
+    (folder / "config.json").write_text(json.dumps(config))
+    reward = load_reward("clap_score", checkpoint="random", architecture=str(folder), device="cpu")
+    words = [["a", "low", "beep", "then", "noise"][place % 5] for place in range(90)]
+    whole, cut, shorter = (reward.embed_texts([" ".join(words[:count])]) for count in (90, 75, 74))
+    assert (whole - cut).abs().max() < 1e-6 < (cut - shorter).abs().max()
+
+
 def test_the_prefix_stands_before_every_prompt(tiny_clap: Path, sounds: list[Audio]) -> None:
     settings = {"checkpoint": str(tiny_clap), "device": "cpu"}
     plain = load_reward("clap_score", **settings)
