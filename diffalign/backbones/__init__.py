@@ -20,6 +20,7 @@ from diffalign.did_you_mean import did_you_mean
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 OF_OTHER_INPUT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 JOINT_ATTENTION = (*ATTENTION, *OF_OTHER_INPUT)
+FLUX_2_ATTENTION = (*JOINT_ATTENTION, "to_qkv_mlp_proj", "to_out")  # the last two of its single blocks, whose layers are wider
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,13 @@ BACKBONES = {
         "image",
         "transformer",
         "FLUX.2 [klein]: transformer with joint attention over patches, Qwen3; rectified flow",
-        (*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+        FLUX_2_ATTENTION,
     ),
     "flux2_dev": Family(
         "image",
         "transformer",
         "FLUX.2 [dev]: else as flux2, with Mistral 3 and guidance as conditioning; rectified flow",
-        (*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+        FLUX_2_ATTENTION,
     ),
     "pixart": Family("image", "transformer", "PixArt-α and PixArt-Σ: transformer with cross-attention, T5; ε prediction"),
     "sana": Family(

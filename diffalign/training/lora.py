@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from pydantic import Field
@@ -38,7 +39,8 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
         )
     targets = lora.targets or targets
     names = [name for name, module in denoiser.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    unmatched = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
+    matched = {target: [name for name in names if name == target or name.endswith(f".{target}")] for target in targets}
+    unmatched = [target for target in targets if not matched[target]]
     may_lack = set(OF_OTHER_INPUT) if set(ATTENTION) <= set(targets) - set(unmatched) else set()
     if not set(unmatched) <= may_lack:
         endings = sorted({name.rsplit(".", 1)[-1] for name in names})
@@ -48,7 +50,7 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
         torch.manual_seed(seed)
         config = LoraConfig(
             r=lora.rank, lora_alpha=lora.alpha if lora.alpha is not None else lora.rank, lora_dropout=lora.dropout,
-            target_modules=list(targets), use_dora=lora.dora, init_lora_weights="gaussian",
+            target_modules=[*chain(*matched.values())], use_dora=lora.dora, init_lora_weights="gaussian",
         )  # fmt: skip
         if hasattr(denoiser, "add_adapter"):
             denoiser.add_adapter(config)  # type: ignore[operator]  # of diffusers' PeftAdapterMixin

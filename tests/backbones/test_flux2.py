@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffalign.backbones import load_backbone
 from diffalign.backbones.flux2 import Flux2, places
+from diffalign.training.lora import Lora
 
 MEAN, STD = torch.linspace(-0.4, 0.5, 16).view(1, 16, 1, 1), (torch.linspace(0.5, 2.0, 16) + 1e-4).sqrt().view(1, 16, 1, 1)
 
@@ -54,6 +55,12 @@ class TestFlux2(FamilyChecks):
 
     def test_timesteps_are_uniform(self, loaded: Any) -> None:
         assert loaded.process.timestep(torch.tensor([0.25, 0.9])).tolist() == pytest.approx([250, 900])
+
+    def test_a_lora_adapts_the_single_blocks_whole_attention(self, folder: Path) -> None:
+        """Of a double block the output is the first of a list, which is no layer itself."""
+        names = {name.split(".lora_")[0] for name, _ in self.trained(folder, Lora(rank=2)).denoiser.named_parameters() if "lora_" in name}
+        assert {f"single_transformer_blocks.0.attn.{layer}" for layer in ("to_qkv_mlp_proj", "to_out")} <= names
+        assert "transformer_blocks.0.attn.to_out.0" in names and not [name for name in names if ".attn." not in name]
 
     def test_guidance_as_conditioning_is_refused(self, folder: Path) -> None:
         pipeline = self.plain(folder)
