@@ -57,13 +57,14 @@ NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 class UnifiedReward:
     """Scores from 1 to 5, or shares of pairs won: Wang et al. 2025, arXiv:2503.05236.
 
-    answer        final: "Final Score", 1 to 5. dimensions: alignment, coherence and style, 1 to 5 each, and `score`, their mean (version
-                  1.5 and later). rank: `score`, the share of a prompt's other pictures that one is better than, each two asked in both
-                  orders; answers that change with the order are ties
+    answer        final: "Final Score", 1 to 5. dimensions: alignment, coherence and style, 1 to 5 each, and `score`, their mean (2.0;
+                  for 1.5 give `question`: it asks for word-wise scores first). rank: `score`, the share of a prompt's other pictures
+                  that one is better than, each two asked in both orders; answers that change with the order are ties
     question      what is asked, before "Text Caption: [prompt]", in place of QUESTIONS: the words of a later release, for one
     endpoint      {url, model, …} as diffalign.endpoint.Endpoint has it, or else
     checkpoint    a folder or hub id of transformers: CodeGoat24/UnifiedReward-2.0-qwen-7b and its kin
-    longest_side  of a picture as shown, in pixels: larger ones are scaled down
+    longest_side  of a picture as shown, in pixels: larger ones are scaled down before the model's own preprocessing, as the released
+                  code does not do
     at_once       questions under way at an endpoint
     max_tokens    of an answer of a checkpoint; an endpoint has a setting of its own
     revision, device, dtype, batch  of a checkpoint: see vision_language.LocalJudge

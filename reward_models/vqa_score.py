@@ -27,7 +27,8 @@ class VqaScore:
     question      with {} where the prompt goes
     answers       the words for yes and no, as the model writes them at the beginning of an answer
     formula       yes: P(yes); yes_or_no: P(yes) / (P(yes) + P(no)), for models that would rather say something else
-    longest_side  of a picture as shown, in pixels: larger ones are scaled down
+    longest_side  of a picture as shown, in pixels: larger ones are scaled down before the model's own preprocessing, as the released code
+                  does not do
     revision, device, dtype, batch  of the checkpoint: see vision_language.LocalJudge
     """
 
