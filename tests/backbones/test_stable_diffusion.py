@@ -52,9 +52,9 @@ def plain(folder: Path, **parts: Any) -> StableDiffusionPipeline:
     return pipeline
 
 
-def pictures(pipeline: StableDiffusionPipeline, seeds: list[int], prompts: list[str] = PROMPTS) -> np.ndarray:
+def pictures(pipeline: StableDiffusionPipeline, seeds: list[int], prompts: list[str] = PROMPTS, **options: Any) -> np.ndarray:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    images = pipeline(prompts, num_inference_steps=3, guidance_scale=3.0, generator=generators, output_type="pil").images
+    images = pipeline(prompts, num_inference_steps=3, guidance_scale=3.0, generator=generators, output_type="pil", **options).images
     return np.stack([np.asarray(image) for image in images])
 
 
@@ -160,6 +160,12 @@ def test_tokens_are_counted_with_begin_and_end(loaded) -> None:
 
 def test_sample_is_plain_diffusers(loaded) -> None:
     assert np.array_equal(sampled(loaded, PROMPTS, [1, 2], **OPTIONS), pictures(plain(Path(loaded.source)), [1, 2]))
+
+
+def test_a_negative_prompt_is_the_pipeline_s(loaded) -> None:
+    ours = sampled(loaded, PROMPTS, [1, 2], **OPTIONS, negative_prompt="a blue square")
+    assert np.array_equal(ours, pictures(plain(Path(loaded.source)), [1, 2], negative_prompt=["a blue square"] * 2))
+    assert not np.array_equal(ours, sampled(loaded, PROMPTS, [1, 2], **OPTIONS))
 
 
 def test_a_sample_depends_on_its_prompt_and_seed_alone(loaded) -> None:

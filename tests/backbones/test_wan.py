@@ -61,9 +61,9 @@ def plain(folder: Path, **parts: Any) -> WanPipeline:
     return pipeline
 
 
-def plain_frames(pipeline: WanPipeline, seeds: list[int], prompts: list[str] = PROMPTS) -> np.ndarray:
+def plain_frames(pipeline: WanPipeline, seeds: list[int], prompts: list[str] = PROMPTS, negative: str = "") -> np.ndarray:
     made = pipeline(
-        prompts, negative_prompt=[""] * len(prompts), num_frames=9, height=16, width=16, num_inference_steps=3, guidance_scale=3.0,
+        prompts, negative_prompt=[negative] * len(prompts), num_frames=9, height=16, width=16, num_inference_steps=3, guidance_scale=3.0,
         max_sequence_length=12, generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np",
     )  # fmt: skip
     return np.rint(np.stack(made.frames) * 255).astype(np.uint8)
@@ -170,6 +170,12 @@ def test_sample_is_plain_diffusers_and_depends_on_prompt_and_seed_alone(loaded: 
     assert frames(loaded, PROMPTS[:1], [1], size=(5, 16, 32)).shape == (1, 5, 16, 32, 3)
     with pytest.raises(ValueError, match="2 prompts and 1 seeds; give one seed per prompt"):
         loaded.sample(PROMPTS, [1], **OPTIONS)
+
+
+def test_a_negative_prompt_is_the_pipeline_s(loaded: Wan, folder: Path) -> None:
+    ours = frames(loaded, PROMPTS, [1, 2], negative_prompt=PROMPTS[1])
+    assert np.array_equal(ours, plain_frames(plain(folder), [1, 2], negative=PROMPTS[1]))
+    assert not np.array_equal(ours, frames(loaded, PROMPTS, [1, 2]))
 
 
 def test_a_saved_pipeline_keeps_size_and_rate(loaded: Wan, tmp_path: Path) -> None:
