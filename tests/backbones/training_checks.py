@@ -85,3 +85,32 @@ class TrainingChecks:
         assert float((found.float() - expected).norm().detach()) < 0.05 * float(expected.norm())
         assert any(each.grad is not None and bool(each.grad.abs().max() > 0) for each in half.denoiser.parameters())
         assert len(half.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=self.size, **self.given(PROMPTS[:1]))) == 1
+
+    def test_checkpointing_changes_no_gradient(self, loaded: Any) -> None:
+        """In float32, of an adapter that does something; what backward runs again shows as more calls of its layers."""
+        if not self.takes_checkpointing:
+            return
+        add_lora(loaded.denoiser, Lora(rank=2), 0, BACKBONES[self.family].lora_targets)
+        own = {name: each for name, each in loaded.denoiser.named_parameters() if each.requires_grad}
+        calls: list[str] = []
+        for name, module in loaded.denoiser.named_modules():
+            if ".lora_A." in name:
+                module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+        with torch.no_grad():
+            for index, each in enumerate(own.values()):
+                each.add_(0.1 * normal(*each.shape, seed=index))
+        x, timestep, embeds = normal(2, *self.latents), torch.tensor([300.0, 700.0]), self.embedded(loaded, PROMPTS)
+        found, counts = [], []
+        for is_kept in (True, False):
+            if not is_kept:
+                loaded.denoiser.enable_gradient_checkpointing()
+            loaded.denoiser.train()
+            loaded.denoiser.zero_grad()
+            calls.clear()
+            loaded.predict(loaded.denoiser, x, timestep, embeds).square().mean().backward()
+            found.append({name: each.grad for name, each in own.items() if each.grad is not None})
+            counts.append(len(calls))
+        kept, again = found
+        assert kept.keys() == again.keys() and counts[1] > counts[0] and any(bool(value.any()) for value in kept.values())
+        for name, value in kept.items():
+            assert float((again[name] - value).norm()) <= 1e-5 * float(value.norm()), name
