@@ -136,7 +136,7 @@ class RemoteJudge:
     def __init__(self, endpoint: Endpoint, at_once: int) -> None:
         self.endpoint, self.at_once = endpoint, at_once
         self.accounts: tuple[Account, ...] = (endpoint.account,)
-        self.revision = f"{endpoint.model}/temperature-{endpoint.temperature:g}"
+        self.revision = f"{endpoint.model}/temperature-{endpoint.temperature:g}/tokens-{endpoint.max_tokens}"
 
     def show(self, picture: Image) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64encode(picture.encoded()).decode()}"}}
@@ -202,7 +202,7 @@ class LocalJudge:
             raise ValueError(f"{reward} got checkpoint = {checkpoint!r}, whose processor has no chat template; give a model tuned for chat")
         self.model = pretrained_model(reward, AutoModelForImageTextToText, checkpoint, revision, dtype)
         processing = json.loads(self.processor.to_json_string())
-        others = settings_digest(self.model.config.to_diff_dict(), processing, self.processor.chat_template)
+        others = settings_digest(self.model.config.to_diff_dict(), processing, self.processor.chat_template, max_tokens)
         self.revision = "/".join([Path(checkpoint).name, weights_digest(self.model), others])
         self.model.to(self.device)
 

@@ -228,7 +228,7 @@ def test_both_orders_of_a_pair_follow_each_other() -> None:
 
 def test_revision_names_what_the_answers_depend_on(server: Server) -> None:
     plain = judge(server)
-    assert plain.revision.startswith("judge/temperature-0/rate/8/768/") and plain.revision == judge(server, at_once=9).revision
+    assert plain.revision.startswith("judge/temperature-0/tokens-1024/rate/8/768/") and plain.revision == judge(server, at_once=9).revision
     others: list[dict[str, Any]] = [{"criteria": {"alignment": "x"}}, {"mode": "compare"}, {"frames": 2}, {"longest_side": 64}]
     assert len({plain.revision, *(judge(server, **each).revision for each in others)}) == 5
 
@@ -371,6 +371,11 @@ def test_vqa_score_of_a_batch_is_that_of_singles(tiny_llava: Path, monkeypatch: 
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     monkeypatch.setattr(LlavaForConditionalGeneration, "forward", gives_all)
     np.testing.assert_allclose(three(prompts, pictures)["score"], expected, rtol=1e-5)
+
+
+def test_a_local_judge_s_revision_is_of_its_answers_length_too(tiny_llava: Path) -> None:
+    short, long = (UnifiedReward(checkpoint=str(tiny_llava), device="cpu", max_tokens=count).revision for count in (64, 1024))
+    assert short != long
 
 
 def test_a_local_judge_answers_a_batch_as_it_answers_singles(tiny_llava: Path) -> None:

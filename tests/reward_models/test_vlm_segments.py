@@ -192,12 +192,12 @@ def test_large_frames_are_scaled_down(server: Server) -> None:
 def test_revision_names_what_the_answers_depend_on() -> None:
     endpoint = {"url": "http://127.0.0.1:1/v1", "model": "a/b"}
     plain = VlmSegments(endpoint=endpoint)
-    assert plain.revision.startswith("a/b/temperature-0/4x4/512/")
+    assert plain.revision.startswith("a/b/temperature-0/tokens-1024/4x4/512/")
     assert plain.revision == VlmSegments(endpoint=endpoint | {"url": "http://elsewhere/v1"}, at_once=1).revision
     others: list[dict[str, Any]] = [{"segments": 2}, {"frames": 2}, {"question": "Which is lighter?"}, {"longest_side": 64}]
     changed = [VlmSegments(endpoint=endpoint, **each).revision for each in others]
-    changed += [VlmSegments(endpoint=endpoint | each).revision for each in ({"model": "c"}, {"temperature": 1})]
-    assert len({plain.revision, *changed}) == 7
+    changed += [VlmSegments(endpoint=endpoint | each).revision for each in ({"model": "c"}, {"temperature": 1}, {"max_tokens": 64})]
+    assert len({plain.revision, *changed}) == 8
     assert VlmSegments(endpoint=endpoint, segments=2).dimensions == ("segment_1", "segment_2", "score")
 
 
