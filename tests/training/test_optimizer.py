@@ -65,7 +65,7 @@ def test_without_its_library_an_optimizer_names_the_extra(name: str, monkeypatch
 
 @pytest.mark.parametrize(("name", "kind"), BITSANDBYTES.items())
 def test_each_name_is_its_class_of_the_library(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in with the library's classes, which takes no argument that theirs do not; the real ones compute on a GPU alone."""
+    """A stand-in with the library's classes, which takes no argument that theirs do not."""
 
     class Adam:
         def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float, weight_decay: float):
