@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,21 @@ class Place:
         media = media_of(side.media, f"{self.where} {side.column or side.end}".strip(), self.folder)
         return Candidate(f"{self.group_id}-{side.end}", self.group_id, prompt, media, side.model, tags=side.tags, **side.facts)
 
+    def preference(self, prompt: str, said: Mapping[str, Any]) -> Preference:
+        """A judgement of the group, of other fields of a Preference: what is said.
+
+        A pair whose win_probability is below ½ is turned round, with its scores and segment_labels: the first of a pair is the better one.
+        """
+        fields = {"source": self.source, **said}
+        probability = fields.get("win_probability")
+        if fields.get("kind", "pair") == "pair" and probability is not None and 0 <= probability < 0.5:
+            fields |= {"samples": fields["samples"][::-1], "win_probability": 1 - probability}
+            if fields.get("scores") is not None:
+                fields["scores"] = fields["scores"][::-1]
+            if fields.get("segment_labels") is not None:
+                fields["segment_labels"] = tuple(-label for label in fields["segment_labels"])
+        return Preference(self.group_id, prompt, **fields)
+
 
 def pair_group(pair: Pair, at: Place) -> ImportedGroup:
     """Two candidates and their pair, the better one first."""
@@ -127,14 +142,11 @@ def pair_group(pair: Pair, at: Place) -> ImportedGroup:
         raise ValueError(f"the probability that the first is preferred is {probability}; it lies in 0 … 1 (0.5 a tie)")
     candidates = tuple(at.candidate(pair.prompt, side) for side in (pair.first, pair.second))
     first, second = candidates if probability >= 0.5 else candidates[::-1]
-    preference = Preference(
-        group_id=at.group_id,
-        prompt=pair.prompt,
-        samples=(first.candidate_id, second.candidate_id),
-        win_probability=None if probability in (0, 1) and not pair.votes else max(probability, 1 - probability),
-        source=at.source,
-    )
-    return ImportedGroup(at.group_id, pair.prompt, candidates, (replace(preference, **pair.said),))
+    said = {
+        "samples": (first.candidate_id, second.candidate_id),
+        "win_probability": None if probability in (0, 1) and not pair.votes else max(probability, 1 - probability),
+    }
+    return ImportedGroup(at.group_id, pair.prompt, candidates, (at.preference(pair.prompt, {**said, **pair.said}),))
 
 
 def ranked_group(ranking: Ranking, at: Place) -> ImportedGroup:
@@ -147,7 +159,7 @@ def ranked_group(ranking: Ranking, at: Place) -> ImportedGroup:
 
     def said(places: Sequence[int], **values: Any) -> Preference:
         samples = tuple(candidates[place].candidate_id for place in places)
-        return Preference(at.group_id, ranking.prompt, samples, **{"source": at.source, **values, **ranking.said})
+        return at.preference(ranking.prompt, {"samples": samples, **values, **ranking.said})
 
     if ranking.pairs:
         tied = {two: ranking.ranks[two[0]] == ranking.ranks[two[1]] for two in combinations(order, 2)}
@@ -175,16 +187,13 @@ def win_shares(ranks: Sequence[float]) -> list[float]:
 def labelled_group(labelled: Labelled, at: Place) -> ImportedGroup:
     """One candidate and its label."""
     candidate = at.candidate(labelled.prompt, labelled.side)
-    preference = Preference(
-        group_id=at.group_id,
-        prompt=labelled.prompt,
-        samples=(candidate.candidate_id,),
-        kind="labelled",
-        labels=(labelled.label,),
-        scores=None if labelled.score is None else (labelled.score,),
-        source=at.source,
-    )
-    return ImportedGroup(at.group_id, labelled.prompt, (candidate,), (replace(preference, **labelled.said),))
+    said = {
+        "samples": (candidate.candidate_id,),
+        "kind": "labelled",
+        "labels": (labelled.label,),
+        "scores": None if labelled.score is None else (labelled.score,),
+    }
+    return ImportedGroup(at.group_id, labelled.prompt, (candidate,), (at.preference(labelled.prompt, {**said, **labelled.said}),))
 
 
 def sides_of(values: Mapping[str, Any], columns: tuple[str, str], models: tuple[str, str] | None = None) -> tuple[Side, Side]:

@@ -29,7 +29,7 @@ def records(
     aspect     only preferences of this aspect; None: all. It is their context, but for "overall"
     max_samples  stop after so many records kept
     Of type "scores", the preference's scores (one for each candidate, or for those in `order`) give the order. A ranking without scores
-    gets win shares. A record without a preference (of the aspect) is skipped.
+    gets win shares. A pair whose probability is below ½ is turned round. A record without a preference (of the aspect) is skipped.
     """
 
     def build(row: SourceRow, number: str) -> ImportedGroup | None:
@@ -41,7 +41,7 @@ def records(
         own = row.values.get("condition")
         condition = None if own in (None, "") else condition_of(own, f"{row.where} condition", row.folder)
         candidates = tuple(replace(_candidate(each, index, at, row.values), condition=condition) for index, each in enumerate(given))
-        return ImportedGroup(at.group_id, prompt, candidates, tuple(_preference(each, candidates) for each in said))
+        return ImportedGroup(at.group_id, prompt, candidates, tuple(_preference(each, candidates, at) for each in said))
 
     rows = stream_rows(source, required=("prompt", "candidates", "preferences"), optional=None)
     yield from import_each("records", ((row.where, row) for row in rows), build, report, max_samples)
@@ -62,7 +62,7 @@ def _candidate(given: Mapping[str, Any], index: int, at: Place, values: Mapping[
     return replace(candidate, candidate_id=str(given["id"])) if given.get("id") else candidate
 
 
-def _preference(given: Mapping[str, Any], candidates: Sequence[Candidate]) -> Preference:
+def _preference(given: Mapping[str, Any], candidates: Sequence[Candidate], at: Place) -> Preference:
     kind = given.get("type")
     if kind not in TYPES:
         raise ValueError(f"unknown type {kind!r} of a preference; choose one of: {', '.join(TYPES)}")
@@ -75,20 +75,19 @@ def _preference(given: Mapping[str, Any], candidates: Sequence[Candidate]) -> Pr
     elif kind == "ranking" and scores is None:
         scores = win_shares([rank for _, rank in ranked])
     aspect = given.get("aspect", "overall")
-    return Preference(
-        group_id=candidates[0].group_id,
-        prompt=candidates[0].prompt,
-        samples=tuple(candidates[place].candidate_id for place in order),
-        kind=TYPES[kind],
-        labels=_tuple(given.get("labels")),
-        scores=_tuple(scores),
-        win_probability=given.get("probability"),
-        segment_labels=_tuple(given.get("segment_labels")),
-        weight=given.get("weight", 1.0),
-        source=given.get("source", "records"),
-        context=given.get("context", None if aspect == "overall" else aspect),
-        user=given.get("user"),
-    )
+    said = {
+        "samples": tuple(candidates[place].candidate_id for place in order),
+        "kind": TYPES[kind],
+        "labels": _tuple(given.get("labels")),
+        "scores": _tuple(scores),
+        "win_probability": given.get("probability"),
+        "segment_labels": _tuple(given.get("segment_labels")),
+        "weight": given.get("weight", 1.0),
+        "source": given.get("source", "records"),
+        "context": given.get("context", None if aspect == "overall" else aspect),
+        "user": given.get("user"),
+    }
+    return at.preference(candidates[0].prompt, said)
 
 
 def _by_score(order: Sequence[int], scores: Any) -> tuple[list[int], list[float]]:
