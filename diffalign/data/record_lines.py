@@ -4,9 +4,9 @@
      "candidates": [{"path", "id", "model", "seed", "steps", "guidance", "scores": {reward: {dimension: value}}, "tags"}],
      "preferences": [{"type", "aspect", "order", "probability", "weight", "source", …}], "meta": {"tags"}}
 
-`order` counts candidates of the record, best first; in a ranking a list inside it is a tie. Types: pair, ranking, scores (a ranking by its
-`scores`), binary (with `labels`), segments (a pair with `segment_labels`). A path is relative to the file, also the condition's, an image
-that came with the prompt. What is null or empty may be left out.
+`order` counts candidates of the record, best first; a list inside it, of a ranking or a pair, is a tie. Types: pair, ranking, scores (a
+ranking by its `scores`), binary (with `labels`), segments (a pair with `segment_labels`). A path is relative to the file, also the
+condition's, an image that came with the prompt. What is null or empty may be left out.
 """
 
 from __future__ import annotations

@@ -69,3 +69,11 @@ def test_of_soft_votes_the_likelier_sample_is_the_chosen_one(
     row = {"preferences": [{"type": "segments", "order": [0, 1], "probability": given, **said}]}
     assert told(read("records", records(tmp_path, row))[0][0]) == expected
     assert told(read("table", exported(tmp_path, win_probability=given, **said), exported=True)[0][0]) == expected
+
+
+@pytest.mark.parametrize("kind", ["pair", "segments"])
+def test_a_nested_order_is_a_tie_of_a_pair_too(kind: str, tmp_path: Path) -> None:
+    said: list[dict[str, Any]] = [{"order": [[0, 1]]}, {"order": [[1, 0]], "probability": 0.5}, {"order": [[0, 1]], "probability": 0.9}]
+    groups, report = read("records", records(tmp_path, *({"preferences": [{"type": kind, **each}]} for each in said)))
+    assert [told(group)[:2] for group in groups] == [([0, 1], 0.5), ([1, 0], 0.5)]
+    assert (report.tied, report.broken) == (2, 1) and "order is [[0, 1]], a tie, and probability 0.9, which is none" in report.reasons[0]

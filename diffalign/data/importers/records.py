@@ -74,13 +74,16 @@ def _preference(given: Mapping[str, Any], candidates: Sequence[Candidate], at: P
         order, scores = _by_score(order, scores)
     elif kind == "ranking" and scores is None:
         scores = win_shares([rank for _, rank in ranked])
+    is_tie = TYPES[kind] == "pair" and [rank for _, rank in ranked] == [1, 1]
+    if is_tie and given.get("probability") not in (None, 0.5):
+        raise ValueError(f"order is {given['order']!r}, a tie, and probability {given['probability']!r}, which is none; mend one of them")
     aspect = given.get("aspect", "overall")
     said = {
         "samples": tuple(candidates[place].candidate_id for place in order),
         "kind": TYPES[kind],
         "labels": _tuple(given.get("labels")),
         "scores": _tuple(scores),
-        "win_probability": given.get("probability"),
+        "win_probability": 0.5 if is_tie else given.get("probability"),
         "segment_labels": _tuple(given.get("segment_labels")),
         "weight": given.get("weight", 1.0),
         "source": given.get("source", "records"),
