@@ -356,6 +356,29 @@ def test_suffix_folder_counts_what_is_missing(tmp_path):
         read("suffix_folder", tmp_path)
 
 
+@pytest.mark.parametrize("ending", ["png", "txt"])
+@pytest.mark.parametrize(("name", "first", "second"), [("two_folders", "chosen/a", "rejected/a"), ("suffix_folder", "a_w", "a_l")])
+def test_folders_refuse_links_out_of_the_set(tmp_path, name, first, second, ending):
+    """A picture or a caption from elsewhere; links within the set are followed, and the set itself may be one."""
+    root = tmp_path / "set"
+    for stem in (first, second):
+        (root / stem).parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{stem}.png").write_bytes(jpeg(1, "PNG"))
+    (root / "texts").mkdir()
+    (root / "texts" / "fox.md").write_text("a fox")
+    (root / f"{first}.txt").symlink_to(root / "texts" / "fox.md")
+    (tmp_path / "link").symlink_to(root)
+    assert [group.prompt for group in read(name, tmp_path / "link")[0]] == ["a fox"]
+    (tmp_path / "private.png").write_bytes(jpeg(2, "PNG"))
+    (tmp_path / "private.txt").write_text("a key")
+    (root / f"{first}.{ending}").unlink()
+    (root / f"{first}.{ending}").symlink_to(tmp_path / f"private.{ending}")
+    with pytest.raises(
+        PermissionError, match=rf"{first}\.{ending}' is a link that leads outside .*set' and is refused; put the file itself"
+    ):
+        read(name, root)
+
+
 # Tables
 
 

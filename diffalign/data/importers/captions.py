@@ -15,29 +15,42 @@ SUFFIXES = (
 CAPTIONS = (".txt", ".caption")
 
 
-def media_files(folder: Path) -> dict[str, Path]:
-    """The images, videos and sounds of a folder and its subfolders: name (relative, without suffix, with /) → path, sorted."""
+def media_files(folder: Path, root: Path) -> dict[str, Path]:
+    """The images, videos and sounds of a folder and its subfolders: name (relative, without suffix, with /) → path, sorted.
+
+    root   of the whole set, resolved; PermissionError where a link leads out of it
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"folder {str(folder)!r} does not exist; check the path")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
             name = path.relative_to(folder).with_suffix("").as_posix()
+            _check_inside(path, root)
             if name in found:
                 raise ValueError(f"{str(path)!r} and {found[name].name!r} have the same name without suffix; rename one of them")
             found[name] = path
     return found
 
 
-def read_caption(names: Sequence[Path]) -> str | None:
-    """The text of the first of these names that has a file NAME.txt or NAME.caption, without surrounding space, or None."""
+def read_caption(names: Sequence[Path], root: Path) -> str | None:
+    """The text of the first of these names that has a file NAME.txt or NAME.caption, without surrounding space, or None.
+
+    root   of the whole set, resolved; PermissionError where a link leads out of it
+    """
     for path in (name.with_name(name.name + ending) for name in names for ending in CAPTIONS):
         if path.is_file():
+            _check_inside(path, root)
             try:
                 return path.read_text(encoding="utf-8-sig").strip()
             except UnicodeDecodeError as error:
                 raise ValueError(f"caption {str(path)!r} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     return None
+
+
+def _check_inside(path: Path, root: Path) -> None:
+    if not path.resolve().is_relative_to(root):
+        raise PermissionError(f"{str(path)!r} is a link that leads outside {str(root)!r} and is refused; put the file itself there")
 
 
 def read_prompts(path: Path, names: Sequence[str]) -> Mapping[str, str]:

@@ -19,13 +19,14 @@ def suffix_folder(source: str, *, report: ImportReport, max_samples: int | None 
     """One group per NAME, in sorted order: every _w beats every _l, and the _e of a name are ties of one another.
 
     Several of a kind are numbered: NAME_w1.png, NAME_w2.png, NAME_e1.png, NAME_e2.png. The caption is NAME.txt, or else the NAME_w.txt
-    beside a file, or .caption for .txt. Files with another ending are skipped; a name without partner or caption counts as broken.
+    beside a file, or .caption for .txt. Files with another ending are skipped; a name without partner or caption counts as broken; a link
+    out of `source` stops the import (PermissionError).
     max_samples   stop after so many names kept
     """
     check_count(max_samples)
-    root = Path(source).expanduser()
+    root = Path(source).expanduser().resolve()
     groups: dict[str, dict[str, list[tuple[str, Path]]]] = {}
-    for stem, path in media_files(root).items():
+    for stem, path in media_files(root, root).items():
         match = NAME.fullmatch(stem)
         if match is None:
             report.read += 1
@@ -47,7 +48,7 @@ def _group(root: Path, name: str, sides: dict[str, list[tuple[str, Path]]], grou
         found = ", ".join(path.name for files in sides.values() for _, path in files)
         raise ValueError(f"no pair among {found}; a name needs _w and _l, or _e1 and _e2")
     files = [file for side in ("w", "l", "e") for file in sides[side]]
-    text = read_caption([root / name, *(path.with_suffix("") for _, path in files)])
+    text = read_caption([root / name, *(path.with_suffix("") for _, path in files)], root)
     if not text:
         raise ValueError(f"no caption; write {name}.txt")
     ids = {ending: f"{group_id}-{ending}" for ending, _ in files}
