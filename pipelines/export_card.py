@@ -82,7 +82,7 @@ def _counts(preferences: Sequence[Preference], candidates: CandidateFiles) -> st
     judges = Counter(row.source or "unknown" for row in preferences)
     rows = {
         **kinds,
-        "ties": sum(row.win_probability == 0.5 for row in preferences),
+        "with ties": sum(row.has_tie for row in preferences),
         "prompts": len({row.prompt for row in preferences}),
         "samples used": len({sample for row in preferences for sample in row.samples}),
         "samples in the run": len(candidates),

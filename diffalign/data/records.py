@@ -197,6 +197,13 @@ class Preference:
         if self.segment_labels is not None and not set(self.segment_labels) <= {-1, 0, 1}:
             raise ValueError(f"{where}: segment_labels {list(self.segment_labels)}; each is −1, 0 or 1")
 
+    @property
+    def has_tie(self) -> bool:
+        """Whether samples of it are tied: the two of a pair by win_probability, some of a list by their scores."""
+        if self.kind == "list":
+            return self.scores is not None and len(set(self.scores)) < len(self.scores)
+        return self.win_probability == 0.5
+
     def singles(self) -> list[Preference]:
         """One row per sample of a labelled row: a batch needs groups of one size. Any other row as it is."""
         if self.labels is None:

@@ -153,7 +153,7 @@ def test_hpdv2_ranked_lists_of_nine(tmp_path: Path) -> None:
     source = write_json(tmp_path / "test.json", [{"prompt": "p", "image_path": names, "rank": rank, "raw_annotations": annotations}])
     [group], report = read("hpdv2", source)
     [row] = group.preferences
-    assert (row.kind, ends(group), report.kept) == ("list", ["1", "4", "0", "6", "3", "8", "5", "7", "2"], 1)
+    assert (row.kind, ends(group), report.kept, report.tied) == ("list", ["1", "4", "0", "6", "3", "8", "5", "7", "2"], 1, 1)
     assert row.scores == (1.0, 0.875, 0.75, 0.625, 0.4375, 0.4375, 0.25, 0.125, 0.0)
     assert [candidate.media.encoded() for candidate in group.candidates] == [png(number) for number in range(9)]
     [group], _ = read("hpdv2", source, pairs=True)

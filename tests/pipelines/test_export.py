@@ -334,6 +334,12 @@ def test_the_card_says_where_the_set_comes_from(scored: Config, tmp_path: Path) 
     assert "Licence: not stated" in (run(config, tmp_path / "b", form="jsonl", progress=QUIET) / "README.md").read_text()
 
 
+def test_the_card_counts_pairs_and_lists_with_ties(tmp_path: Path) -> None:
+    """One of the two pairs, and the list, of which two samples have one score."""
+    card = (run(hand_made(tmp_path / "run"), tmp_path / "out", progress=QUIET) / "README.md").read_text(encoding="utf-8")
+    assert "| with ties | 2 |" in card and "| pairs | 2 |" in card and "| lists | 1 |" in card
+
+
 def test_the_card_names_no_folder_of_this_machine(tmp_path: Path) -> None:
     config = config_of(tmp_path, "two_folders", two_folders(tmp_path / "private" / "wolves", "audio"))
     pair(config, progress=QUIET)

@@ -38,7 +38,7 @@ class BrokenRow:
 
 @dataclass
 class ImportReport:
-    """Counted while an import is read: read = kept + skipped + broken; tied is a part of kept.
+    """Counted while an import is read: read = kept + skipped + broken; tied, the rows with a tie, is a part of kept.
 
     reasons      of the first few broken
     modality     of all media kept, "" before the first
@@ -104,7 +104,7 @@ class ImportReport:
                     f"modality: import {self.modality} and {modality} as two sets"
                 )
         self.kept += 1
-        self.tied += any(preference.win_probability == 0.5 for preference in group.preferences)
+        self.tied += any(preference.has_tie for preference in group.preferences)
         return group
 
 
