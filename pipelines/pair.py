@@ -254,7 +254,7 @@ def _broken_rows_listed(folder: Path, report: ImportReport, progress: Progress) 
     finally:
         if report.broken_rows:
             lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in report.broken_rows]
-            write_atomically(file, "".join(lines).encode(errors="backslashreplace"))  # of names that are no text
+            write_atomically(file, "".join(lines).encode())
             progress.say(f"import: {report.broken} broken, all listed with their reasons in {file}", style="yellow")
         else:
             file.unlink(missing_ok=True)

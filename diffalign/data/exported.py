@@ -83,6 +83,10 @@ def said_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def facts_of(row: Mapping[str, Any], place: int) -> dict[str, Any]:
-    """What a row says of a sample, as fields of a Candidate."""
+    """What a row says of a sample, as fields of a Candidate. ValueError for tags that are no JSON."""
     names = {"model": "models", "seed": "seeds", "steps": "steps", "guidance": "guidance", "negative_prompt": "negative_prompts"}
-    return {name: row[column][place] for name, column in names.items()} | {"tags": json.loads(row["tags"][place])}
+    try:
+        tags = json.loads(row["tags"][place])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"tags of sample {place} are no JSON object ({error})") from None
+    return {name: row[column][place] for name, column in names.items()} | {"tags": tags}

@@ -45,7 +45,8 @@ def hpdv2(
 
 
 def _pair(values: Mapping[str, Any], sides: Sequence[Side]) -> Pair:
-    verdict = tuple(values.get("human_preference") or ())
-    if verdict not in VERDICTS or len(sides) != 2:
-        raise ValueError(f"human_preference is {list(verdict)} for {len(sides)} images; it is 0 or 1 for each of two (equal: a tie)")
-    return Pair(values["prompt"], sides[0], sides[1], VERDICTS[verdict])
+    said = values.get("human_preference")
+    probability = next((value for verdict, value in VERDICTS.items() if said == list(verdict)), None)
+    if probability is None or len(sides) != 2:
+        raise ValueError(f"human_preference is {said!r} for {len(sides)} images; it is 0 or 1 for each of two (equal: a tie)")
+    return Pair(values["prompt"], sides[0], sides[1], probability)

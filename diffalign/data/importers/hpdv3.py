@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from diffalign.data.importers.fields import is_number
 from diffalign.data.importers.judged import Pair, import_rows, number_of, sides_of, tags_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport
 from diffalign.data.importers.sources import SourceRow, stream_rows
@@ -54,7 +55,7 @@ def hpdv3(
 
 
 def _share(votes: object) -> float:
-    if not isinstance(votes, list | tuple) or len(votes) != 2 or not all(isinstance(vote, int | float) and vote >= 0 for vote in votes):
+    if not isinstance(votes, list | tuple) or len(votes) != 2 or not all(is_number(vote) and vote >= 0 for vote in votes):
         raise ValueError(f"choice_dist is {votes!r}; it is two counts of votes")
     if not sum(votes):
         raise ValueError(f"choice_dist is {votes!r}: nobody voted")

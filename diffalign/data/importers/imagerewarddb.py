@@ -62,7 +62,7 @@ def _amount(value: Any) -> float | None:
     """A number, however the column has it; None for anything else, whose prompt is left incomplete."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -9,10 +9,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from diffalign.data.importers.fields import checked_fields, checked_tags, is_number
 from diffalign.data.importers.media import inside, media_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport, import_each
 from diffalign.data.importers.sources import SourceRow
-from diffalign.data.records import Candidate, Preference
+from diffalign.data.modalities import Media, modality_of
+from diffalign.data.records import PREFERENCES, Candidate, Preference, candidates_schema
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Side:
     media   bytes, {"bytes", "path"}, or a path relative to the row's folder
     end     of its candidate id, after the group's
     column  what messages call it; "": as its end
-    facts   other fields of the Candidate: seed, steps, …
+    facts   other fields of the Candidate: seed, steps, …; candidate_id in place of the one above
+    condition  the image that the prompt came with
     """
 
     media: Any
@@ -31,6 +34,7 @@ class Side:
     tags: Mapping[str, str] = field(default_factory=dict)
     column: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    condition: Media | None = None
 
 
 @dataclass(frozen=True)
@@ -115,24 +119,33 @@ class Place:
     folder: Path | None
 
     def candidate(self, prompt: str, side: Side) -> Candidate:
-        """The side as a candidate, its medium checked."""
+        """The side as a candidate, its medium and all that is said of it checked."""
         media = media_of(side.media, f"{self.where} {side.column or side.end}".strip(), self.folder)
-        return Candidate(f"{self.group_id}-{side.end}", self.group_id, prompt, media, side.model, tags=side.tags, **side.facts)
+        said = {
+            "candidate_id": f"{self.group_id}-{side.end}",
+            "group_id": self.group_id,
+            "prompt": prompt,
+            "model": side.model,
+            **side.facts,
+        }
+        fields = checked_fields(said, candidates_schema(modality_of(media)))
+        return Candidate(**fields, media=media, tags=checked_tags(side.tags), condition=side.condition)
 
     def preference(self, prompt: str, said: Mapping[str, Any]) -> Preference:
         """A judgement of the group, of other fields of a Preference: what is said.
 
         A pair whose win_probability is below ½ is turned round, with its scores and segment_labels: the first of a pair is the better one.
         """
-        fields = {"source": self.source, **said}
+        fields = checked_fields({"group_id": self.group_id, "prompt": prompt, **said}, PREFERENCES)
+        fields.setdefault("source", self.source)
         probability = fields.get("win_probability")
         if fields.get("kind", "pair") == "pair" and probability is not None and 0 <= probability < 0.5:
             fields |= {"samples": fields["samples"][::-1], "win_probability": 1 - probability}
-            if fields.get("scores") is not None:
+            if "scores" in fields:
                 fields["scores"] = fields["scores"][::-1]
-            if fields.get("segment_labels") is not None:
+            if "segment_labels" in fields:
                 fields["segment_labels"] = tuple(-label for label in fields["segment_labels"])
-        return Preference(self.group_id, prompt, **fields)
+        return Preference(**fields)
 
 
 def pair_group(pair: Pair, at: Place) -> ImportedGroup:
@@ -172,7 +185,7 @@ def ranked_group(ranking: Ranking, at: Place) -> ImportedGroup:
 
 def _are_numbers(values: Any, count: int) -> bool:
     is_list = isinstance(values, list | tuple | range) and len(values) == count
-    return is_list and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return is_list and all(map(is_number, values))
 
 
 def win_shares(ranks: Sequence[float]) -> list[float]:
@@ -211,7 +224,7 @@ def number_of(values: Mapping[str, Any], column: str, meaning: str = "a number")
     value = values.get(column)
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"{column} is {value!r}; it is {meaning}")

@@ -36,7 +36,7 @@ def kto_csv(
 
     def judge(row: SourceRow) -> Labelled | None:
         word = row.values["label"]
-        if word not in labels:
+        if not isinstance(word, str) or word not in labels:
             raise ValueError(f"label is {word!r}; it is one of: {', '.join(labels)}")
         label = labels[word]
         return None if label is None else Labelled(row.values["caption"], Side(row.values["file_path"], "0", tags={"label": word}), label)

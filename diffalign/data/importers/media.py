@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from errno import ENAMETOOLONG
 from pathlib import Path
 from typing import Any
 
 from diffalign.data.conditions import check_is_image
+from diffalign.data.importers.fields import check_text, shown
 from diffalign.data.modalities import Media, media_class
 from diffalign.data.modalities.signature import modality_of_file
 from diffalign.data.modalities.stored import stored_path
@@ -25,8 +27,8 @@ def media_of(value: Any, where: str, folder: Path | None = None) -> Media:
     if isinstance(value, bytes):
         item = media_class(modality_of_file(value, where)).from_bytes(value, name=where)
     elif isinstance(value, Path) or (isinstance(value, str) and value):
-        path = value if isinstance(value, Path) else inside(folder, value, where)
-        stored_path("media", path)  # refuses what is no file
+        path = value if isinstance(value, Path) else inside(folder, check_text(value, where), where)
+        _check_is_file(path, where)
         item = media_class(modality_of_file(path, where)).from_path(path)
     else:
         raise ValueError(
@@ -34,6 +36,15 @@ def media_of(value: Any, where: str, folder: Path | None = None) -> Media:
         )
     item.check()
     return item
+
+
+def _check_is_file(path: Path, where: str) -> None:
+    try:
+        stored_path("media", path)
+    except OSError as error:
+        if error.errno != ENAMETOOLONG:
+            raise
+        raise ValueError(f"{where}: {shown(str(path))} is longer than a path may be; give a relative path, or bytes") from None
 
 
 def condition_of(value: Any, where: str, folder: Path | None) -> Media:

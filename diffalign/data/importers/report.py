@@ -62,9 +62,10 @@ class ImportReport:
     clipped_kept: int = 0
 
     def count_broken(self, where: str, reason: object) -> None:
-        """Count a row that cannot be used; ValueError above max_broken."""
+        """Count a row that cannot be used; ValueError above max_broken. Of a name that is no text the bytes are told."""
+        where, reason = (str(told).encode(errors="backslashreplace").decode() for told in (where, reason))
         self.broken += 1
-        self.broken_rows.append(BrokenRow(where, str(reason)))
+        self.broken_rows.append(BrokenRow(where, reason))
         if len(self.reasons) < REASONS_KEPT:
             self.reasons.append(f"{where}: {reason}")
         if self.broken > self.max_broken:
@@ -117,8 +118,9 @@ def import_each(
 ) -> Iterator[ImportedGroup]:
     """The groups that `build(row, group_id)` makes of rows (where it stands, row), counted; None: the row is skipped.
 
-    A row for which `build` raises ValueError or FileNotFoundError is broken, and counted so. Other errors stop the import: PermissionError
-    of a path that leads outside, ImportError of a decoder that is not installed, ValueError where an id of a group or a candidate repeats.
+    A row for which `build` raises ValueError, FileNotFoundError or RecursionError (lists in lists in …) is broken, and counted so. Other
+    errors stop the import: PermissionError of a path that leads outside, ImportError of a decoder that is not installed, ValueError where
+    an id of a group or a candidate repeats.
     max_samples   stop after so many groups kept; None: all. ValueError below 1, before any row is read
     """
     check_count(max_samples)
@@ -130,7 +132,7 @@ def import_each(
             group = build(row, f"{name}-{index:07d}")
             if group is not None:
                 report.check_sounds(group)
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, FileNotFoundError, RecursionError) as error:
             report.count_broken(where, error)
             continue
         if group is None:

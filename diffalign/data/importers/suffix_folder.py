@@ -8,9 +8,8 @@ from itertools import combinations, product
 from pathlib import Path
 
 from diffalign.data.importers.captions import media_files, read_caption
-from diffalign.data.importers.media import media_of
+from diffalign.data.importers.judged import Place, Side
 from diffalign.data.importers.report import ImportedGroup, ImportReport, check_count, import_each
-from diffalign.data.records import Candidate, Preference
 
 NAME = re.compile(r"(?P<name>.+)_(?P<side>[wle])(?P<number>\d*)", re.DOTALL)
 
@@ -51,14 +50,13 @@ def _group(root: Path, name: str, sides: dict[str, list[tuple[str, Path]]], grou
     text = read_caption([root / name, *(path.with_suffix("") for _, path in files)], root)
     if not text:
         raise ValueError(f"no caption; write {name}.txt")
-    ids = {ending: f"{group_id}-{ending}" for ending, _ in files}
-    candidates = tuple(
-        Candidate(ids[ending], group_id, text, media_of(path, f"{name}_{ending}"), tags={"name": name}) for ending, path in files
-    )
+    at = Place("suffix_folder", group_id, "", None)
+    candidates = tuple(at.candidate(text, Side(path, ending, tags={"name": name}, column=f"{name}_{ending}")) for ending, path in files)
+    ids = {ending: candidate.candidate_id for (ending, _), candidate in zip(files, candidates, strict=True)}
     decided = [(first, second, None) for (first, _), (second, _) in product(sides["w"], sides["l"])]
     tied = [(first, second, 0.5) for (first, _), (second, _) in combinations(sides["e"], 2)]
     preferences = tuple(
-        Preference(group_id, text, (ids[first], ids[second]), win_probability=probability, source="suffix_folder")
+        at.preference(text, {"samples": (ids[first], ids[second]), "win_probability": probability})
         for first, second, probability in (*decided, *tied)
     )
     return ImportedGroup(group_id, text, candidates, preferences)

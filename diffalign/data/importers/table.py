@@ -10,6 +10,7 @@ from typing import Any
 
 from diffalign.data.conditions import CONDITION
 from diffalign.data.exported import LAYOUTS, MEDIA_COLUMNS, OF_SAMPLES, SAID, facts_of, said_of
+from diffalign.data.importers.fields import shown
 from diffalign.data.importers.judged import Judged, Labelled, Pair, Ranking, Side, import_rows, number_of
 from diffalign.data.importers.media import condition_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport
@@ -55,8 +56,8 @@ def table(
 
     def judge(row: SourceRow) -> Pair:
         columns = {"chosen": chosen, "rejected": rejected}
-        facts = {} if condition is None else {CONDITION: _condition(row, condition)}
-        first, second = (Side(row.values[name], side, tags={"side": side}, column=name, facts=facts) for side, name in columns.items())
+        image = None if condition is None else _condition(row, condition)
+        first, second = (Side(row.values[name], side, tags={"side": side}, column=name, condition=image) for side, name in columns.items())
         return Pair(row.values[prompt], first, second, 1.0 if label is None else number_of(row.values, label, MEANING))
 
     advice = "Name your columns in the settings prompt, chosen, rejected, label, condition."
@@ -78,17 +79,24 @@ def _condition(row: SourceRow, column: str) -> Media:
 
 def _as_exported(row: SourceRow) -> Judged:
     values = row.values
-    condition = {CONDITION: _condition(row, CONDITION)} if values.get(CONDITION) is not None else {}
-    kind: Kind = next(kind for kind in LAYOUTS if MEDIA_COLUMNS[kind][0] in values)
+    condition = _condition(row, CONDITION) if values.get(CONDITION) is not None else None
+    kind: Kind | None = next((kind for kind in LAYOUTS if all(name in values for name in MEDIA_COLUMNS[kind])), None)
+    if kind is None:
+        raise ValueError(f"it has no media; give the columns {' or '.join(' and '.join(names) for names in MEDIA_COLUMNS.values())}")
     media = values["samples"] if kind == "list" else [values[name] for name in MEDIA_COLUMNS[kind]]
-    sides = [Side(value, str(place), **_facts(values, place, condition)) for place, value in enumerate(media)]
+    for name, given in (("samples", media), *((name, values[name]) for name in OF_SAMPLES.names)):
+        if not isinstance(given, list) or len(given) != len(media):
+            raise ValueError(f"{name} is {shown(given)}; it is a list with a value for each sample")
+    sides = [_side(values, place, value, condition) for place, value in enumerate(media)]
     if kind == "list":
         return Ranking(values["prompt"], sides, range(len(sides)), said=said_of(values))
     if kind == "labelled":
+        if values.get("label") not in (0, 1):
+            raise ValueError(f"label is {shown(values.get('label'))}; it is 1 (wanted) or 0 (unwanted)")
         return Labelled(values["prompt"], sides[0], values["label"], said=said_of(values))
     return Pair(values["prompt"], sides[0], sides[1], said=said_of(values))
 
 
-def _facts(values: Mapping[str, Any], place: int, condition: Mapping[str, Media]) -> dict[str, Any]:
-    facts = {**facts_of(values, place), **condition}
-    return {"model": facts.pop("model"), "tags": facts.pop("tags"), "facts": facts}
+def _side(values: Mapping[str, Any], place: int, media: Any, condition: Media | None) -> Side:
+    facts = facts_of(values, place)
+    return Side(media, str(place), facts.pop("model"), facts.pop("tags"), facts=facts, condition=condition)

@@ -35,7 +35,7 @@ def videoalign(
 
     def judge(row: SourceRow) -> Pair:
         verdict = row.values[aspect]
-        if verdict not in PREFERRED:
+        if not isinstance(verdict, str) or verdict not in PREFERRED:
             raise ValueError(f"{aspect} is {verdict!r}; it is one of: {', '.join(PREFERRED)}")
         first, second = (
             Side(row.values[f"path_{end}"], end, tags=tags_of(row.values, (f"fps_{end}", f"num_frames_{end}")), column=f"path_{end}")

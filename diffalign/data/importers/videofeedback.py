@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import fmean
 
 from diffalign.data.importers.judged import Labelled, Side, import_rows, number_of, tags_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport
@@ -40,7 +39,7 @@ def videofeedback(
         names = [aspect] if aspect else [name for name in ASPECTS if row.values.get(name) is not None]
         if not names:
             raise ValueError(f"no score; a row has some of: {', '.join(ASPECTS)}")
-        score = fmean(number_of(row.values, name, "a score from 1 to 4") for name in names)
+        score = sum(number_of(row.values, name, "a score from 1 to 4") for name in names) / len(names)
         name = str(row.values["id"])
         video = Side(name if name.endswith(suffix) else name + suffix, "0", tags=tags_of(row.values, ASPECTS), column="id")
         return Labelled(row.values["text prompt"], video, int(score >= threshold), score)

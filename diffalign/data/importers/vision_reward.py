@@ -72,4 +72,4 @@ def _flat(values: Any) -> list[float]:
     """Numbers in lists of any depth, in their order."""
     if isinstance(values, list):
         return [number for value in values for number in _flat(value)]
-    return [float(values)] if isinstance(values, int | float) else []
+    return [values] if isinstance(values, int | float) else []
