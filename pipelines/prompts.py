@@ -98,6 +98,7 @@ def load_prompts(prompts: Prompts, seed: int) -> list[Prompt]:
     FileNotFoundError; ValueError on no prompts, a blank one (which), unreadable text, or conditions that some prompts alone have.
     """
     from diffalign.data.conditions import has_conditions
+    from diffalign.data.importers.fields import check_text
 
     scenes: Mapping[str, str] = {}
     if prompts.world is not None:
@@ -120,6 +121,8 @@ def load_prompts(prompts: Prompts, seed: int) -> list[Prompt]:
     for index, row in enumerate(rows):
         if not row.text.strip():
             raise ValueError(f"prompt {index + 1} of {origin} is blank; remove it or write what it should say")
+        for text in (row.text, *row.tags, *row.tags.values()):
+            check_text(text, f"prompt {index + 1} of {origin}")
     has_conditions([row.condition for row in rows], origin)
     return [
         Prompt(f"{index:06d}-{sha256(row.text.encode()).hexdigest()[:8]}", row.text, row.tags, scenes.get(row.text), row.condition)

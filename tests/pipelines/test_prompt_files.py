@@ -91,6 +91,19 @@ def test_bad_json(content: str, message: str, tmp_path: Path) -> None:
         told(file=tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("row", [r'"a \ud800 fox"', r'{"prompt": "a \ud800 fox"}', r'{"prompt": "a fox", "task": "a \ud800"}'])
+def test_half_a_character_is_named_with_its_prompt(row: str, tmp_path: Path) -> None:
+    """JSON can say what no file can hold."""
+    first = '"a cat"' if row.startswith('"') else '{"prompt": "a cat", "task": "one"}'
+    tags = ("task",) if "task" in row else ()
+    for name, content in (("a.jsonl", f"{first}\n{row}\n"), ("a.json", f"[{first}, {row}]")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(
+            ValueError, match=rf"prompt 2 of .*{name} holds '\\ud800' at character 2, half a character; write the whole one"
+        ):
+            told(file=tmp_path / name, tags=tags)
+
+
 def test_a_set_on_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     pq.write_table(pa.Table.from_pylist([{"caption": f"p{i}", "kind": "a", "n": i} for i in range(5)]), tmp_path / "a.parquet")
