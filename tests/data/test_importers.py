@@ -115,6 +115,31 @@ def test_pickapic_comes_as_file_folder_or_pattern(tmp_path, source):
     assert len({group.group_id for group in groups}) == len(groups)
 
 
+def test_a_folder_has_the_splits_that_its_files_are_named_by(tmp_path):
+    """As Pick-a-Pic's do. Without a split a folder is its train; a pattern is what it says."""
+    for index, name in enumerate(["train-00000-of-00002-ab12", "train-00001-of-00002-cd34", "validation_unique-00000-of-00001", "test-0"]):
+        write_pickapic(tmp_path / "data" / f"{name}.parquet", [comparison(index)])
+
+    def captions(source, **values):
+        return [group.prompt.removeprefix("caption ") for group in read("pickapic", source, **values)[0]]
+
+    assert captions(tmp_path) == captions(tmp_path, split="train") == ["0", "1"]
+    assert captions(tmp_path, split="validation_unique") == captions(tmp_path / "*" / "*", split="validation_unique") == ["2"]
+    assert captions(tmp_path / "data" / "t*.parquet") == ["3", "0", "1"]
+    assert captions(tmp_path / "data" / "test-0.parquet") == captions(tmp_path / "data" / "test-0.parquet", split="test") == ["3"]
+    with pytest.raises(ValueError, match=r"no files of the split 'validation'.*; its splits: test, train, validation_unique; set split to"):
+        captions(tmp_path, split="validation")
+    with pytest.raises(ValueError, match=r"revision 'v1' is of a set on a hub, and .* is on this machine; remove it"):
+        captions(tmp_path, revision="v1")
+    for path in (tmp_path / "data").glob("train-*"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"no files of the split 'train'.*; its splits: test, validation_unique; set split to one of them"):
+        captions(tmp_path)
+    (tmp_path / "t.json").write_text(json.dumps(table_rows(tmp_path)))
+    with pytest.raises(ValueError, match=r"no files of the split 'test'.*; its splits: none;"):
+        read("table", tmp_path / "t.json", split="test", **COLUMNS)
+
+
 def test_pickapic_reads_images_in_the_struct_of_datasets(tmp_path):
     struct = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     fields = [field.with_type(struct) if field.name.startswith("jpg_") else field for field in PICKAPIC]

@@ -19,13 +19,13 @@ def hpdv2(
     report: ImportReport,
     folder: str | None = None,
     pairs: bool = False,
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     max_samples: int | None = None,
 ) -> Iterator[ImportedGroup]:
     """One group per row: two images and their pair (human_preference), or n images and their ranking (rank, lower is better).
 
-    source     train.json or test.json, a copy of their columns in any table, or a hub id (`split` and `revision` are for it)
+    source     train.json or test.json, a copy of their columns in any table, or a hub id (`split`, `revision`: see sources.py)
     folder     subfolder beside the file that the paths are relative to, such as train
     pairs      every two images of a ranking as a pair, instead of one list with win shares as scores
     max_samples  stop after so many rows kept

@@ -21,13 +21,13 @@ def hpdv3(
     folder: str | None = None,
     probability: Literal["confidence", "choice_dist"] | None = None,
     minimum_confidence: float | None = None,
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     max_samples: int | None = None,
 ) -> Iterator[ImportedGroup]:
     """One group per row: two images, the first preferred.
 
-    source       the JSON, a copy of its columns in any table, or a hub id (`split` and `revision` are for it)
+    source       the JSON, a copy of its columns in any table, or a hub id (`split`, `revision`: see sources.py)
     folder       subfolder beside the file that the paths are relative to
     probability  column that says P(path1 preferred): confidence, or choice_dist, the two counts of votes, whose larger one is path1's
                  wherever it stands, as the release reads it. None: the order alone. A confidence below ½ turns the pair round

@@ -20,13 +20,13 @@ def imagerewarddb(
     report: ImportReport,
     folder: str | None = None,
     pairs: bool = False,
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     max_samples: int | None = None,
 ) -> Iterator[ImportedGroup]:
     """One group per prompt_id: its images and their ranking (rank 1 is best; equal ranks are ties). Rows are counted by prompt.
 
-    source     JSON, Parquet (file, folder or glob), another table of these columns, or a hub id (`split` and `revision` are for it)
+    source     JSON, Parquet (file, folder or glob), another table of these columns, or a hub id (`split`, `revision`: see sources.py)
     folder     subfolder beside the file that the paths are relative to
     pairs      every two images of a prompt as a pair, instead of one list with win shares as scores
     max_samples  stop after so many prompts kept

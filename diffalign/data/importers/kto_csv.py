@@ -18,13 +18,13 @@ def kto_csv(
     report: ImportReport,
     folder: str | None = None,
     intersection: Literal["skip", "wanted", "unwanted"] = "skip",
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     max_samples: int | None = None,
 ) -> Iterator[ImportedGroup]:
     """One group per row: an image and its label, 1 for exclusive_win, 0 for exclusive_lose.
 
-    source     the CSV, another table of these columns, or a hub id (`split` and `revision` are for it)
+    source     the CSV, another table of these columns, or a hub id (`split`, `revision`: see sources.py)
     folder     subfolder beside the file that the paths are relative to, such as train
     intersection   what to do with images that won here and lost there: skip them, or count them as wanted or unwanted
     max_samples  stop after so many rows kept

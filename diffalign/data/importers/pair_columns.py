@@ -92,13 +92,13 @@ def pair_importer(name: str) -> Callable[..., Iterator[ImportedGroup]]:
         *,
         report: ImportReport,
         folder: str | None = None,
-        split: str = "train",
+        split: str | None = None,
         revision: str | None = None,
         max_samples: int | None = None,
     ) -> Iterator[ImportedGroup]:
         """One group per row: two samples and their pair.
 
-        source     Parquet (file, folder or glob), another table of these columns, or a hub id (`split` and `revision` are for it), as
+        source     Parquet (file, folder or glob), another table of these columns, or a hub id (`split`, `revision`: see sources.py), as
                    owner/name:subset where it has several, such as align-anything's text-to-image
         folder     subfolder beside the file that the paths are relative to, where the samples are files
         max_samples  stop after so many rows kept

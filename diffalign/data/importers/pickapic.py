@@ -21,14 +21,14 @@ def pickapic(
     source: str,
     *,
     report: ImportReport,
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     max_samples: int | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> Iterator[ImportedGroup]:
     """One group per comparison: two images, and the pair (label_0 1: the first preferred, 0: the second, 0.5: a tie).
 
-    source       folder, glob or file of Parquet, or a hub id (streamed with `datasets`; `split` and `revision` are for it)
+    source       folder, glob or file of Parquet, or a hub id (streamed with `datasets`; `split`, `revision`: see sources.py)
     max_samples  stop after so many comparisons kept
     where        row filter: column → allowed value or list of allowed values, such as {"model_0": ["sd21", "sdxl"]}
     Ties are kept with win_probability 0.5: the pairing setting `ties` decides. One click is no vote count, so others have None.

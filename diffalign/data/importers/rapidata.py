@@ -17,13 +17,13 @@ def rapidata(
     *,
     report: ImportReport,
     aspect: Literal["overall", "alignment", "coherence"] = "overall",
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     max_samples: int | None = None,
 ) -> Iterator[ImportedGroup]:
     """One group per row: two images, and the share of the weighted votes as win_probability of the better one.
 
-    source     Parquet (file, folder or glob), another table of these columns, or a hub id (`split` and `revision` are for it)
+    source     Parquet (file, folder or glob), another table of these columns, or a hub id (`split`, `revision`: see sources.py)
     aspect     overall (columns weighted_results_image*_preference), alignment or coherence; a row without votes on it is skipped
     max_samples  stop after so many rows kept
     """

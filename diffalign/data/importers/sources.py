@@ -1,5 +1,10 @@
 """Where the rows of a table come from: a file, a folder or glob of Parquet files, or a hub id through `datasets` (streaming):
-owner/name, or owner/name:subset where a set has several."""
+owner/name, or owner/name:subset where a set has several.
+
+The settings of importers that choose among the rows: `split` is of a hub's set (default train), and of local files that are named as a
+hub's are, SPLIT-00000-of-00001.parquet, in folders inside too. Without it a folder with files of several splits is its train, and all other
+sources are read whole. `revision` is of a hub's set alone. Where they cannot be obeyed they are refused.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,7 @@ from diffalign.data.shards import open_parquet, read_file
 FETCH_AGAIN = "fetch it again, or check the path"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")  # owner/name:subset, of a set with several
 Column = str | tuple[str, ...]  # a name, or several of which one is enough
+SPLIT_FILE = re.compile(r"(?P<split>.+?)-\d+(-of-\d+)?(-\w+)?\.parquet")
 SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
 
 
@@ -35,21 +41,22 @@ def stream_rows(
     *,
     required: Sequence[Column],
     optional: Sequence[str] | None = (),
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     advice: str = "",
 ) -> Iterator[SourceRow]:
     """Rows of `source`, a few at a time, with the required and those of the optional columns that exist (None: every column).
 
     required   names; of a tuple of names one is enough
-    Raises FileNotFoundError where there is nothing, ValueError naming the missing columns with the expected ones (and `advice`).
+    Raises FileNotFoundError where there is nothing, ValueError naming the missing columns with the expected ones (and `advice`), or for a
+    split or revision that the source does not have.
     """
     wanted = None if optional is None else [*(name for entry in required for name in alternatives(entry)), *optional]
     paths = source_paths(source)
     if not paths:
-        yield from _hub_rows(source, required, wanted, split, revision, advice)
+        yield from _hub_rows(source, required, wanted, split or "train", revision, advice)
         return
-    for path in paths:
+    for path in _paths_of_split(source, paths, split, revision):
         for index, values in enumerate(_file_rows(path, required, wanted, advice)):
             yield SourceRow(values, f"{path.name} row {index}", path.parent)
 
@@ -74,6 +81,23 @@ def source_paths(source: str) -> list[Path]:
     if HUB_ID.fullmatch(source):
         return []
     raise FileNotFoundError(f"{source!r} is no file, folder, pattern or hub id (owner/name, or owner/name:subset); check the path")
+
+
+def _paths_of_split(source: str, paths: Sequence[Path], split: str | None, revision: str | None) -> Sequence[Path]:
+    if revision is not None:
+        raise ValueError(f"revision {revision!r} is of a set on a hub, and {source!r} is on this machine; remove it")
+    named = {path: match["split"] for path in paths if (match := SPLIT_FILE.fullmatch(path.name))}
+    known = sorted(set(named.values()))
+    if split is None and (len(known) < 2 or not Path(source).expanduser().is_dir()):
+        return paths
+    wanted = split or "train"
+    chosen = [path for path in paths if named.get(path) == wanted]
+    if not chosen:
+        raise ValueError(
+            f"{source!r} has no files of the split {wanted!r}, which are named {wanted}-00000.parquet and so on; its splits: "
+            f"{', '.join(known) or 'none'}; set split to one of them, or name the files by a pattern, without split"
+        )
+    return chosen
 
 
 def alternatives(entry: Column) -> tuple[str, ...]:

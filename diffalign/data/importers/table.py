@@ -31,13 +31,13 @@ def table(
     label: str | None = None,
     condition: str | None = None,
     exported: bool = False,
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     max_samples: int | None = None,
 ) -> Iterator[ImportedGroup]:
     """One group per row: two samples and their pair.
 
-    source     a file (.csv .tsv .json .jsonl .parquet), a folder or glob of Parquet, or a hub id
+    source     a file (.csv .tsv .json .jsonl .parquet), a folder or glob of Parquet, or a hub id (`split`, `revision`: see sources.py)
     prompt, chosen, rejected   names of the columns. Media are bytes, {"bytes", "path"}, or a path relative to the file; a path that
                leaves its folder and a URL stop the import (PermissionError)
     label      column of P(chosen preferred) in 0 … 1, or None: chosen always is. 0.5 is a tie, below 0.5 the order is turned round; a
@@ -65,7 +65,9 @@ def table(
     yield from import_rows("table", rows, judge, report, max_samples)
 
 
-def _exported(source: str, report: ImportReport, split: str, revision: str | None, max_samples: int | None) -> Iterator[ImportedGroup]:
+def _exported(
+    source: str, report: ImportReport, split: str | None, revision: str | None, max_samples: int | None
+) -> Iterator[ImportedGroup]:
     media = tuple(name for names in MEDIA_COLUMNS.values() for name in names)
     required = ("prompt", media, *SAID, *OF_SAMPLES.names)
     optional = ("label", CONDITION)

@@ -19,13 +19,13 @@ def videoalign(
     report: ImportReport,
     aspect: Literal["VQ", "MQ", "TA"] = "VQ",
     folder: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     max_samples: int | None = None,
 ) -> Iterator[ImportedGroup]:
     """One group per row: the videos A and B, and which is better; "same" is a tie.
 
-    source     the CSV, another table of these columns, or a hub id (`split` and `revision` are for it)
+    source     the CSV, another table of these columns, or a hub id (`split`, `revision`: see sources.py)
     aspect     VQ (visual quality), MQ (motion quality) or TA (text alignment); it is the pair's context
     folder     subfolder beside the file that the paths are relative to, such as videos
     max_samples  stop after so many rows kept

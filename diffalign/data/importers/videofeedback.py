@@ -19,7 +19,7 @@ def videofeedback(
     threshold: float = 2.5,
     folder: str | None = None,
     suffix: str = ".mp4",
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     max_samples: int | None = None,
 ) -> Iterator[ImportedGroup]:

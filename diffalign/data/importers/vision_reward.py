@@ -22,14 +22,14 @@ def vision_reward(
     aspect: str | None = None,
     threshold: float = 0.5,
     folder: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     max_samples: int | None = None,
 ) -> Iterator[ImportedGroup]:
     """One group per row. Rows with `annotation` judge one image or video: they become unpaired rows (kind "labelled") with a score and
     label 1 at or above the threshold. Rows with `standard_answer` compare video1_path and video2_path: they become pairs.
 
-    source     Parquet (file, folder or glob), another table of these columns, or a hub id (`split` and `revision` are for it)
+    source     Parquet (file, folder or glob), another table of these columns, or a hub id (`split`, `revision`: see sources.py)
     aspect     a dimension of `annotation`, whose value is the score; None: the share of the questions asked (meta_mask above 0) that
                are answered yes (meta_result above 0)
     threshold  of that score
