@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from hashlib import sha256
+from os import fsencode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -198,9 +200,9 @@ def import_set(config: Config, *, redo: bool = False, progress: Progress) -> lis
     if config.generate is not None:
         raise ValueError("the config has both generate and pair.source, and candidates/ can hold one of them; remove one")
     source = pair.source
-    path = Path(source.path).expanduser()
-    files = files_fingerprint(path, contents=False) if path.exists() else None
-    settings = {"import": {**settings_of(source, without=("max_broken",)), "files": files}}  # a limit makes no row another
+    settings = {
+        "import": {**settings_of(source, without=("max_broken",)), "files": set_fingerprint(source.path)}
+    }  # a limit makes no row another
     again = redo and is_changed(config, "generate", settings)
     # The list of broken rows is no output: what a failed import left of it must not hold the next one to its settings.
     with open_stage(config, "generate", settings=settings, outputs=("shard-*.parquet", "judgements-*.parquet"), redo=again) as stage:
@@ -238,6 +240,21 @@ def import_set(config: Config, *, redo: bool = False, progress: Progress) -> lis
             for reason in report.reasons:  # the first few
                 progress.say(f"  broken: {reason}", style="yellow")
         return sorted(stage.path.glob("judgements-*.parquet"))
+
+
+def set_fingerprint(source: str) -> str | None:
+    """A hash of the names and sizes of a set's files, also of those that a pattern names. None for a hub id, which its revision fixes.
+
+    FileNotFoundError where there is nothing.
+    """
+    from diffalign.data.importers.sources import source_paths
+
+    path = Path(source).expanduser()
+    if path.exists():
+        return files_fingerprint(path, contents=False)
+    files = source_paths(source)
+    names = b"".join(fsencode(f"{file}\0{files_fingerprint(file, contents=False)}\0") for file in files)
+    return f"sha256:{sha256(names).hexdigest()[:24]}" if files else None
 
 
 def judgements_path(folder: Path, index: int) -> Path:

@@ -299,6 +299,24 @@ def test_a_changed_set_is_refused_or_read_again(tmp_path: Path) -> None:
     assert len(read_preferences(tmp_path / "run" / "preferences")) == 6
 
 
+def test_a_set_that_a_pattern_names_is_refused_or_read_again_where_a_file_changed_or_came(tmp_path: Path) -> None:
+    def config() -> Config:
+        source = {"importer": "pickapic", "path": str(tmp_path / "set-*.parquet")}
+        return Config.model_validate({"run": tmp_path / "run", "model": {"source": "fake/model"}, "pair": {"source": source}})
+
+    write_pickapic(tmp_path / "set-0.parquet")
+    run(config(), progress=QUIET)
+    run(config(), progress=QUIET)  # an unchanged set is not read again
+    write_pickapic(tmp_path / "set-0.parquet", count=7)
+    with pytest.raises(ValueError, match=r"import.files: was"):
+        run(config(), progress=QUIET)
+    run(config(), redo=True, progress=QUIET)
+    assert len(read_preferences(tmp_path / "run" / "preferences")) == 6
+    write_pickapic(tmp_path / "set-1.parquet")
+    with pytest.raises(ValueError, match=r"import.files: was"):
+        run(config(), progress=QUIET)
+
+
 def test_a_set_beside_generated_candidates_is_refused(tmp_path: Path) -> None:
     write_pickapic(tmp_path / "set.parquet")
     source = {"importer": "pickapic", "path": str(tmp_path / "set.parquet")}
