@@ -334,6 +334,10 @@ def test_align_anything_has_a_verdict_for_each_modality(column: str, make: Calla
     groups, report = read("align_anything", write_parquet(tmp_path / "a.parquet", rows))
     assert [ends(group)[0] for group in groups] == ["response_1", "response_2"]
     assert (report.modality, report.reasons) == (column[8:], [f"a.parquet row 2: {column} is 3; it is one of: 1, 2"])
+    empty = dict.fromkeys(("overall_image", "overall_audio", "overall_video"))
+    groups, report = read("align_anything", write_parquet(tmp_path / "all.parquet", [*(empty | row for row in rows[:2]), rows[0] | empty]))
+    assert [ends(group)[0] for group in groups] == ["response_1", "response_2"], "the columns of other modalities say nothing"
+    assert report.reasons == ["all.parquet row 2: overall_image is None; it is one of: 1, 2"]
     with pytest.raises(ValueError, match="lacks the columns overall_image or overall_audio or overall_video; expected prompt, response_1"):
         read("align_anything", write_parquet(tmp_path / "b.parquet", [{"prompt": "p", "response_1": "a", "response_2": "b"}]))
 

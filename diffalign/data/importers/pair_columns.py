@@ -18,7 +18,7 @@ class PairColumns:
 
     summary        a line for people
     prompt, first, second   their names; the ids of the samples end in those of the latter two
-    verdict        where the first is not always preferred: the column that says which is, or several of which a row has one
+    verdict        where the first is not always preferred: the column that says which is, or several of which a row fills one
     preferred      what it says → P(first preferred); whole numbers as text
     tags           columns that become tags of both samples, `of_second` of the second alone
     context        the column that becomes the preference's context
@@ -49,7 +49,8 @@ class PairColumns:
         """P(first preferred)."""
         if not self.verdict:
             return 1.0
-        name = next(name for name in self.verdict if name in values)
+        given = [name for name in self.verdict if name in values]
+        name = next((name for name in given if values[name] not in (None, "")), given[0])
         said = values[name]
         word = str(int(said)) if isinstance(said, float) and said.is_integer() else str(said)
         if word not in self.preferred:
