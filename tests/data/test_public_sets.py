@@ -352,6 +352,22 @@ def test_videoalign_aspects_are_a_setting(tmp_path: Path) -> None:
         read("videoalign", source, aspect="overall")
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_videoalign_says_models_where_the_set_does(form: str, tmp_path: Path) -> None:
+    """Without them pairs of two models would pass for pairs of one."""
+    names = files(tmp_path, mp4, ".mp4", 2)
+    rows = [
+        {"path_A": names[0], "path_B": names[1], "prompt": "p", "VQ": "A", "A_model": "gen3", "B_model": model} for model in ("luma", "")
+    ]
+    groups, _ = read("videoalign", {"csv": write_csv, "parquet": write_parquet}[form](tmp_path / f"set.{form}", rows))
+    assert [[row.model for row in group.candidates] for group in groups] == [["gen3", "luma"], ["gen3", ""]]
+    rule = PairingSettings("imported", same_source=False)
+    pool = group_candidates(
+        [row for group in groups for row in group.candidates], {}, [row for group in groups for row in group.preferences]
+    )
+    assert pair_groups(pool, rule).summary.across_sources == 2
+
+
 SCORES = ("visual quality", "temporal consistency", "dynamic degree", "text-to-video alignment", "factual consistency")
 
 

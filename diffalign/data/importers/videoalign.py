@@ -38,12 +38,18 @@ def videoalign(
         if not isinstance(verdict, str) or verdict not in PREFERRED:
             raise ValueError(f"{aspect} is {verdict!r}; it is one of: {', '.join(PREFERRED)}")
         first, second = (
-            Side(row.values[f"path_{end}"], end, tags=tags_of(row.values, (f"fps_{end}", f"num_frames_{end}")), column=f"path_{end}")
+            Side(
+                row.values[f"path_{end}"],
+                end,
+                model=str(row.values.get(f"{end}_model") or ""),
+                tags=tags_of(row.values, (f"fps_{end}", f"num_frames_{end}")),
+                column=f"path_{end}",
+            )
             for end in ("A", "B")
         )
         return Pair(row.values["prompt"], first, second, PREFERRED[verdict], said={"context": aspect})
 
     required = ("path_A", "path_B", "prompt", aspect)
-    optional = ("fps_A", "num_frames_A", "fps_B", "num_frames_B")
+    optional = ("A_model", "B_model", "fps_A", "num_frames_A", "fps_B", "num_frames_B")
     rows = stream_rows(source, required=required, optional=optional, split=split, revision=revision)
     return import_rows("videoalign", rows, judge, report, max_samples, folder)
