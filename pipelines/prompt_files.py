@@ -80,7 +80,7 @@ def read_prompts(path: Path, columns: Columns) -> Read:
     .txt     one on each line
     .jsonl   a string or an object on each line
     .json    a list of strings or of objects, or {style: list of strings}: the style is a tag
-    .csv, .tsv, .parquet   a table
+    .csv, .tsv, .parquet   a table; a TSV may be quoted or not
     FileNotFoundError; ValueError on what cannot be read, with the line or row.
     """
     path = path.expanduser()
@@ -144,8 +144,10 @@ def _lines(content: str) -> list[str]:
 
 
 def _read_csv(content: str, columns: Columns, path: Path, delimiter: str) -> Read:
+    from diffalign.data.delimited import open_table
+
     try:
-        table = csv.DictReader(StringIO(content, newline=""), delimiter=delimiter, strict=True)
+        table = open_table(StringIO(content, newline=""), delimiter)
         found = columns.among(list(table.fieldnames or ()), str(path))
         for number, row in enumerate(table, 1):
             yield found.read(row, Where(str(path), path.parent), number)

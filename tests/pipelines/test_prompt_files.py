@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,22 @@ def test_parti_prompts_keep_category_and_challenge(tmp_path: Path) -> None:
 def test_a_quote_in_a_tsv_is_part_of_the_prompt(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text(PARTI, encoding="utf-8")
     assert told(file=tmp_path / "a.tsv")[1][0] == 'a sign that says "deep learning"'
+
+
+def test_a_prompt_that_begins_with_a_quote_is_read_from_a_tsv_without_quoting(tmp_path: Path) -> None:
+    """As in PartiPrompts' file; a quote is one of the field's letters where it does not close at its end."""
+    texts = ['"G I G G L E" painted in thick letters', '"', '"Time" and "Tide"', 'a 5" disk']
+    (tmp_path / "a.tsv").write_text("Prompt\tCategory\tChallenge\tNote\n" + "".join(f"{text}\tArts\tBasic\t\n" for text in texts))
+    assert told(file=tmp_path / "a.tsv", tags=()) == [(text, {}) for text in texts]
+    (tmp_path / "b.tsv").write_bytes(f"kind\tprompt\r\na\t{texts[0]}\r\nb\t{texts[2]}".encode())
+    assert told(file=tmp_path / "b.tsv") == [(texts[0], {}), (texts[2], {})]
+
+
+def test_a_quoted_tsv_holds_tabs_lines_and_quotes(tmp_path: Path) -> None:
+    texts = ["a\ttab", 'two\n"lines"\tand a tab', '"G I" painted', 'the end"', "plain", '"all of it"']
+    with (tmp_path / "a.tsv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([("prompt", "kind"), *((text, "b\tc") for text in texts)])
+    assert told(file=tmp_path / "a.tsv", tags=("kind",)) == [(text, {"kind": "b\tc"}) for text in texts]
 
 
 def test_lists_by_style(tmp_path: Path) -> None:
