@@ -67,11 +67,14 @@ class Columns:
         return Columns(prompt, tags, condition)
 
     def read(self, row: Mapping[str, Any], where: Where, number: int) -> Written:
-        """A row; `number` counts from 1. ValueError where the prompt is no text, the condition no image; FileNotFoundError."""
-        tags = {name: str(row[name]) for name in self.tags or () if row[name] not in (None, "")}
-        value = None if self.condition is None else row[self.condition]
+        """A row, missing columns as null ones; `number` counts from 1.
+
+        ValueError where the prompt is no text, the condition no image; FileNotFoundError.
+        """
+        tags = {name: str(row[name]) for name in self.tags or () if row.get(name) not in (None, "")}
+        value = None if self.condition is None else row.get(self.condition)
         condition = None if value in (None, "") else _condition(value, where, number)
-        return Written(_text(row[self.prompt], where.name, number), tags, condition)
+        return Written(_text(row.get(self.prompt), where.name, number), tags, condition)
 
 
 def read_prompts(path: Path, columns: Columns) -> Read:
@@ -106,9 +109,9 @@ def read_prompts(path: Path, columns: Columns) -> Read:
             for line in _lines(content):
                 yield Written(line.strip())
         case ".jsonl":
-            for number, line in enumerate(_lines(content), 1):
-                value = _parse(line, f"{path}, line {number}", "each line is an object or a string")
-                yield _read_value(value, columns, Where(str(path), path.parent), number)
+            lines = enumerate(_lines(content), 1)
+            values = [_parse(line, f"{path}, line {number}", "each line is an object or a string") for number, line in lines]
+            yield from _read_values(values, columns, path)
         case ".json":
             yield from _read_json(content, columns, path)
         case suffix:
@@ -158,21 +161,25 @@ def _read_csv(content: str, columns: Columns, path: Path, delimiter: str) -> Rea
 def _read_json(content: str, columns: Columns, path: Path) -> Read:
     values = _parse(content, str(path), "it is a list of prompts, or {style: list of prompts}")
     styles = values if isinstance(values, dict) else {"": values}
-    number = 0
     for style, prompts in styles.items():
         if not isinstance(prompts, list):
             raise ValueError(f"{path}: {style or 'it'} is {type(prompts).__name__}, not a list; give a list of prompts, or {{style: list}}")
-        for value in prompts:
-            number += 1
-            prompt = _read_value(value, columns, Where(str(path), path.parent), number)
-            yield replace(prompt, tags={"style": style, **prompt.tags}) if style else prompt
+    named = [style for style, prompts in styles.items() for _ in prompts]
+    found = _read_values([value for prompts in styles.values() for value in prompts], columns, path)
+    for style, prompt in zip(named, found, strict=True):
+        yield replace(prompt, tags={"style": style, **prompt.tags}) if style else prompt
 
 
-def _read_value(value: Any, columns: Columns, where: Where, number: int) -> Written:
-    """A prompt that is a string, or an object with columns."""
-    if isinstance(value, dict):
-        return columns.among(list(value), where.name).read(value, where, number)
-    return Written(_text(value, where.name, number))
+def _read_values(values: Sequence[Any], columns: Columns, path: Path) -> Read:
+    """Prompts that are strings, or objects with columns: each has some of those that the file has."""
+    objects = [value for value in values if isinstance(value, dict)]
+    if objects:
+        columns = columns.among(list(dict.fromkeys(name for value in objects for name in value)), str(path))
+    for number, value in enumerate(values, 1):
+        if isinstance(value, dict):
+            yield columns.read(value, Where(str(path), path.parent), number)
+        else:
+            yield Written(_text(value, str(path), number))
 
 
 def _condition(value: Any, where: Where, number: int) -> Media:

@@ -92,6 +92,16 @@ def test_tags_of_every_form(tmp_path: Path) -> None:
         assert told(file=tmp_path / f"a.{form}") == [("a cat", {}), ("a dog", {})]
 
 
+@pytest.mark.parametrize("form", ["jsonl", "json"])
+def test_an_object_without_a_tag_has_none(form: str, tmp_path: Path) -> None:
+    rows = [{"prompt": "a cat"}, {"prompt": "a dog", "task": "one"}, "a fox", {"prompt": "an owl", "task": None}]
+    file = tmp_path / f"a.{form}"
+    file.write_text(json.dumps(rows) if form == "json" else "\n".join(map(json.dumps, rows)))
+    assert told(file=file, tags=("task",)) == [("a cat", {}), ("a dog", {"task": "one"}), ("a fox", {}), ("an owl", {})]
+    with pytest.raises(ValueError, match=r"no column 'style'; it has: prompt, task; choose with prompts\.tags"):
+        told(file=file, tags=("style",))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -100,6 +110,7 @@ def test_tags_of_every_form(tmp_path: Path) -> None:
         ('"a cat"', "it is str, not a list"),
         ('{"anime": ["a cat"], "photo": [3]}', "row 2: the prompt is 3, not text"),
         ('[{"text": "a cat"}]', "no column 'prompt'; it has: text"),
+        ('[{"prompt": "a cat"}, {"text": "a cat"}]', "row 2: the prompt is None, not text"),
     ],
 )
 def test_bad_json(content: str, message: str, tmp_path: Path) -> None:
