@@ -119,10 +119,16 @@ def read_prompts(path: Path, columns: Columns) -> Read:
 
 
 def read_hub_prompts(source: str, columns: Columns, split: str, revision: str | None) -> Read:
-    """The prompts of a set on a hub, streamed. ValueError naming the columns that it lacks."""
+    """The prompts of a set on a hub, streamed, its other columns left out. ValueError naming the columns that it lacks."""
     from diffalign.data.importers.sources import stream_rows
 
-    rows = stream_rows(source, required=(), optional=None, split=split, revision=revision)
+    prompt = ("prompt", "Prompt") if columns.prompt == "prompt" else (columns.prompt,)
+    named = [*(columns.tags or ()), *([] if columns.condition in (None, CONDITION) else [columns.condition])]
+    required = [prompt, *dict.fromkeys(name for name in named if name not in prompt)]
+    may_be = [*sorted(PARTI), *([CONDITION] if columns.condition == CONDITION else [])]
+    optional = [name for name in may_be if name not in (*prompt, *named)]
+    advice = "Choose with prompts.column, prompts.tags and prompts.condition."
+    rows = stream_rows(source, required=required, optional=optional, split=split, revision=revision, advice=advice)
     found: Columns | None = None
     for number, row in enumerate(rows, 1):
         found = found or columns.among(list(row.values), source)

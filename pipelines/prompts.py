@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +19,6 @@ from reward_models.worlds import WORLDS, load_world
 if TYPE_CHECKING:
     from diffalign.data.modalities import Media
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 GIVEN = ("world", "file", "hub", "texts")
 
 
@@ -34,7 +32,7 @@ class Prompts(Section):
     )
     seed: int | None = Field(default=None, ge=0)  # of the draw from a world; default: the run's seed
     file: Path | None = None  # see pipelines/prompt_files.py; or a folder of .json, one for each style
-    hub: str | None = Field(default=None, exclude_if=lambda name: name is None)  # owner/name
+    hub: str | None = Field(default=None, exclude_if=lambda name: name is None)  # owner/name, or owner/name:subset of a set with several
     revision: str | None = Field(default=None, exclude_if=lambda name: name is None)  # of the set on the hub
     column: str = "prompt"  # of files with columns, and of a hub; PartiPrompts' own name is known
     tags: tuple[str, ...] | None = Field(default=None, exclude_if=lambda names: names is None)  # columns; default: those of PartiPrompts
@@ -57,8 +55,13 @@ class Prompts(Section):
             )
         if self.file is not None and self.file.suffix.lower() not in (*FILES, ""):
             raise ValueError(f"cannot read prompts from {str(self.file)!r}; known endings: {', '.join(FILES)}, or none: a folder of .json")
-        if self.hub is not None and not HUB_ID.fullmatch(self.hub):
-            raise ValueError(f"hub is {self.hub!r}; give the name of a set, owner/name, or a file: file: {self.hub}")
+        if self.hub is not None:
+            from diffalign.data.importers.sources import HUB_ID
+
+            if not HUB_ID.fullmatch(self.hub):
+                raise ValueError(
+                    f"hub is {self.hub!r}; give the name of a set, owner/name or owner/name:subset, or a file: file: {self.hub}"
+                )
         if self.revision is not None and self.hub is None:
             raise ValueError(f"revision {self.revision!r} is of a set on a hub, and there is none; remove it, or give hub: owner/name")
         return self

@@ -147,12 +147,34 @@ def test_a_set_on_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("p1", {"kind": "a"}),
     ]
     assert asked == [("some/prompts", {"split": "test", "revision": "v1", "streaming": True})]
-    with pytest.raises(ValueError, match=r"some/prompts has no column 'prompt'; it has: caption, kind, n; choose with prompts\.column"):
+    with pytest.raises(
+        ValueError, match=r"'some/prompts' lacks the columns prompt or Prompt; .*found caption, kind, n\. Choose with prompts\."
+    ):
         told(hub="some/prompts")
 
 
+def test_of_a_set_on_a_hub_no_other_column_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as Pick-a-Pic's images, beside its captions; a subset is named behind the id."""
+    datasets = pytest.importorskip("datasets")
+    pq.write_table(pa.Table.from_pylist([{"caption": "a cat", "kind": "a", "jpg_0": b"large"}]), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.Table.from_pylist([{"Prompt": "a cat", "Category": "Animals", "Challenge": "Basic", "Note": ""}]), tmp_path / "b.parquet"
+    )
+    asked, load, select = [], datasets.load_dataset, datasets.IterableDataset.select_columns
+
+    def from_disk(name: str, subset: str, **_: Any) -> Any:
+        return load("parquet", data_files=str(tmp_path / f"{subset}.parquet"), split="train", streaming=True)
+
+    monkeypatch.setattr(datasets, "load_dataset", from_disk)
+    monkeypatch.setattr(datasets.IterableDataset, "select_columns", lambda rows, names: asked.append(names) or select(rows, names))
+    assert told(hub="some/prompts:a", column="caption", tags=("kind",)) == [("a cat", {"kind": "a"})]
+    assert told(hub="some/prompts:b") == [("a cat", {"Category": "Animals", "Challenge": "Basic"})]
+    assert told(hub="some/prompts:b", column="Prompt", tags=("Prompt", "Note")) == [("a cat", {"Prompt": "a cat"})]
+    assert [set(names) for names in asked[:2]] == [{"caption", "kind"}, {"Prompt", "Category", "Challenge"}]
+
+
 def test_what_names_no_hub(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"hub is 'prompts\.txt'; give the name of a set, owner/name, or a file"):
+    with pytest.raises(ValueError, match=r"hub is 'prompts\.txt'; give the name of a set, owner/name or owner/name:subset, or a file"):
         Prompts(hub="prompts.txt")
     with pytest.raises(ValueError, match="revision 'v1' is of a set on a hub, and there is none"):
         Prompts(texts=("a",), revision="v1")
