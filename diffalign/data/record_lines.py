@@ -6,7 +6,8 @@
 
 `order` counts candidates of the record, best first; a list inside it, of a ranking or a pair, is a tie. Types: pair, ranking, scores (a
 ranking by its `scores`), binary (with `labels`), segments (a pair with `segment_labels`). A path is relative to the file, also the
-condition's, an image that came with the prompt. What is null or empty may be left out.
+condition's, an image that came with the prompt. What is null or empty may be left out. A candidate's `scores` are for people: an import
+does not read them.
 """
 
 from __future__ import annotations
@@ -54,16 +55,16 @@ def _candidate(candidate: Candidate, path: str, scores: Mapping[str, Mapping[str
     facts = {
         "path": path,
         "id": candidate.candidate_id,
-        "model": candidate.model,
+        "model": candidate.model or None,
         "seed": candidate.seed,
         "steps": candidate.steps,
         "guidance": candidate.guidance,
         "negative_prompt": candidate.negative_prompt,
         "parent": candidate.parent,
-        "scores": given,
-        "tags": dict(candidate.tags),
+        "scores": given or None,
+        "tags": dict(candidate.tags) or None,
     }
-    return {name: value for name, value in facts.items() if value not in (None, "", {})}
+    return {name: value for name, value in facts.items() if value is not None}  # an empty negative prompt is one
 
 
 def _preference(preference: Preference, place: Mapping[str, int]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from diffalign.data.candidate_files import CandidateFiles
 from diffalign.data.importers import ImportedGroup, build_import
 from diffalign.data.modalities import media_class
 from diffalign.data.modalities.image import Image
+from diffalign.data.record_lines import record_of
 from diffalign.data.records import (
     Candidate,
     Preference,
@@ -235,6 +236,21 @@ def test_records_come_back_with_their_ids(tmp_path: Path) -> None:
     layouts = {kind: [row for row in told_of_run(config) if row[0].kind == kind] for kind in ("pair", "list", "labelled")}
     for kind, name in (("pair", "pairs"), ("list", "lists"), ("labelled", "labelled")):
         assert told_of_import(read("table", table / "data" / name, exported=True)) == layouts[kind]
+
+
+def test_an_empty_negative_prompt_of_a_record_comes_back_as_one(tmp_path: Path) -> None:
+    """Beside a sample with another: what a record says of all its samples would be neither."""
+    said = ("ugly", "", None)
+    made = [
+        Candidate(f"c{k}", "g", "p", Image.from_bytes(png(k)), negative_prompt=negative, tags={"k": str(k)})
+        for k, negative in enumerate(said)
+    ]
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_bytes(png(k))
+    record = record_of(made, [f"{k}.png" for k in range(3)], [Preference("g", "p", ("c0", "c1"))], {})
+    (tmp_path / "records.jsonl").write_text(json.dumps(record) + "\n")
+    [group] = read("records", tmp_path / "records.jsonl")
+    assert [each.negative_prompt for each in group.candidates] == list(said)
 
 
 def test_every_kind_is_a_configuration_of_the_set(tmp_path: Path) -> None:
