@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from diffalign.data.records import Preference
 
 SIZES = (("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000), ("1M<n<10M", 10_000_000))
+NAME_LENGTH = 100  # characters of a name in a table
 SPEED = ("batch_size", "prompts_per_shard")  # of the section generate: nothing that determines a sample
 MEDIA = {
     "pairs": "| `chosen`, `rejected` | pairs: the media |",
@@ -88,7 +91,14 @@ def _counts(preferences: Sequence[Preference], candidates: CandidateFiles) -> st
         "samples in the run": len(candidates),
         **{f"judged by {name}": count for name, count in sorted(judges.items())},
     }
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {count:,} |" for name, count in rows.items())])
+    return "\n".join(["| | |", "|---|---|", *(f"| {_cell(name)} | {count:,} |" for name, count in rows.items())])
+
+
+def _cell(name: str) -> str:
+    """A name as text of a table: judges are named by whoever made the set, and Markdown or HTML of theirs stays letters."""
+    line = " ".join(name.split())
+    cut = line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
+    return re.sub(r"([\\|`*\[\]])", r"\\\1", html.escape(cut, quote=False))
 
 
 def _origin(config: Config) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def test_datasets_opens_videos_and_sounds(modality: str, feature: str, streaming
     assert "`pip install torchcodec`" in (folder / "README.md").read_text()
 
 
-def hand_made(run_folder: Path) -> Config:
+def hand_made(run_folder: Path, judges: tuple[str, ...] = ("people", "vlm", "pick", "people")) -> Config:
     """A run with a pair that is a tie, a pair with segments, a list with a tie, and labels; two groups, one of them without preference."""
     config = fake_config(run_folder, generate={}, pair={"by": "contrast.score"})
     draw = np.random.default_rng(0)
@@ -180,19 +180,17 @@ def hand_made(run_folder: Path) -> Config:
         for k in range(4)
     ]  # fmt: skip
     preferences = [
-        Preference("fox", "a fox", ("fox-2", "fox-0"), win_probability=0.5, source="people", user="u1"),
-        Preference(
-            "fox", "a fox", ("fox-0", "fox-3"), win_probability=0.93, segment_labels=(1, -1, 0), weight=0.5, source="vlm", context="motion"
-        ),
-        Preference("fox", "a fox", ("fox-1", "fox-3", "fox-0"), "list", scores=(2.0, 1.5, 1.5), source="pick", context="overall"),
-        Preference("owl", "a owl", ("owl-3",), "labelled", labels=(0,), scores=(0.25,), source="people"),
+        Preference("fox", "a fox", ("fox-2", "fox-0"), win_probability=0.5, user="u1"),
+        Preference("fox", "a fox", ("fox-0", "fox-3"), win_probability=0.93, segment_labels=(1, -1, 0), weight=0.5, context="motion"),
+        Preference("fox", "a fox", ("fox-1", "fox-3", "fox-0"), "list", scores=(2.0, 1.5, 1.5), context="overall"),
+        Preference("owl", "a owl", ("owl-3",), "labelled", labels=(0,), scores=(0.25,)),
     ]
     with open_stage(config, "generate", settings={}) as stage:
         for index in range(3):
             write_candidates(stage.shard(index), candidates[index::3])
         stage.finish({})
     with open_stage(config, "pair", settings={}, inputs=("generate",)) as stage:
-        write_preferences(stage.shard(0), preferences)
+        write_preferences(stage.shard(0), [replace(row, source=judge) for row, judge in zip(preferences, judges, strict=True)])
         stage.finish({})
     return config
 
@@ -354,6 +352,18 @@ def test_the_card_counts_pairs_and_lists_with_ties(tmp_path: Path) -> None:
     """One of the two pairs, and the list, of which two samples have one score."""
     card = (run(hand_made(tmp_path / "run"), tmp_path / "out", progress=QUIET) / "README.md").read_text(encoding="utf-8")
     assert "| with ties | 2 |" in card and "| pairs | 2 |" in card and "| lists | 1 |" in card
+
+
+def test_a_judge_of_the_set_writes_nothing_into_the_card_but_its_name(tmp_path: Path) -> None:
+    given = ("a|b\n<script>alert(1)</script>\n# Title", "[here](https://a.b) `c` \\*d*", "x" * 300, "x" * 301)
+    config = hand_made(tmp_path / "run", given)
+    card = (run(config, tmp_path / "out", progress=QUIET) / "README.md").read_text(encoding="utf-8")
+    assert [line for line in card.splitlines() if line.startswith("| judged by")] == [
+        r"| judged by \[here\](https://a.b) \`c\` \\\*d\* | 1 |",
+        r"| judged by a\|b &lt;script&gt;alert(1)&lt;/script&gt; # Title | 1 |",
+        *[f"| judged by {'x' * 89}… | 1 |"] * 2,
+    ]
+    assert "<script" not in card and "\n# Title" not in card
 
 
 def test_the_card_names_no_folder_of_this_machine(tmp_path: Path) -> None:
