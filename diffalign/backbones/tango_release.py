@@ -125,7 +125,7 @@ def _text_encoder(name: str, folder: Path) -> tuple[nn.Module, Any]:
     from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
 
     try:
-        config, tokenizer = AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+        config, tokenizer = (kind.from_pretrained(name, trust_remote_code=False) for kind in (AutoConfig, AutoTokenizer))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"{folder} needs the tokenizer and config of {name!r}; give a folder with them as model.settings.text_encoder, "

@@ -179,6 +179,20 @@ def changed(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
 
 
+def test_code_beside_a_text_encoder_is_not_run(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it offered: transformers asks whoever runs it, and anything but an answer stops it."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    folder = release.parent / "t5"
+    (folder / "own.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nfrom transformers import T5Config as Own\n"
+    )
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(release.parent / "modules"))
+    with pytest.raises(FileNotFoundError, match="needs the tokenizer and config of"):
+        load(release)
+    assert not list(release.parent.rglob("ran"))
+
+
 @pytest.mark.parametrize("absolute", [False, True])
 def test_a_config_names_no_file_outside_of_its_folder(release: Path, absolute: bool) -> None:
     outside = (release / "configs/diffusion_model_config.json").rename(release.parent / "elsewhere.json")
