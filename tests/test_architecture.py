@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -163,6 +163,17 @@ SHARED_FILES = {
 }
 
 FORBIDDEN_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "base", "tools", "manager", "handlers"}
+REWARD_PACKAGES = {
+    "imagereward",
+    "hpsv2",
+    "hpsv3",
+    "pickscore",
+    "videoalign",
+    "videoscore",
+    "visionreward",
+    "audioboxaesthetics",
+    "laionclap",
+}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
 
@@ -228,6 +239,11 @@ def forbidden_imports(name: str, source: ast.Module, is_package: bool) -> list[s
     return found
 
 
+def reward_packages(names: Iterable[str]) -> set[str]:
+    """Those that are packages of a released reward, as a module or as pip spells them."""
+    return {name for name in names if re.sub(r"[-_.]", "", name.split(".")[0].lower()) in REWARD_PACKAGES}
+
+
 def dangers(source: ast.Module) -> list[str]:
     """One line for each construct that could run data as code, or that checks input by assert."""
     found = []
@@ -272,6 +288,13 @@ def test_one_reward_alone_is_of_another_package() -> None:
     assert {name: each.module for name, each in REWARD_MODELS.items() if not each.module.startswith("reward_models.")} == {
         "implicit": "pipelines.implicit"
     }
+
+
+def test_rewards_are_our_own_and_need_no_package_of_theirs() -> None:
+    """Named in no dependency, not of an extra either, and imported nowhere, also not by a name in a text."""
+    assert not reward_packages(re.findall(r'"([\w.-]+)', (ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    imported = {name for path in FILES for _, name in imported_modules(module_name(path), tree(path), path.name == "__init__.py")}
+    assert "torch" in imported and not reward_packages(imported)
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)
@@ -501,6 +524,11 @@ def test_a_forbidden_import_is_found(name, source) -> None:
 )
 def test_an_allowed_import_is_not(name, source) -> None:
     assert forbidden_imports(name, ast.parse(source), is_package=False) == []
+
+
+@pytest.mark.parametrize("name", ["ImageReward", "ImageReward.utils", "image-reward", "hpsv2", "hpsv3", "pickscore", "audiobox_aesthetics"])
+def test_a_package_of_a_reward_is_found(name: str) -> None:
+    assert reward_packages([name, "torch", "reward_models.image_reward"]) == {name}
 
 
 @pytest.mark.parametrize(
