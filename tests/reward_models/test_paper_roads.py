@@ -1,4 +1,4 @@
-"""The configs that make a paper's data themselves, on tiny models: what they rank, keep and label, by hand; one of them to its gallery."""
+"""The configs that make a paper's data themselves, on tiny models to their gallery: what they rank, keep and label, by hand."""
 
 from __future__ import annotations
 
@@ -36,20 +36,17 @@ def server() -> Iterator[Server]:
     found.close()
 
 
-def run_config(config: str, run: Path, model: Path, size: list[int] | None, **changes: Any) -> None:
-    """The command with a tiny model in the place of the config's; to the gallery where a size is given to evaluate at, else to training."""
+def run_config(config: str, run: Path, model: Path, size: list[int], **changes: Any) -> None:
+    """The command with a tiny model in the place of the config's, to the gallery; evaluated at `size`."""
     given = {
         "run": run, "model.source": model, "model.device": "cpu", "model.dtype": "float32", "encode.dtype": "float32",
-        **{f"train.{name}": value for name, value in TRAIN.items()}, **changes,
+        **{f"train.{name}": value for name, value in TRAIN.items()},
+        "evaluate.size": size, "evaluate.steps": 1, "evaluate.samples_per_prompt": 1, "evaluate.guidance": 3.0,
+        "evaluate.prompts.texts": ["a red circle"], **changes,
     }  # fmt: skip
-    if size is None:
-        given |= {"evaluate": None, "gallery": None}
-    else:
-        given |= {
-            "evaluate.size": size, "evaluate.steps": 1, "evaluate.samples_per_prompt": 1, "evaluate.guidance": 3.0,
-            "evaluate.prompts.texts": ["a red circle"],
-        }  # fmt: skip
     call("run", config, *(f"{name}={value if isinstance(value, str | Path) else json.dumps(value)}" for name, value in given.items()))
+    scores = json.loads((run / "evaluation/report.json").read_text())["models"]["aligned"]["scores"]
+    assert scores and (run / "gallery/index.html").is_file()
 
 
 def call(*words: str) -> None:
@@ -78,7 +75,7 @@ def test_syn_pic(tmp_path: Path, tiny_clip: Path) -> None:
         "aesthetic": {"checkpoint": str(save_aesthetic_head(tmp_path / "head.pth")), "clip": str(clip)},
     }
     run = tmp_path / "run"
-    run_config("syn_pic_sdxl", run, models[0], None, **{
+    run_config("syn_pic_sdxl", run, models[0], [16, 16], **{
         "generate.models": [{"backbone": kind, "source": str(model)} for kind, model in zip(kinds, models, strict=True)],
         "generate.prompts": {"texts": ["a red circle", "two blue squares"]},
         "generate.steps": 2, "generate.size": [16, 16], "score.rewards.ensemble.of": judges, "encode.size": [16, 16],
@@ -117,8 +114,8 @@ def test_audio_alpaca_of_own_samples(tmp_path: Path, tiny_clap: Path, server: Se
     server.answers = [json.dumps({"captions": [{"strategy": "replace", "caption": text} for text in wrong]})]
     model, run = save_tiny_tango(tmp_path), tmp_path / "run"
     limits = {"minimum_winner": -0.9, "minimum_loser": -0.95, "minimum_gap": 1e-4, "maximum_gap": 1.5}
-    run_config("audio_alpaca_tango", run, model, None, **{
-        "train.batch_size": 2,
+    run_config("audio_alpaca_tango", run, model, [8192], **{
+        "train.batch_size": 2, "evaluate.prompts.texts": [TEXTS[2]],
         "generate.prompts": {"texts": list(TEXTS[2:])}, "generate.steps": [1, 2, 3, 4], "generate.size": [8192],
         "generate.perturbed": {"count": 3, "endpoint": {"url": server.url, "model": "m"}},
         "score.rewards.clap_1": {"reward": "clap_score", "checkpoint": str(tiny_clap)},
@@ -169,7 +166,7 @@ def test_dense_video(tmp_path: Path, server: Server) -> None:
         assert list(preference.segment_labels or ()) == [labels[0], 0, labels[2]]
     first = first_step(run)
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert (run / "train/final/pytorch_lora_weights.safetensors").is_file() and (run / "gallery/index.html").is_file()
+    assert (run / "train/final/pytorch_lora_weights.safetensors").is_file()
 
 
 def on_tiny_models(config: str, folder: Path, server: Server) -> dict[str, Any]:
