@@ -1,6 +1,7 @@
-"""Every method's config, as a user runs it: from candidates of a world's bundled model through pairs and latents to trained weights.
+"""Every method's config, as a user runs it: from candidates of a world's bundled model through pairs and latents to trained weights; and
+every other config of a bundled model, to its gallery.
 
-The tones world has no bundled model yet, so a tiny Tango with random weights makes its sounds.
+Of the tones world's methods a tiny Tango with random weights makes the sounds: the bundled one takes longer.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ pytestmark = [
 
 FOLDERS = ("methods", "motion", "tones")
 METHODS = sorted(f"{folder}/{path.stem}" for folder in FOLDERS for path in (bundled_configs() / folder).glob("*.yaml"))
+OTHERS = sorted(
+    path.relative_to(bundled_configs()).with_suffix("").as_posix()
+    for path in bundled_configs().rglob("*.yaml")
+    if path.parent.name not in FOLDERS and load_config(path).model.source.startswith("bundled:")
+)
 OF_CLIPS = {"methods/densedpo"}
 # Few candidates of few steps, and two optimizer steps of four rows; everything else is as the files say.
 TINY = (
@@ -97,3 +103,21 @@ def test_a_method_trains_from_its_config(name: str, tmp_path: Path, request: pyt
     steps = [json.loads(line) for line in (tmp_path / "train/metrics.jsonl").read_text().splitlines()]
     assert len(steps) == 2 and all(math.isfinite(value) for step in steps for value in step.values())
     assert steps[0]["grad_norm"] > 0 and (tmp_path / "train/final").is_dir()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_config_of_a_bundled_model_runs_to_its_gallery(name: str, tmp_path: Path) -> None:
+    few = ["evaluate.prompts.count=8", "evaluate.steps=1"]  # a Fréchet distance wants 8
+    if load_config(name).model.source != "bundled:shapes":
+        few += ["generate.steps=1", "generate.samples_per_prompt=2"]
+    with no_network():
+        call("run", f"configs/{name}.yaml", *TINY[:-2], *few, f"run={tmp_path}")
+    first, second = (json.loads(line) for line in (tmp_path / "train/metrics.jsonl").read_text().splitlines())
+    assert first["grad_norm"] > 0 and all(math.isfinite(value) for value in second.values())
+    report = json.loads((tmp_path / "evaluation/report.json").read_text())
+    assert report["models"]["aligned"]["scores"] and (tmp_path / "gallery/index.html").is_file()
+
+
+def test_there_are_other_configs() -> None:
+    assert {"quickstart", "quickstart_motion", "quickstart_tones", "shapes_dpo", "lengths/ldpo_motion", "lengths/ldpo_tones"} <= {*OTHERS}
