@@ -37,6 +37,7 @@ COLUMNS = """
 | `weight`, `source`, `context`, `user` | weight in a loss, who judged, and what is known of the question and the judge |
 | `group_id`, `candidate_ids` | their names in the run |
 | `models`, `seeds`, `steps`, `guidance`, `negative_prompts`, `tags` | how the samples were made, in the same order |
+| `parents` | what each was made of, such as the real clip, or null |
 """.strip()
 
 

@@ -91,7 +91,7 @@ SHARED_FILES = {
         "weights",
     },
     "diffalign/data/modalities": {"signature", "stored"},
-    "diffalign/data/importers": {"captions", "fields", "json_list", "judged", "media", "pair_columns", "report", "sources"},
+    "diffalign/data/importers": {"captions", "exported", "fields", "json_list", "judged", "media", "pair_columns", "report", "sources"},
     "reward_models": {
         "both_orders",
         "clip_transform",

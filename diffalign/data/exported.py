@@ -31,6 +31,7 @@ OF_SAMPLES = pa.schema(  # column → a value of each sample, best first; the fi
         ("tags", pa.list_(pa.string())),  # JSON objects
     ]
 )
+PARENTS = "parents"  # as those of OF_SAMPLES; sets that were written before it lack it
 
 
 def layout_schema(kind: Kind, *, conditioned: bool = False) -> pa.Schema:
@@ -45,6 +46,7 @@ def layout_schema(kind: Kind, *, conditioned: bool = False) -> pa.Schema:
             *(PREFERENCES.field(name).with_nullable(True) for name in SAID),
             pa.field("group_id", pa.string()),
             *OF_SAMPLES,
+            pa.field(PARENTS, pa.list_(pa.string())),
         ]
     )
 
@@ -74,6 +76,7 @@ def layout_row(preference: Preference, candidates: Sequence[Candidate]) -> dict[
         "guidance": [candidate.guidance for candidate in candidates],
         "negative_prompts": [candidate.negative_prompt for candidate in candidates],
         "tags": [json.dumps(dict(candidate.tags), ensure_ascii=False, sort_keys=True) for candidate in candidates],
+        PARENTS: [candidate.parent for candidate in candidates],
     }
 
 
@@ -89,4 +92,6 @@ def facts_of(row: Mapping[str, Any], place: int) -> dict[str, Any]:
         tags = json.loads(row["tags"][place])
     except (TypeError, ValueError) as error:
         raise ValueError(f"tags of sample {place} are no JSON object ({error})") from None
-    return {name: row[column][place] for name, column in names.items()} | {"tags": tags}
+    parents = row.get(PARENTS)
+    parent = None if parents is None else parents[place]
+    return {name: row[column][place] for name, column in names.items()} | {"parent": parent, "tags": tags}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -21,7 +22,8 @@ from typer.testing import CliRunner
 
 from diffalign.data import candidate_files
 from diffalign.data.candidate_files import CandidateFiles
-from diffalign.data.importers import ImportedGroup, build_import
+from diffalign.data.importers import ImportedGroup, ImportReport, build_import
+from diffalign.data.importers.exported import exported_groups
 from diffalign.data.modalities import media_class
 from diffalign.data.modalities.image import Image
 from diffalign.data.record_lines import record_of
@@ -76,7 +78,18 @@ def told(preference: Preference, of: dict[str, Candidate]) -> tuple[Any, ...]:
     """All that a preference and its samples say, but for ids."""
     row = replace(preference, group_id="", samples=tuple(map(str, range(len(preference.samples)))))
     members = [of[sample] for sample in preference.samples]
-    facts = [(each.model, each.seed, each.steps, each.guidance, each.negative_prompt, dict(each.tags)) for each in members]
+    facts = [
+        (
+            each.model,
+            each.seed,
+            each.steps,
+            each.guidance,
+            each.negative_prompt,
+            dict(each.tags),
+            each.condition and each.condition.encoded(),
+        )
+        for each in members
+    ]
     return row, facts, [each.media.encoded() for each in members]
 
 
@@ -249,6 +262,70 @@ def test_an_empty_negative_prompt_of_a_record_comes_back_as_one(tmp_path: Path) 
     (tmp_path / "records.jsonl").write_text(json.dumps(record) + "\n")
     [group] = read("records", tmp_path / "records.jsonl")
     assert [each.negative_prompt for each in group.candidates] == list(said)
+
+
+def exported(folder: Path) -> list[ImportedGroup]:
+    return list(exported_groups(str(folder), ImportReport(), "train", None, None))
+
+
+def family(run_folder: Path) -> tuple[Config, list[Candidate], list[Preference]]:
+    """A run of two groups with a condition, whose pairs share samples made of a real one; the last pair is of the first group again."""
+    config = fake_config(run_folder, generate={}, pair={"by": "contrast.score"})
+    made = [
+        Candidate(
+            f"{group}{k}", group, f"a {group}", Image.from_bytes(png(10 * place + k)), parent=f"real-{group}" if k else None,
+            condition=Image.from_bytes(png(90 + place)),
+        )
+        for place, group in enumerate(("fox", "owl"))
+        for k in range(3)
+    ]  # fmt: skip
+    pairs = [("fox", 0, 1), ("fox", 0, 2), ("owl", 2, 1), ("fox", 2, 1)]
+    said = [Preference(group, f"a {group}", (f"{group}{one}", f"{group}{other}")) for group, one, other in pairs]
+    with open_stage(config, "generate", settings={}) as stage:
+        write_candidates(stage.shard(0), made)
+        stage.finish({})
+    with open_stage(config, "pair", settings={}, inputs=("generate",)) as stage:
+        write_preferences(stage.shard(0), said)
+        stage.finish({})
+    return config, made, said
+
+
+def test_tables_come_back_in_their_groups_with_ids_parents_and_conditions(tmp_path: Path) -> None:
+    config, made, said = family(tmp_path / "run")
+    fox, owl, again = exported(run(config, tmp_path / "out", progress=QUIET) / "data")
+    assert (fox.preferences, owl.preferences) == (tuple(said[:2]), (said[2],))
+    told_of = [(each.candidate_id, each.parent, each.media.encoded(), each.condition and each.condition.encoded()) for each in made]
+    found = [(each.candidate_id, each.parent, each.media.encoded(), each.condition and each.condition.encoded()) for each in fox.candidates]
+    assert found == told_of[:3] and [each.candidate_id for each in owl.candidates] == ["owl2", "owl1"]
+    # Away from its group it is one of its own: rows are read as they come.
+    assert (again.group_id, [row.samples for row in again.preferences]) == ("fox+2", [("fox2+2", "fox1+2")])
+    assert [(each.candidate_id, each.parent) for each in again.candidates] == [("fox2+2", "real-fox"), ("fox1+2", "real-fox")]
+
+
+def test_tables_that_were_written_before_they_had_parents_are_read(tmp_path: Path) -> None:
+    config, _, said = family(tmp_path / "run")
+    [path] = (run(config, tmp_path / "out", progress=QUIET) / "data/pairs").iterdir()
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["parents"]), path)
+    groups = exported(path.parent)
+    assert groups[0].preferences == tuple(said[:2]) and {each.parent for group in groups for each in group.candidates} == {None}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"prompt": "another"}, "group 'fox' has two prompts, 'a fox' and 'another'"),
+        ({"rejected": {"bytes": png(5), "path": None}}, "candidate id 'fox1' is of two media"),
+    ],
+)
+def test_rows_of_a_group_agree(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    config, _, _ = family(tmp_path / "run")
+    [path] = (run(config, tmp_path / "out", progress=QUIET) / "data/pairs").iterdir()
+    rows, schema = pq.read_table(path).to_pylist(), pq.read_schema(path)
+    pq.write_table(pa.Table.from_pylist([*rows[:2], rows[3] | changed], schema=schema), path)
+    report = ImportReport()
+    assert not list(exported_groups(str(path), report, "train", None, None))
+    assert message in report.reasons[0]
 
 
 def test_every_kind_is_a_configuration_of_the_set(tmp_path: Path) -> None:
