@@ -389,12 +389,12 @@ class FamilyChecks(TrainingChecks):
 
     def check_run(self, folder: Path, tmp_path: Path, *more: str) -> None:
         """Two steps, of which the first starts at the reference; then samples of base and result. A local model needs no network."""
-        few = (f"evaluate.size={list(self.size)}", "evaluate.steps=2", "evaluate.samples_per_prompt=1", "gallery=null")
+        few = (f"evaluate.size={list(self.size)}", "evaluate.steps=2", "evaluate.samples_per_prompt=1")
         first, second = self.trained_by_config(folder, tmp_path, *PLAIN, "train.steps=2", *few, *more)
         assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["win_adv"] == first["lose_adv"] == 0
         assert all(math.isfinite(value) for value in second.values()) and second["rewards/margins"] != 0
         report = json.loads((tmp_path / "run/evaluation/report.json").read_text())
-        assert report["models"]["aligned"]["scores"]
+        assert report["models"]["aligned"]["scores"] and (tmp_path / "run/gallery/index.html").is_file()
 
     def trained_by_config(self, folder: Path, tmp_path: Path, *overrides: str) -> list[dict[str, float]]:
         """The metrics of each step of the family's config on the tiny pipeline, a few pairs, small batches and no network."""
