@@ -561,3 +561,11 @@ def test_nothing_kept_is_an_error(tmp_path):
     write_pickapic(tmp_path / "a.parquet", [comparison(0, has_label=False), comparison(1, jpg_0=None)])
     with pytest.raises(ValueError, match=r"found nothing to keep in .*: 2 rows read, 1 skipped .*, 1 broken, the first: .*jpg_0"):
         read("pickapic", tmp_path)
+
+
+def test_a_prompt_of_a_tsv_may_begin_with_a_quote(tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(jpeg(number, "PNG"))
+    (tmp_path / "t.tsv").write_text('prompt\tchosen\trejected\n"G I" painted\t0.png\t1.png\n')
+    [group] = build_import("table", str(tmp_path / "t.tsv")).groups
+    assert group.prompt == '"G I" painted'

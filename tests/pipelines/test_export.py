@@ -22,8 +22,7 @@ from typer.testing import CliRunner
 
 from diffalign.data import candidate_files
 from diffalign.data.candidate_files import CandidateFiles
-from diffalign.data.importers import ImportedGroup, ImportReport, build_import
-from diffalign.data.importers.exported import exported_groups
+from diffalign.data.importers import ImportedGroup, build_import
 from diffalign.data.modalities import media_class
 from diffalign.data.modalities.image import Image
 from diffalign.data.record_lines import record_of
@@ -265,7 +264,7 @@ def test_an_empty_negative_prompt_of_a_record_comes_back_as_one(tmp_path: Path) 
 
 
 def exported(folder: Path) -> list[ImportedGroup]:
-    return list(exported_groups(str(folder), ImportReport(), "train", None, None))
+    return read("table", folder, exported=True)
 
 
 def family(run_folder: Path) -> tuple[Config, list[Candidate], list[Preference]]:
@@ -323,9 +322,8 @@ def test_rows_of_a_group_agree(changed: dict[str, Any], message: str, tmp_path: 
     [path] = (run(config, tmp_path / "out", progress=QUIET) / "data/pairs").iterdir()
     rows, schema = pq.read_table(path).to_pylist(), pq.read_schema(path)
     pq.write_table(pa.Table.from_pylist([*rows[:2], rows[3] | changed], schema=schema), path)
-    report = ImportReport()
-    assert not list(exported_groups(str(path), report, "train", None, None))
-    assert message in report.reasons[0]
+    with pytest.raises(ValueError, match=message):
+        exported(path)
 
 
 def test_every_kind_is_a_configuration_of_the_set(tmp_path: Path) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from diffalign.data.conditions import CONDITION
 from diffalign.data.exported import LAYOUTS, MEDIA_COLUMNS, OF_SAMPLES, PARENTS, SAID, facts_of, said_of
+from diffalign.data.importers.fields import shown
 from diffalign.data.importers.judged import Place, Side
 from diffalign.data.importers.media import condition_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport, import_each
 from diffalign.data.importers.sources import SourceRow, stream_rows
-from diffalign.data.records import Candidate, Kind, Preference
+from diffalign.data.records import Candidate, Kind
 
 
 def exported_groups(
-    source: str, report: ImportReport, split: str, revision: str | None, max_samples: int | None
+    source: str, report: ImportReport, split: str | None, revision: str | None, max_samples: int | None
 ) -> Iterator[ImportedGroup]:
     """One group for each run of rows of one group_id, which an export writes together.
 
@@ -44,31 +44,43 @@ def _group(members: Sequence[SourceRow], group_id: str, suffix: str) -> Imported
     prompt = members[0].values["prompt"]
     if not isinstance(prompt, str) or not prompt.strip():
         return None
+    given = members[0].values.get(CONDITION)
+    condition = None if given is None else condition_of(given, f"{members[0].where} {CONDITION}", members[0].folder)
     candidates: dict[str, Candidate] = {}
     media: dict[str, Any] = {}
     preferences = []
     for row in members:
         if row.values["prompt"] != prompt:
             raise ValueError(f"group {group_id!r} has two prompts, {prompt!r} and {row.values['prompt']!r}; give each its group_id")
-        kind: Kind = next(kind for kind in LAYOUTS if MEDIA_COLUMNS[kind][0] in row.values)
-        own = row.values["samples"] if kind == "list" else [row.values[name] for name in MEDIA_COLUMNS[kind]]
+        at = Place("table", group_id + suffix, row.where, row.folder)
+        kind, own = _samples(row.values)
         ids = [f"{name}{suffix}" for name in row.values["candidate_ids"]]
         for place, (name, medium) in enumerate(zip(ids, own, strict=True)):
             if media.setdefault(name, medium) != medium:
                 raise ValueError(f"candidate id {name!r} is of two media; give each sample its own")
             if name not in candidates:
-                at = Place("table", group_id + suffix, row.where, row.folder)
-                candidates[name] = replace(at.candidate(prompt, _side(row, place, medium)), candidate_id=name)
-        labels = (row.values["label"],) if kind == "labelled" else None
-        preferences.append(Preference(group_id + suffix, prompt, tuple(ids), kind, labels, **said_of(row.values)))
-    condition = members[0].values.get(CONDITION)
-    if condition is not None:
-        image = condition_of(condition, f"{members[0].where} {CONDITION}", members[0].folder)
-        candidates = {name: replace(candidate, condition=image) for name, candidate in candidates.items()}
+                facts: dict[str, Any] = facts_of(row.values, place) | {"candidate_id": name}
+                side = Side(medium, str(place), facts.pop("model"), facts.pop("tags"), facts=facts, condition=condition)
+                candidates[name] = at.candidate(prompt, side)
+        labels = {"labels": (_label(row.values),)} if kind == "labelled" else {}
+        preferences.append(at.preference(prompt, {"samples": tuple(ids), "kind": kind, **labels, **said_of(row.values)}))
     return ImportedGroup(group_id + suffix, prompt, tuple(candidates.values()), tuple(preferences))
 
 
-def _side(row: SourceRow, place: int, medium: Any) -> Side:
-    facts: Mapping[str, Any] = facts_of(row.values, place)
-    own = {name: value for name, value in facts.items() if name not in ("model", "tags")}
-    return Side(medium, str(place), facts["model"], facts["tags"], facts=own)
+def _samples(values: Mapping[str, Any]) -> tuple[Kind, list[Any]]:
+    """The kind of a row by its columns, and its media; ValueError where a column has not a value for each."""
+    kind: Kind | None = next((kind for kind in LAYOUTS if all(name in values for name in MEDIA_COLUMNS[kind])), None)
+    if kind is None:
+        raise ValueError(f"it has no media; give the columns {' or '.join(' and '.join(names) for names in MEDIA_COLUMNS.values())}")
+    media = values["samples"] if kind == "list" else [values[name] for name in MEDIA_COLUMNS[kind]]
+    parents = [] if values.get(PARENTS) is None else [(PARENTS, values[PARENTS])]
+    for name, given in (("samples", media), *((name, values[name]) for name in OF_SAMPLES.names), *parents):
+        if not isinstance(given, list) or len(given) != len(media):
+            raise ValueError(f"{name} is {shown(given)}; it is a list with a value for each sample")
+    return kind, media
+
+
+def _label(values: Mapping[str, Any]) -> int:
+    if values.get("label") not in (0, 1):
+        raise ValueError(f"label is {shown(values.get('label'))}; it is 1 (wanted) or 0 (unwanted)")
+    return values["label"]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffalign.data.delimited import open_table
 from diffalign.data.importers.json_list import json_items
 from diffalign.data.shards import open_parquet, read_file
 
@@ -139,7 +140,7 @@ def _parquet_rows(path: Path, required: Sequence[Column], wanted: Sequence[str] 
 def csv_rows(path: Path, required: Sequence[Column], advice: str, delimiter: str) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            reader = open_table(file, delimiter)
             check_columns(reader.fieldnames or [], required, repr(str(path)), advice)
             yield from reader
         except (csv.Error, UnicodeDecodeError) as error:

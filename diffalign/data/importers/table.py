@@ -5,18 +5,14 @@ Or a table that `diffalign export` wrote, of pairs, ranked lists or labelled sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from diffalign.data.conditions import CONDITION
-from diffalign.data.exported import LAYOUTS, MEDIA_COLUMNS, OF_SAMPLES, SAID, facts_of, said_of
-from diffalign.data.importers.fields import shown
-from diffalign.data.importers.judged import Judged, Labelled, Pair, Ranking, Side, import_rows, number_of
+from diffalign.data.importers.exported import exported_groups
+from diffalign.data.importers.judged import Pair, Side, import_rows, number_of
 from diffalign.data.importers.media import condition_of
 from diffalign.data.importers.report import ImportedGroup, ImportReport
 from diffalign.data.importers.sources import SourceRow, stream_rows
 from diffalign.data.modalities import Media
-from diffalign.data.records import Kind
 
 MEANING = "P(chosen preferred), a number in 0 … 1 (0.5 a tie)"
 
@@ -43,12 +39,12 @@ def table(
     label      column of P(chosen preferred) in 0 … 1, or None: chosen always is. 0.5 is a tie, below 0.5 the order is turned round; a
                value other than 0 and 1 is kept as win_probability (votes)
     condition  column of the image that each prompt came with, as media are, or None: there is none
-    exported   the table is one of `diffalign export`: pairs, lists or labelled samples by its columns, everything as it was but the ids,
-               one group per row; the settings of columns do not apply
-    max_samples  stop after so many rows kept
+    exported   the table is one of `diffalign export`: pairs, lists or labelled samples by its columns, everything as it was, also groups
+               and ids; the settings of columns do not apply
+    max_samples  stop after so many rows, or exported groups, kept
     """
     if exported:
-        yield from _exported(source, report, split, revision, max_samples)
+        yield from exported_groups(source, report, split, revision, max_samples)
         return
     columns = [prompt, chosen, rejected, *([label] if label else []), *([condition] if condition else [])]
     if len(set(columns)) < len(columns):
@@ -65,40 +61,5 @@ def table(
     yield from import_rows("table", rows, judge, report, max_samples)
 
 
-def _exported(
-    source: str, report: ImportReport, split: str | None, revision: str | None, max_samples: int | None
-) -> Iterator[ImportedGroup]:
-    media = tuple(name for names in MEDIA_COLUMNS.values() for name in names)
-    required = ("prompt", media, *SAID, *OF_SAMPLES.names)
-    optional = ("label", CONDITION)
-    rows = stream_rows(source, required=required, optional=optional, split=split, revision=revision, advice="Or leave `exported` out.")
-    return import_rows("table", rows, _as_exported, report, max_samples)
-
-
 def _condition(row: SourceRow, column: str) -> Media:
     return condition_of(row.values[column], f"{row.where} {column}", row.folder)
-
-
-def _as_exported(row: SourceRow) -> Judged:
-    values = row.values
-    condition = _condition(row, CONDITION) if values.get(CONDITION) is not None else None
-    kind: Kind | None = next((kind for kind in LAYOUTS if all(name in values for name in MEDIA_COLUMNS[kind])), None)
-    if kind is None:
-        raise ValueError(f"it has no media; give the columns {' or '.join(' and '.join(names) for names in MEDIA_COLUMNS.values())}")
-    media = values["samples"] if kind == "list" else [values[name] for name in MEDIA_COLUMNS[kind]]
-    for name, given in (("samples", media), *((name, values[name]) for name in OF_SAMPLES.names)):
-        if not isinstance(given, list) or len(given) != len(media):
-            raise ValueError(f"{name} is {shown(given)}; it is a list with a value for each sample")
-    sides = [_side(values, place, value, condition) for place, value in enumerate(media)]
-    if kind == "list":
-        return Ranking(values["prompt"], sides, range(len(sides)), said=said_of(values))
-    if kind == "labelled":
-        if values.get("label") not in (0, 1):
-            raise ValueError(f"label is {shown(values.get('label'))}; it is 1 (wanted) or 0 (unwanted)")
-        return Labelled(values["prompt"], sides[0], values["label"], said=said_of(values))
-    return Pair(values["prompt"], sides[0], sides[1], said=said_of(values))
-
-
-def _side(values: Mapping[str, Any], place: int, media: Any, condition: Media | None) -> Side:
-    facts = facts_of(values, place)
-    return Side(media, str(place), facts.pop("model"), facts.pop("tags"), facts=facts, condition=condition)
