@@ -144,6 +144,7 @@ class Video:
     def _decode(self) -> np.ndarray:
         frames, pixels = [], 0
         with self._opened() as container:
+            convert = library("av", "video").video.reformatter.VideoReformatter().reformat  # one for all frames: threads of each cost more
             if not container.streams.video:
                 raise ValueError("it has no pictures")
             stream = container.streams.video[0]
@@ -152,7 +153,7 @@ class Video:
                 pixels += frame.width * frame.height
                 if pixels > MAX_PIXELS:
                     raise ValueError(f"it unpacks to more than {MAX_PIXELS:,} pixels: cut it or scale it down")
-                turned = frame.to_ndarray(format="rgb24")
+                turned = convert(frame, format="rgb24").to_ndarray()
                 frames.append(np.rot90(turned, round(getattr(frame, "rotation", 0) / 90)))
             if not frames or not 0 < fps <= 1000:
                 raise ValueError(f"it has {len(frames)} frames at {fps:g} per second")
