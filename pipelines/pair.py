@@ -243,16 +243,19 @@ def import_set(config: Config, *, redo: bool = False, progress: Progress) -> lis
 
 
 def set_fingerprint(source: str) -> str | None:
-    """A hash of the names and sizes of a set's files, also of those that a pattern names. None for a hub id, which its revision fixes.
+    """A hash of the names and sizes of a set's files, also of those that a pattern names.
 
-    FileNotFoundError where there is nothing.
+    None for a hub id, which its revision fixes, and where there is nothing, which its importer says better.
     """
     from diffalign.data.importers.sources import source_paths
 
     path = Path(source).expanduser()
     if path.exists():
         return files_fingerprint(path, contents=False)
-    files = source_paths(source)
+    try:
+        files = source_paths(source)
+    except FileNotFoundError:
+        return None
     names = b"".join(fsencode(f"{file}\0{files_fingerprint(file, contents=False)}\0") for file in files)
     return f"sha256:{sha256(names).hexdigest()[:24]}" if files else None
 
