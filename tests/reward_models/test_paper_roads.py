@@ -200,7 +200,10 @@ def on_tiny_models(config: str, folder: Path, server: Server) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("config", ["syn_pic_sdxl", "audio_alpaca_tango", "dense_video_wan"])
+LONG = [pytest.param(config, marks=pytest.mark.long) for config in ("syn_pic_sdxl", "audio_alpaca_tango")]
+
+
+@pytest.mark.parametrize("config", ["dense_video_wan", *LONG])
 def test_each_trains_in_its_own_precision(config: str, tmp_path: Path, server: Server) -> None:
     """As it is written, but for models, judges, size and number: a part of another dtype than its neighbour would show here."""
     given = {
