@@ -23,7 +23,7 @@ $(if $(filter 1,$(words $(filter $(WORLD),$(WORLDS)))),,$(error unknown WORLD=$(
 help:
 	@echo 'make quickstart   generate, score, pair, encode, train, evaluate and show, on a CPU, in minutes'
 	@echo '                  the same on videos: WORLD=motion; on sounds: WORLD=tones'
-	@echo 'make test         the test suite (about 12 minutes on 2 cores)'
+	@echo 'make test         the test suite (about 20 minutes on 2 cores)'
 	@echo 'make test-long    kill series and large counts'
 	@echo 'make test-gpu     tests that need CUDA'
 	@echo 'make bench        measurements'
