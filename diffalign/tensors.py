@@ -60,10 +60,14 @@ def span_shares(edges: Sequence[float], count: int) -> Tensor:
 
 def mean_squared_error(prediction: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Error of each sample, (B, K): the mean of the squared error over every axis after the second, of a sample's own steps alone."""
-    error = squared_error(prediction, target)
+    return of_samples(squared_error(prediction, target), lengths)
+
+
+def of_samples(values: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Means of positions over each sample, (B, K, C, *S) → (B, K), over a sample's own steps alone."""
     if lengths is None:
-        return error.flatten(2).mean(2)
-    return by_step(error).where(within(lengths, error.shape[3]), 0).sum(2) / lengths
+        return values.flatten(2).mean(2)
+    return by_step(values).where(within(lengths, values.shape[3]), 0).sum(2) / lengths
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Outputs:
     lengths     (B, K) how many steps of the first axis of S are a sample's own, the rest is padding; or None where all are full
     longest     (B,) the most steps that a sample of the whole set has along that axis, or None where all have as many
     last_layer_gradient  (B, K, P) of each sample's error, for the P weights of the policy's last layer, or None
-    correction  (B, K) what a stabiliser takes off the drift, or None; errors stay as they are
+    correction  (B, K, C, *S) what a stabiliser takes off the drift at each position, or None; errors stay as they are
     running     means over the batches so far of what objectives track, scalars or vectors by name
     """
 
@@ -133,12 +137,14 @@ class Outputs:
     def drift(self) -> Tensor:
         """Δ = error of the policy − error of the reference − correction, (B, K). Negative: the policy explains the sample better."""
         drift = self.error - self.reference_error
-        return drift if self.correction is None else drift - self.correction
+        return drift if self.correction is None else drift - of_samples(self.correction, self.lengths)
 
-    @cached_property
-    def displacement(self) -> Tensor:
-        """d = mean (policy − reference)², (B, K), with gradient. Raises ValueError without the reference's prediction."""
-        return mean_squared_error(self.policy, self.required("reference", "the reference's prediction"), self.lengths)
+    @property
+    def position_drift(self) -> Tensor:
+        """What `drift` is the mean of, (B, K, C, *S), with gradient. Raises ValueError without the reference's prediction."""
+        reference = squared_error(self.required("reference", "the reference's prediction"), self.target)
+        drift = squared_error(self.policy, self.target) - reference
+        return drift if self.correction is None else drift - self.correction
 
     @property
     def teacher_drift(self) -> Tensor:

@@ -140,9 +140,8 @@ class Train(Settings):
                     f"stabiliser {stabiliser!r} ranks by one score, and train.scores has {len(self.scores)}: the best one of several "
                     f"judges is the objective's affair; give one score, or remove the stabiliser"
                 )
-        if "kl_correction" in self.stabilisers and OBJECTIVES[name].reference != "error":
-            why = "has no reference" if OBJECTIVES[name].reference is None else "reads predictions"
-            raise ValueError(f"stabiliser 'kl_correction' acts on the drift of errors, and objective {name!r} {why}; remove one of them")
+        if "kl_correction" in self.stabilisers and OBJECTIVES[name].reference is None:
+            raise ValueError(f"stabiliser 'kl_correction' acts on the drift, and objective {name!r} has no reference; remove one of them")
         low, high = self.timesteps
         if not 0 <= low < high <= 1:
             raise ValueError(f"timesteps {list(self.timesteps)} is no range in [0, 1]; write [low, high] with low < high")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from diffalign.tensors import Loss, Outputs, by_step, even_edges, pair, span_shares, squared_error
+from diffalign.tensors import Loss, Outputs, by_step, even_edges, pair, span_shares
 
 
 def densedpo(outputs: Outputs, *, beta: float = 1000.0, aggregate: Literal["inside", "sum", "outside"] = "inside") -> Loss:
@@ -20,9 +20,7 @@ def densedpo(outputs: Outputs, *, beta: float = 1000.0, aggregate: Literal["insi
                of each span's −log σ(l_f·m[f]), the appendix's reading. A clip of ties alone has value 0.
     """
     labels = outputs.required("segment_labels", "a label of each span of time")
-    reference = outputs.required("reference", "the reference's prediction")
-    drift = squared_error(outputs.policy, outputs.target) - squared_error(reference, outputs.target)
-    winner, loser = pair(_by_span(by_step(drift), labels.shape[1], outputs.segment_shares))
+    winner, loser = pair(_by_span(by_step(outputs.position_drift), labels.shape[1], outputs.segment_shares))
     labels = labels.to(winner.dtype)
     margins = -0.5 * beta * labels * (winner - loser)
     judged = labels.abs()

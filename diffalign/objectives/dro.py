@@ -15,4 +15,5 @@ def dro(outputs: Outputs, *, margin: NotNegative = 0.001) -> Loss:
     The margin is in raw mean-squared error: a hinge at β = 2. No gradient once −(Δ_expert − Δ_own) has reached it.
     """
     expert, own = pair(outputs.drift)
-    return Loss(relu(margin + expert - own), own - expert)
+    gap = own - expert
+    return Loss(relu(margin - gap), gap)

@@ -18,4 +18,5 @@ def dspo(outputs: Outputs, *, beta: float = 5000.0, gamma: NotNegative = 0.01) -
     reference = outputs.required("reference", "the reference's prediction")
     policy, q, y = (tensor[:, 0].to(margin.dtype) for tensor in (outputs.policy, reference, outputs.target))
     push = (gamma * torch.sigmoid(-margin))[(...,) + (None,) * (policy.ndim - 1)]
-    return Loss(((policy - y) - push * (policy - q)).square().flatten(1).mean(1), margin)
+    value = ((policy - y) - push * (policy - q)).square().flatten(1).mean(1)
+    return Loss(value, margin.clone())  # apart from the value, whose slope in m says nothing of how much a pair teaches

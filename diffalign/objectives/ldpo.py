@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import softplus
 
 from diffalign.arguments import Count, Share
-from diffalign.tensors import Loss, Outputs, by_step, pair, squared_error, within
+from diffalign.tensors import Loss, Outputs, by_step, pair, within
 
 
 def ldpo(outputs: Outputs, *, beta: float = 5000.0, alpha: Share = 0.5, nominal: Count | None = None) -> Loss:
@@ -16,9 +16,7 @@ def ldpo(outputs: Outputs, *, beta: float = 5000.0, alpha: Share = 0.5, nominal:
     nominal  F₀, a fixed length so that β keeps its meaning; None: the longest of the whole set
     α is without effect on equal lengths; 0: the prefix alone.
     """
-    reference = outputs.required("reference", "the reference's prediction")
-    drift = squared_error(outputs.policy, outputs.target) - squared_error(reference, outputs.target)
-    steps = by_step(drift)
+    steps = by_step(outputs.position_drift)
     count = steps.shape[2]
     lengths = torch.full(steps.shape[:2], count, device=steps.device) if outputs.lengths is None else outputs.lengths
     own, common = (within(each, count).to(steps) for each in (lengths, lengths.min(1, keepdim=True).values))

@@ -18,8 +18,7 @@ def sparsepo(outputs: Outputs, *, beta: float = 5000.0, kl: NotNegative = 1.0, l
     raw = outputs.required("mask", "a mask of positions").to(outputs.error.dtype)
     mask = to_mean_one(raw)
     reference = outputs.required("reference", "the reference's prediction")
-    drift = squared_error(outputs.policy, outputs.target) - squared_error(reference, outputs.target)
-    reward = -0.5 * beta * (mask * (drift - kl * squared_error(outputs.policy, reference))).flatten(2).mean(2)
+    reward = -0.5 * beta * (mask * (outputs.position_drift - kl * squared_error(outputs.policy, reference))).flatten(2).mean(2)
     winner, loser = pair(reward)
     margin = winner - loser
     return Loss(softplus(-margin) + l1 * raw.flatten(1).mean(1), margin)

@@ -7,7 +7,7 @@ from torch.nn.functional import relu, softplus
 
 from diffalign.arguments import NotNegative, Positive
 from diffalign.objectives.position_weights import to_mean_one
-from diffalign.tensors import Loss, Outputs, pair, squared_error
+from diffalign.tensors import Loss, Outputs, pair
 
 
 def tgdpo(outputs: Outputs, *, beta: float = 5000.0, alpha: NotNegative = 0.5, teacher_beta: Positive | None = None) -> Loss:
@@ -18,8 +18,7 @@ def tgdpo(outputs: Outputs, *, beta: float = 5000.0, alpha: NotNegative = 0.5, t
     token's is small beside 1, a latent's is not at the β of whole samples, and a few positions would carry all weight. The release lets
     weights go negative, which turns the label around there. α = 0: Diffusion-DPO.
     """
-    reference = squared_error(outputs.required("reference", "the reference's prediction"), outputs.target)
-    reward = -0.5 * beta * (squared_error(outputs.policy, outputs.target) - reference)
+    reward = -0.5 * beta * outputs.position_drift
     hint = _unit(-outputs.teacher_drift) if teacher_beta is None else -0.5 * teacher_beta * outputs.teacher_drift
     winner, loser = pair(reward)
     winner_weight, loser_weight = to_mean_one(relu(1 + alpha * hint[:, 0])), to_mean_one(relu(1 - alpha * hint[:, 1]))

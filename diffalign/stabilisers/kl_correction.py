@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from diffalign.arguments import NotNegative
-from diffalign.tensors import Outputs
+from diffalign.tensors import Outputs, squared_error
 
 
 def kl_correction(outputs: Outputs, *, alpha: NotNegative = 0.5, through_winner: bool = False) -> Outputs:
@@ -19,10 +19,10 @@ def kl_correction(outputs: Outputs, *, alpha: NotNegative = 0.5, through_winner:
     it has one gradient.
     Δ is linear in p − q plus d, so a loser's error grows with the square of how far the policy goes; α = 1 takes that away.
     """
-    distance = outputs.displacement
+    distance = squared_error(outputs.policy, outputs.required("reference", "the reference's prediction"))
     if not through_winner:
         best = torch.zeros(distance.shape[:2], dtype=torch.bool, device=distance.device)
         place = outputs.scores[..., 0].argmax(1) if outputs.scores is not None and distance.shape[1] > 2 else 0
         best[torch.arange(len(best)), place] = True
-        distance = torch.where(best, distance.detach(), distance)
+        distance = torch.where(best[(..., *[None] * (distance.ndim - 2))], distance.detach(), distance)
     return replace(outputs, correction=alpha * distance)

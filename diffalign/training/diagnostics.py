@@ -17,6 +17,7 @@ from diffalign.tensors import Loss, Outputs, mean_squared_error
 
 BUCKETS = 4
 GROUPS_TO_JUDGE = 2500  # two standard errors of an accuracy of one half are 0.02 from here on
+SATURATED = 0.04  # of the gradient factor that there was at the start
 FORGOTTEN = 0.2  # winners lose this share of what losers lose: displacement. Below it, an objective that holds on is doing its work
 BUCKETED = ("win_adv", "lose_adv", "rewards/margins")
 OF_A_FIXED_REFERENCE = {"accuracy at chance", "reference moves", "running away"}  # warnings that mean nothing where it moves by design
@@ -52,10 +53,11 @@ def numbers(outputs: Outputs, loss: Loss) -> dict[str, Tensor]:
         margin = loss.margin.detach()
         found |= {
             "rewards/margins": margin,
-            "gradient_factor": torch.sigmoid(-margin),
             "negative_margins": (margin < 0).float(),
             "largest_logit": margin.abs(),
         }
+        if (slope := _slope(loss)) is not None:
+            found["gradient_factor"] = slope
     if compared is not None:
         right = (0.5 * (1 + compared.sign())).where(~compared.isnan(), torch.nan)
         found["rewards/accuracies"] = right if right.ndim == 1 else right.nanmean(1)
@@ -72,6 +74,14 @@ def numbers(outputs: Outputs, loss: Loss) -> dict[str, Tensor]:
     if outputs.reference is not None:
         found["distance"] = mean_squared_error(outputs.policy.detach(), outputs.reference, outputs.lengths).mean(1)
     return found
+
+
+def _slope(loss: Loss) -> Tensor | None:
+    """|∂value/∂margin|, (B,): how much a pair still teaches, σ(−m) for Diffusion-DPO; None where the value is made of something else."""
+    if loss.margin is None or not (loss.margin.requires_grad and loss.value.requires_grad):
+        return None
+    (slope,) = torch.autograd.grad(loss.value, loss.margin, torch.ones_like(loss.value), retain_graph=True, allow_unused=True)
+    return None if slope is None else slope.abs()
 
 
 def _compared(outputs: Outputs, loss: Loss) -> Tensor | None:
@@ -261,8 +271,9 @@ def warnings(history: list[dict[str, float]], window: int = 50, *, winners_fall:
     if winners_fall:
         said.pop("displacement", None)
     factors = _recent(history, "gradient_factor", window)
-    if factors and (factor := fmean(factors)) < 0.02:
-        said["saturated"] = f"gradient factor {factor:.3f}: {100 * (1 - factor):.0f}% of the {words.rows} teach nothing now. " + (
+    first = next((step["gradient_factor"] for step in history if "gradient_factor" in step), 0.0)  # ½ for Diffusion-DPO
+    if factors and (factor := fmean(factors)) < max(SATURATED * first, 0.002):
+        said["saturated"] = f"gradient factor {factor:.3g}, {first:.3g} at the start: most {words.rows} teach nothing now. " + (
             f"Stop here, or bring harder {words.rows}"
             if has_reference
             else "Their errors are far apart as they are: lower beta (mapo: steps)"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from diffalign.tensors import Outputs
+from diffalign.tensors import Outputs, squared_error
 
 FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.GtE: ast.LtE, ast.LtE: ast.GtE, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -114,11 +114,13 @@ class Mutation(ast.NodeTransformer):
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """`outputs.drift`: the policy's error alone; `outputs.reference_error` and `outputs.displacement`: 0."""
+        """`outputs.drift` and `outputs.position_drift`: the policy's error alone; `outputs.reference_error`: 0."""
         self.generic_visit(node)
         if node.attr == "drift" and self._is_here("no reference", node):
             node.attr = "error"
-        if node.attr in ("reference_error", "displacement") and self._is_here("no reference", node):
+        if node.attr == "position_drift" and self._is_here("no reference", node):
+            return _expression("squared_error(outputs.policy, outputs.target)")
+        if node.attr == "reference_error" and self._is_here("no reference", node):
             return _expression(f"0.0 * {ast.unparse(node)}")
         return node
 
@@ -139,7 +141,12 @@ def _expression(text: str) -> ast.expr:
 
 def executed(tree: ast.AST, what: str, **names: Any) -> dict[str, Any]:
     """The names that a module's tree defines, some of them replaced."""
-    namespace: dict[str, Any] = {"__name__": what, "without_reference": without_reference, "batch_mean": batch_mean}
+    namespace: dict[str, Any] = {
+        "__name__": what,
+        "without_reference": without_reference,
+        "batch_mean": batch_mean,
+        "squared_error": squared_error,
+    }
     exec(compile(ast.fix_missing_locations(tree), f"<{what}>", "exec"), namespace)
     namespace |= names
     return namespace

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from objective_checks import close
@@ -28,7 +30,11 @@ def test_padding_has_no_part_in_an_error() -> None:
         outputs = Outputs(shaped, zeros, torch.zeros(1), reference=shaped + 1, lengths=lengths)
         close(outputs.error, [[2.5, 3.0]])
         close(outputs.reference_error, [[(4 + 9) / 2, (1 + 1 + 16) / 3]])
-        close(outputs.displacement, [[1.0, 1.0]])
+        drift = shaped**2 - (shaped + 1) ** 2
+        close(outputs.position_drift, drift)
+        corrected = replace(outputs, correction=torch.full_like(drift, 0.25))
+        close(corrected.position_drift, drift - 0.25)
+        close(corrected.drift, outputs.drift - 0.25)
         close(by_step(shaped), prediction)
 
 

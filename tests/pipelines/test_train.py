@@ -717,7 +717,6 @@ def test_scores_that_an_objective_takes_lead_on_to_the_model(objective: dict[str
     ({"objective": "kto", "stabilisers": {"kl_correction": {}}}, "on pairs and lists, and objective 'kto' trains on labelled; remove it "),
     ({"objective": "densedpo", "stabilisers": {"winner_safeguard": {}}}, "'densedpo' trains on segments; remove it "),
     ({"objective": "rankdpo", "scores": ["a.b", "a.c"], "stabilisers": {"list_safeguard": {}}}, r"one score, and train\.scores has 2"),
-    ({"objective": "tgdpo", "teacher": "x", "stabilisers": {"kl_correction": {}}}, "and objective 'tgdpo' reads predictions"),
     ({"objective": "simpo", "stabilisers": {"kl_correction": {}}}, "and objective 'simpo' has no reference"),
     ({"noising": {"name": "ddim_inversion", "step": 3}}, "has no argument 'step' .did you mean 'steps'.*; it takes: steps"),
     ({"sft_steps": 6, "steps": 6}, "sft_steps 6 of 6 steps leave none for 'diffusion_dpo'; give fewer, or objective: sft"),

@@ -21,7 +21,7 @@ from diffalign.stabilisers import ROWS, STABILISERS, build_stabiliser, build_sta
 from diffalign.stabilisers.kl_correction import kl_correction
 from diffalign.stabilisers.list_safeguard import list_safeguard
 from diffalign.stabilisers.winner_safeguard import winner_safeguard
-from diffalign.tensors import Outputs, implicit_reward
+from diffalign.tensors import Outputs, implicit_reward, mean_squared_error
 from diffalign.training.last_layer import last_layer_gradients
 from pipelines.train import Train
 
@@ -372,7 +372,7 @@ def test_the_correction_of_a_list_is_each_sample_s_own(name: str, through_winner
     policy = outputs.policy.clone().requires_grad_()
     objective(kl_correction(replace(outputs, policy=policy), alpha=0.5, through_winner=through_winner)).value.sum().backward()
     by_hand = outputs.policy.clone().requires_grad_()
-    distance = (by_hand - outputs.reference).square().flatten(2).mean(2)
+    distance = (by_hand - outputs.reference).square()
     assert outputs.scores is not None
     rows = zip(distance, outputs.scores[..., 0].tolist())
     held = [torch.stack([d if through_winner or score < max(row) else d.detach() for d, score in zip(each, row)]) for each, row in rows]
@@ -423,7 +423,27 @@ def test_a_correction_is_of_the_drift_and_no_term_of_the_error_alone() -> None:
     margin = diffusion_dpo(corrected, beta=BETA).margin
     assert margin is not None and torch.equal(corrected.error, outputs.error)
     close(rpo(corrected, beta=BETA).value, softplus(-margin) + 0.2 * BETA * outputs.error[:, 0])
-    close(corrected.drift, outputs.drift - outputs.displacement)
+    close(corrected.drift, outputs.drift - mean_squared_error(outputs.policy, outputs.reference))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("tgdpo", {"alpha": 0.0}), ("sparsepo", {"kl": 0.0}), ("ldpo", {}), ("dspo", {}), ("densedpo", {})]
+)
+def test_where_positions_count_alike_the_correction_is_diffusion_dpo_s(name: str, given: dict[str, Any]) -> None:
+    """Each position less its own part: with even weights their margin is TDPO's."""
+    plain = random_outputs("diffusion_dpo")
+    even, one_span = torch.ones_like(plain.policy[:, :, :1]), torch.ones(len(plain.policy), 1, dtype=torch.long)
+    outputs = replace(plain, mask=even, known_teacher_drift=even, segment_labels=one_span)
+    for through_winner in (True, False):
+        margins = []
+        for objective in (build_objective(name, beta=BETA, **given), partial(diffusion_dpo, beta=BETA)):
+            policy = plain.policy.clone().requires_grad_()
+            loss = objective(kl_correction(replace(outputs, policy=policy), through_winner=through_winner))
+            assert loss.margin is not None
+            margins.append((loss.margin, *torch.autograd.grad(loss.margin.sum(), policy)))
+        for of_positions, of_wholes in zip(*margins, strict=True):
+            close(of_positions, of_wholes)
+    assert not torch.allclose(margins[0][0], diffusion_dpo(plain, beta=BETA).margin)  # type: ignore[arg-type]
 
 
 def test_without_alpha_the_correction_is_none() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffalign.objectives import build_objective
 from diffalign.objectives.aot import aot
 from diffalign.objectives.capo import capo
 from diffalign.objectives.cpo import cpo
@@ -38,8 +39,12 @@ def outputs() -> Outputs:
     return Outputs(tensor(1, 2, 3, 1), tensor(0, 0, 0, 0), torch.tensor([0, 999]), reference=tensor(2, 1, -3, 1))
 
 
+def with_gradient(plain: Outputs) -> Outputs:
+    return replace(plain, policy=plain.policy.clone().requires_grad_())
+
+
 def test_numbers_by_hand() -> None:
-    found = numbers(outputs(), diffusion_dpo(outputs(), beta=0.5))
+    found = numbers(policy := with_gradient(outputs()), diffusion_dpo(policy, beta=0.5))
     margin = 0.25 * 6  # ½β(win_adv + lose_adv)
     expected = {
         "error/policy_w": [1, 9], "error/policy_l": [4, 1], "error/reference_w": [4, 9], "error/reference_l": [1, 1],
@@ -51,6 +56,24 @@ def test_numbers_by_hand() -> None:
     for name, values in expected.items():
         assert found[name].tolist() == pytest.approx(values, rel=1e-6), name
         assert not found[name].requires_grad
+
+
+SLOPES = {  # |∂value/∂margin| of the first pair, whose margin is `margin`
+    "ipo": (5.0, 9.0), "cdpo": (5.0, 0.1 - 1 / (1 + math.exp(5))), "hinge": (1.5, 0.0), "hinge at work": (0.5, 1.0),
+    "rdpo": (5.0, 1 / (1 + math.exp(5)) + 0.125), "dspo": (1.0, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_the_gradient_factor_is_the_slope_of_the_methods_own_loss(name: str) -> None:
+    margin, expected = SLOPES[name]
+    arguments = {"beta": margin / 3} | ({"flip_rate": 0.1} if name in ("cdpo", "rdpo") else {})  # m = ½β·6
+    found = numbers(policy := with_gradient(outputs()), build_objective(name.partition(" ")[0], **arguments)(policy))
+    assert found["rewards/margins"][0].item() == pytest.approx(margin)
+    if name == "dspo":  # it pushes a target: no link whose slope says what a pair teaches
+        assert "gradient_factor" not in found
+        return
+    assert found["gradient_factor"][0].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_numbers_without_a_reference() -> None:
@@ -333,7 +356,10 @@ WRONG = {
         {"win_adv": lambda step: -1e-3, "lose_adv": lambda step: -2e-3},
         r"win_adv and lose_adv both fall \(-0\.001, -0\.002\).*swapped",
     ),
-    "saturated": ({"gradient_factor": lambda step: 0.01}, r"gradient factor 0\.010: 99% of the pairs teach nothing now"),
+    "saturated": (
+        {"gradient_factor": lambda step: 0.01 if step else 0.5},
+        r"gradient factor 0\.01, 0\.5 at the start: most pairs teach nothing now",
+    ),
     "running away": (
         {"distance": lambda step: 1.1 ** (step - 299)},
         r"distance to the reference ×\d+ in 100 steps: expect samples of noise soon",
@@ -348,7 +374,7 @@ IN_ITS_WORDS = {  # rows → kind → what it says; a kind that is not there mus
         "displacement": "the chosen are forgotten too. Lower lr, raise beta, or hold on to them: objective rpo, more sft",
         "against the labels": "Are chosen and rejected swapped?",
         "too easy": "the pairs are too easy",
-        "saturated": "99% of the pairs teach nothing now. Stop here, or bring harder pairs",
+        "saturated": "most pairs teach nothing now. Stop here, or bring harder pairs",
         "large logits": "lower learning_rate (now 0.0001), or lower beta",
         "gradient spike": "keep clip_norm",
         "running away": "expect samples of noise soon",
@@ -356,7 +382,7 @@ IN_ITS_WORDS = {  # rows → kind → what it says; a kind that is not there mus
     },
     "pairs without a reference": {
         "too easy": "0.99 without a reference: the chosen may be easy to denoise whatever the policy does",
-        "saturated": "99% of the pairs teach nothing now. Their errors are far apart as they are: lower beta",
+        "saturated": "most pairs teach nothing now. Their errors are far apart as they are: lower beta",
         "large logits": "without a reference it is of the errors as they are: lower beta (mapo: steps)",
         "gradient spike": "keep clip_norm",
     },
@@ -383,7 +409,7 @@ IN_ITS_WORDS = {  # rows → kind → what it says; a kind that is not there mus
     "clips": {
         "accuracy at chance": "accuracy of spans 0.50 ± 0.02 after 2528 pairs: check the labels (1 where index 0 is the better one?)",
         "too easy": "accuracy of spans 0.99: the pairs are too easy",
-        "saturated": "99% of the pairs teach nothing now. Stop here, or bring harder pairs",
+        "saturated": "most pairs teach nothing now. Stop here, or bring harder pairs",
         "large logits": "lower learning_rate",
         "gradient spike": "keep clip_norm",
         "running away": "expect samples of noise soon",
