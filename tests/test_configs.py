@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shlex
 import shutil
@@ -96,6 +97,15 @@ def test_the_commands_of_the_header_name_this_config_and_known_settings(path: Pa
         assert config.removeprefix("configs/").removesuffix(".yaml") == name_of(path)
         built = load_config(config, overrides)
         assert stage == "run" or getattr(built, stage) is not None
+
+
+@pytest.mark.parametrize("path", OF_PICTURES, ids=name_of)
+def test_the_first_command_trains_what_its_header_expects(path: Path) -> None:
+    """At the β and rate that the comparison chose."""
+    chosen = json.loads((bundled_configs() / "methods/compare.json").read_text(encoding="utf-8"))["methods"][path.stem]
+    _, config, *overrides = commands_of(path)[0]
+    built = section_of(load_config(config, overrides))
+    assert (built.objective.get("beta"), built.learning_rate) == pytest.approx((chosen["beta"], chosen["learning_rate"]))
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if commands_of(path, ["rounds"])], ids=name_of)
