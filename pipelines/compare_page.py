@@ -139,7 +139,8 @@ def _introduction(result: Result, methods: Sequence[tuple[str, Result]]) -> list
     if _has_grids(result):
         grid = (
             f"The grid is of factors of a method's own β and learning rate, the same factors for all. {_tried(methods)}. "
-            f"`{result['select']}` on validation prompts, which share no scene with the held-out ones, chose the point."
+            f"`{result['select']}` on validation prompts, which share no scene with the held-out ones, chose the point, "
+            "with one seed: of points that are near each other another may do better on the held-out ones."
         )
     over = f", and wins over `{result['against']}` of those above its sample of the same prompt and seeds" if result["against"] else ""
     return [

@@ -72,8 +72,9 @@ def _brief(value: Any) -> str:
 
 
 def _header(text: str, label: str) -> str:
-    found = re.search(rf"^# {label}: +(.*)$", text, re.MULTILINE)
-    return found[1] if found else "–"
+    """What a header says under a label, with the lines that go on with it, which are indented."""
+    found = re.search(rf"^# {label}: +(.*(?:\n# {{11}}.*)*)$", text, re.MULTILINE)
+    return re.sub(r"\n# +", " ", found[1]) if found else "–"
 
 
 def _links(paper: str) -> str:

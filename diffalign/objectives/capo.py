@@ -7,7 +7,7 @@ import torch
 from diffalign.tensors import Loss, Outputs, implicit_reward
 
 
-def capo(outputs: Outputs, *, beta: float = 5000.0, bias: float | None = None) -> Loss:
+def capo(outputs: Outputs, *, beta: float = 500.0, bias: float | None = None) -> Loss:
     """(w_t·(r_i − r_j) − (c_i − c_j))², the mean over pairs of a list: Lee et al. 2025, arXiv:2502.02588. Value (B,).
 
     c_i = mean over the other samples j, and over all scores, of σ(R_i − R_j), the calibrated reward.

@@ -9,7 +9,7 @@ from diffalign.arguments import Positive
 from diffalign.tensors import Loss, Outputs, implicit_reward
 
 
-def sppo(outputs: Outputs, *, beta: float = 5000.0, hard: bool = False, temperature: Positive | None = 1.0) -> Loss:
+def sppo(outputs: Outputs, *, beta: float = 500.0, hard: bool = False, temperature: Positive | None = 1.0) -> Loss:
     """½·Σ_k (r_k − (P_k − ½))²: Wu et al. 2024, arXiv:2405.00675 in units of reward. Value (B,).
 
     P_k is the mean over the other samples j of P(k ≻ j) = σ((R_k − R_j)/temperature), or of 0, ½ and 1 where `hard`. R is the first score.
