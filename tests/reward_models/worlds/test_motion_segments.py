@@ -25,7 +25,7 @@ def test_segments_of_other_lengths(frames):
 
 
 def assert_one_segment_is_spoiled(name, count):
-    """A leap beside the turn can look like a turn a frame or two off, and be laid on the neighbour: of 4,995 in 21."""
+    """Of thousands a few are laid on a neighbour: a leap beside the turn can look like a turn a frame or two off, 21 of 4,995."""
     spoiled, astray = 0, []
     for scene, index, drawn in examples(count, 43):
         segment = index % 4
