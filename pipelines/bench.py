@@ -290,7 +290,7 @@ def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTa
     from diffalign.objectives import OBJECTIVES, build_objective
     from diffalign.training.alignment import AlignmentTask, Sampling
     from diffalign.training.groups import CachedGroups
-    from diffalign.training.lora import Lora, add_lora
+    from diffalign.training.lora import Lora, add_lora, unfreeze
     from diffalign.training.reference import AdapterOff, FrozenCopy
 
     objective, lora = build_objective(settings.objective), settings.lora
@@ -315,13 +315,14 @@ def _task(folder: Path, settings: Bench, *, encode_in_step: bool) -> AlignmentTa
     preferences = [Preference(f"g{index}", prompts[index], (ids[2 * index], ids[2 * index + 1])) for index in range(groups)]
     if not encode_in_step:
         backbone.offload_encoders()
+    family = family_of(settings.backbone)
     if lora:
-        add_lora(backbone.denoiser, Lora(), 0, family_of(settings.backbone).lora_targets)
+        add_lora(backbone.denoiser, Lora(), 0, family.lora_targets, family.unreached)
     reference = None
     if needs.reference:
         reference = AdapterOff(backbone.denoiser) if lora else FrozenCopy(backbone.denoiser)
     if not lora:
-        backbone.denoiser.requires_grad_(True)
+        unfreeze(backbone.denoiser, family.unreached)
     # Any: an _EncodingGroups is no CachedGroups, but the task asks for no more than both have.
     source_of_groups: Any = CachedGroups(LatentCache(cache), preferences, needs.rows)
     if encode_in_step:

@@ -22,6 +22,7 @@ def build_task(config: Config, preferences: Path, latents: Path, loaded: Backbon
     """
     import torch
 
+    from diffalign.backbones import family_of
     from diffalign.data.latents import LatentCache, read_cache_description
     from diffalign.data.records import read_preferences, score_columns
     from diffalign.noising import load_noising
@@ -29,7 +30,7 @@ def build_task(config: Config, preferences: Path, latents: Path, loaded: Backbon
     from diffalign.stabilisers import build_stabilisers, reads_last_layer
     from diffalign.training.alignment import AlignmentTask, Sampling
     from diffalign.training.groups import CachedGroups
-    from diffalign.training.lora import add_lora
+    from diffalign.training.lora import add_lora, unfreeze
     from diffalign.training.masks import Mask, channels_into
     from diffalign.training.own_samples import AT_ONCE, Buffer
     from diffalign.training.randomness import seed_of
@@ -70,10 +71,11 @@ def build_task(config: Config, preferences: Path, latents: Path, loaded: Backbon
     backbone = loaded or load_model(config.model, offload_encoders=True)  # what they make is in the cache, the dropped prompt too
     base = backbone.identity()
     _check_encoder(read_cache_description(latents).encoder, backbone.encoder_identity(), latents, config.model.source)
+    family = family_of(config.model.backbone)
     if section.lora is not None:
-        add_lora(backbone.denoiser, section.lora, seed_of(seed, "lora"))
+        add_lora(backbone.denoiser, section.lora, seed_of(seed, "lora"), family.lora_targets, family.unreached)
     else:
-        backbone.denoiser.requires_grad_(True)
+        unfreeze(backbone.denoiser, family.unreached)
     kept = None if section.reference.adapter is None else backbone.keep_reference(section.reference.adapter, REFERENCE_ADAPTER)
     dtype, rests_on_cpu = getattr(torch, section.reference_dtype), section.reference_device == "cpu"
     reference: Reference | None = None

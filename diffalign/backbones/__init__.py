@@ -22,6 +22,9 @@ OF_OTHER_INPUT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 JOINT_ATTENTION = (*ATTENTION, *OF_OTHER_INPUT)
 FLUX_2_ATTENTION = (*JOINT_ATTENTION, "to_qkv_mlp_proj", "to_out")  # the last two of its single blocks, whose layers are wider
 
+# What makes the text's values in a last block that gives out the picture's alone.
+LAST_TEXT = tuple(f"transformer_blocks.-1.{part}" for part in ("attn.add_q_proj", "attn.norm_added_q", "attn.to_add_out", "txt_mlp"))
+
 
 @dataclass(frozen=True)
 class Family:
@@ -31,6 +34,7 @@ class Family:
     denoiser: str  # its part of the pipeline, and the folder that full fine-tuning writes
     models: str
     lora_targets: tuple[str, ...] = ATTENTION  # endings of the names of the layers that a LoRA adapts
+    unreached: tuple[str, ...] = ()  # parts that no prediction depends on, -1 being a last block: they are not trained
     takes_condition: bool = False  # an image with each prompt, which it cannot go without: what is edited, or a video's first frame
     reads_together: bool = False  # one encoder reads a prompt and its condition: their embeds are of both
 
@@ -55,6 +59,7 @@ BACKBONES = {
         "transformer",
         "Stable Diffusion 3 and 3.5: transformer with joint attention, two CLIP text encoders and T5; rectified flow",
         JOINT_ATTENTION,
+        LAST_TEXT,
     ),
     "flux": Family(
         "image",
@@ -86,13 +91,18 @@ BACKBONES = {
         "image", "transformer", "Sana: transformer with linear attention, Gemma, an autoencoder of 32 pixels to a latent; rectified flow"
     ),
     "qwen_image": Family(
-        "image", "transformer", "Qwen-Image: transformer with joint attention over patches, Qwen2.5-VL; rectified flow", JOINT_ATTENTION
+        "image",
+        "transformer",
+        "Qwen-Image: transformer with joint attention over patches, Qwen2.5-VL; rectified flow",
+        JOINT_ATTENTION,
+        LAST_TEXT,
     ),
     "qwen_image_edit": Family(
         "image",
         "transformer",
         "Qwen-Image-Edit: Qwen-Image that edits an image, which stands behind the result and is read with the prompt; rectified flow",
         JOINT_ATTENTION,
+        LAST_TEXT,
         takes_condition=True,
         reads_together=True,
     ),
@@ -101,6 +111,7 @@ BACKBONES = {
         "transformer",
         "Qwen-Image-Edit-2509 and -2511: as qwen_image_edit, and the language model sees what is edited smaller; rectified flow",
         JOINT_ATTENTION,
+        LAST_TEXT,
         takes_condition=True,
         reads_together=True,
     ),

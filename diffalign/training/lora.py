@@ -1,4 +1,4 @@
-"""Low-rank adapters on a denoiser (Hu et al. 2021, arXiv:2106.09685), by peft."""
+"""What of a denoiser is trained: all of it, or low-rank adapters on it (Hu et al. 2021, arXiv:2106.09685), by peft."""
 
 from __future__ import annotations
 
@@ -23,10 +23,31 @@ class Lora(Section):
     dora: bool = False
 
 
-def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] = ATTENTION) -> None:
+def unfreeze(denoiser: nn.Module, unreached: Sequence[str] = ()) -> None:
+    """All of a denoiser is trained, but for what no gradient reaches: several processes would wait for that.
+
+    unreached  of the family
+    """
+    denoiser.requires_grad_(True)
+    for name in parts_of(denoiser, unreached):
+        denoiser.get_submodule(name).requires_grad_(False)
+
+
+def parts_of(denoiser: nn.Module, parts: Sequence[str]) -> list[str]:
+    """The names of `parts` in a denoiser, -1 being the last block of a list; those that it does not have are left out."""
+    lists = {name: len(module) for name, module in denoiser.named_modules() if isinstance(module, nn.ModuleList)}
+    named = [
+        part.replace(f"{name}.-1.", f"{name}.{count - 1}.") for part in parts for name, count in lists.items() if f"{name}.-1." in part
+    ]
+    known = dict(denoiser.named_modules())
+    return [name for name in named if name in known]
+
+
+def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] = ATTENTION, unreached: Sequence[str] = ()) -> None:
     """Adds a trainable adapter in float32 and freezes the rest. Its second factor starts at 0: the policy starts as its reference.
 
-    targets  of the family, where `lora` names none
+    targets    of the family, where `lora` names none
+    unreached  of the family: these parts get no adapter, whoever names their layers
     ValueError where no module's name ends in a target, and where the denoiser has an adapter beside its weights already. The layers of
     OF_OTHER_INPUT are left out where there are none, beside all of ATTENTION: not every model of a family has another input.
     """
@@ -38,7 +59,12 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
             "remove model.quantise, so that model.adapter becomes a part of the weights, or start without model.adapter"
         )
     targets = lora.targets or targets
-    names = [name for name, module in denoiser.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    without = tuple(parts_of(denoiser, unreached))
+    names = [
+        name
+        for name, module in denoiser.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and not f"{name}.".startswith(tuple(f"{part}." for part in without))
+    ]
     matched = {target: [name for name in names if name == target or name.endswith(f".{target}")] for target in targets}
     unmatched = [target for target in targets if not matched[target]]
     may_lack = set(OF_OTHER_INPUT) if set(ATTENTION) <= set(targets) - set(unmatched) else set()

@@ -295,7 +295,7 @@ class FamilyChecks(TrainingChecks):
     def trained(self, folder: Path, lora: Lora | None) -> Any:
         backbone = load_backbone(self.family, str(folder))
         if lora is not None:
-            add_lora(backbone.denoiser, lora, 0, BACKBONES[self.family].lora_targets)
+            add_lora(backbone.denoiser, lora, 0, BACKBONES[self.family].lora_targets, BACKBONES[self.family].unreached)
         with torch.no_grad():
             for index, (name, parameter) in enumerate(backbone.denoiser.named_parameters()):
                 if lora is None or "lora_" in name:

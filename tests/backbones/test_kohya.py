@@ -57,7 +57,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def train(family: str, folder: Path, to: Path, lora: Lora) -> dict[str, Tensor]:
     """A LoRA file with random numbers in all factors, and what is in it."""
     backbone = load_backbone(family, str(folder))
-    add_lora(backbone.denoiser, lora, 0, BACKBONES[family].lora_targets)
+    add_lora(backbone.denoiser, lora, 0, BACKBONES[family].lora_targets, BACKBONES[family].unreached)
     with torch.no_grad():
         for index, (name, parameter) in enumerate(backbone.denoiser.named_parameters()):
             if "lora_" in name:

@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from diffalign.backbones import BACKBONES, load_backbone
-from diffalign.training.lora import Lora, add_lora
+from diffalign.training.lora import Lora, add_lora, unfreeze
 
 PROMPTS = ["a red circle", "two yellow hearts"]
 
@@ -41,7 +42,7 @@ class TrainingChecks:
 
     def test_a_step_down_the_denoising_error_lowers_it(self, loaded: Any) -> None:
         """The prediction has a gradient in every layer that is trained."""
-        add_lora(loaded.denoiser, Lora(rank=4), 0, BACKBONES[self.family].lora_targets)
+        add_lora(loaded.denoiser, Lora(rank=4), 0, BACKBONES[self.family].lora_targets, BACKBONES[self.family].unreached)
         x0, epsilon, process = normal(2, *self.latents), normal(2, *self.latents, seed=1), loaded.process
         timestep, embeds = process.timestep(torch.tensor([0.3, 0.8]), self.latents[1:]), self.embedded(loaded, PROMPTS)
         noised, target = process.noise(x0, epsilon, timestep), process.target(x0, epsilon, timestep)
@@ -60,6 +61,24 @@ class TrainingChecks:
         fall = float((before - error()).detach())
         assert 0.5e-3 * norm < fall < 1.5e-3 * norm  # as much as the gradient says
 
+    @pytest.mark.parametrize("kind", ["lora", "full"])
+    def test_every_trained_parameter_has_a_gradient(self, kind: str, folder: Path) -> None:
+        """One without would stop several processes: DistributedDataParallel waits for the gradient of each."""
+        loaded: Any = load_backbone(self.family, str(folder))
+        family = BACKBONES[self.family]
+        if kind == "lora":
+            add_lora(loaded.denoiser, Lora(rank=2), 0, family.lora_targets, family.unreached)
+        else:
+            unfreeze(loaded.denoiser, family.unreached)
+        loaded.denoiser.train()
+        timestep, embeds = loaded.process.timestep(torch.tensor([0.3, 0.8]), self.latents[1:]), self.embedded(loaded, PROMPTS)
+        loaded.predict(loaded.denoiser, normal(2, *self.latents), timestep, embeds).square().mean().backward()
+        trained = {name: each.grad for name, each in loaded.denoiser.named_parameters() if each.requires_grad}
+        assert trained
+        assert [name for name, grad in trained.items() if grad is None] == []
+        # The first factor's is 0 at the start, of every layer.
+        assert [name for name, grad in trained.items() if "lora_A" not in name and not bool(grad.any())] == []
+
     def test_training_takes_no_encoder_to_its_device(self, folder: Path) -> None:
         """The meta device stands for it, from which nothing comes back."""
         there: Any = load_backbone(self.family, str(folder), device="meta", offload_encoders=True)
@@ -72,7 +91,7 @@ class TrainingChecks:
         """As the configs have it: an adapter in float32 on a base in bfloat16, under autocast."""
         x, timestep, part = normal(2, *self.latents), torch.tensor([300.0, 700.0]), BACKBONES[self.family]
         half = load_backbone(self.family, str(folder), dtype=torch.bfloat16)
-        add_lora(half.denoiser, Lora(rank=2), 0, part.lora_targets)
+        add_lora(half.denoiser, Lora(rank=2), 0, part.lora_targets, part.unreached)
         if self.takes_checkpointing:
             half.denoiser.enable_gradient_checkpointing()
         half.denoiser.train()
@@ -90,7 +109,7 @@ class TrainingChecks:
         """In float32, of an adapter that does something; what backward runs again shows as more calls of its layers."""
         if not self.takes_checkpointing:
             return
-        add_lora(loaded.denoiser, Lora(rank=2), 0, BACKBONES[self.family].lora_targets)
+        add_lora(loaded.denoiser, Lora(rank=2), 0, BACKBONES[self.family].lora_targets, BACKBONES[self.family].unreached)
         own = {name: each for name, each in loaded.denoiser.named_parameters() if each.requires_grad}
         calls: list[str] = []
         for name, module in loaded.denoiser.named_modules():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffalign.backbones import ATTENTION, load_backbone
-from diffalign.training.lora import Lora, add_lora
+from diffalign.training.lora import Lora, add_lora, parts_of, unfreeze
 from diffalign.training.reference import AdapterOff, FrozenCopy, RestingCopy, frozen_copy
 
 
@@ -47,6 +47,21 @@ def test_an_adapter_on_a_half_precision_base_is_float32(tiny_pipeline: Path) -> 
     add_lora(backbone.denoiser, Lora(rank=2), 0)
     dtypes = {(parameter.requires_grad, parameter.dtype) for parameter in backbone.denoiser.parameters()}
     assert dtypes == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+def test_what_no_gradient_reaches_is_not_trained_whoever_names_it(tiny_pipeline: Path) -> None:
+    """A last block by -1; what a model does not have is left out."""
+    unreached = ("down_blocks.-1.resnets.0", "mid_block.attentions.-1.proj_in", "down_blocks.-1.nowhere", "text.-1.resnets")
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
+    last = f"down_blocks.{len(backbone.denoiser.get_submodule('down_blocks')._modules) - 1}.resnets.0"
+    out = [last, "mid_block.attentions.0.proj_in"]
+    assert parts_of(backbone.denoiser, unreached) == out
+    unfreeze(backbone.denoiser, unreached)
+    frozen = {name for name, parameter in backbone.denoiser.named_parameters() if not parameter.requires_grad}
+    assert frozen and {name for name in frozen if not name.startswith(tuple(f"{part}." for part in out))} == set()
+    add_lora(backbone.denoiser, Lora(rank=2, targets=("proj_in", "conv1")), 0, unreached=unreached)
+    adapted = {name.split(".lora_")[0] for name, _ in backbone.denoiser.named_parameters() if "lora_" in name}
+    assert len(adapted) > 2 and not {f"{last}.conv1", "mid_block.attentions.0.proj_in"} & adapted
 
 
 def test_targets_that_match_nothing_are_named_with_those_that_exist(tiny_pipeline: Path) -> None:
