@@ -218,11 +218,11 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
     """Loads a model of the family `name`.
 
     source    `bundled:NAME`, a local diffusers folder, one .safetensors file, a hub id, or `random:NAME` (random weights, for benchmarks)
-    adapter   a LoRA folder in diffusers' layout, or in peft's, fused into the weights; of several each is fused onto the last
+    adapter   a LoRA folder in diffusers' layout, or in peft's, or several, each trained onto the ones before: fused into weights of
+              float32, and beside others, as `load_lora_weights` has them: in rounded weights, small updates would round away
     denoiser  a folder with another denoiser (the result of full fine-tuning), or one .safetensors file of a denoiser alone, to put in the
               place of the source's own
-    quantise  int8, nf4, int8_weight_only, float8_weight_only (backbones/quantised.py): the denoiser's weights, to train a LoRA on;
-              adapters then stay beside them, for they cannot be fused exactly
+    quantise  int8, nf4, int8_weight_only, float8_weight_only (backbones/quantised.py): the denoiser's weights, to train a LoRA on
     tiled_vae encodes and decodes media larger than the autoencoder's own size in overlapping tiles, which takes less memory
     offload_encoders  reads them into the machine's memory, as `Backbone.offload_encoders` leaves them: they never come to the device
     settings  of the family's own: the named arguments of its `load`

@@ -102,7 +102,7 @@ class Backbone(Protocol):
         ...
 
     def identity(self) -> str:
-        """A short hash of the denoiser's weights, adapters left out: what a checkpoint names as its reference."""
+        """A short hash of the denoiser's weights and of `load_backbone`'s adapters, others left out: a checkpoint's reference."""
         ...
 
     def encoder_identity(self) -> str:

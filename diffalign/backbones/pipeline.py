@@ -25,6 +25,7 @@ from diffalign.backbones.weights import (
     has_lora,
     keep_adapters,
     keep_reference,
+    kept_adapters,
     lora_layers,
     read_denoiser,
     read_pipeline,
@@ -111,6 +112,11 @@ class LoadedPipeline(HasFeatures):
         return vae.decode(self.unscaled(latents.to(vae.device, vae.dtype))).sample.clamp(-1, 1)
 
     def save(self, folder: Path) -> None:
+        if kept_adapters(self.denoiser):
+            raise ValueError(
+                f"{self.source} has adapters beside weights of {self.denoiser.dtype}, and a diffusers folder has weights alone; "
+                f"load it in float32, where adapters become a part of the weights, and save that"
+            )
         self.pipeline.save_pretrained(folder)
 
     def save_trained(self, folder: Path) -> None:
@@ -315,7 +321,7 @@ def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loadin
         options = {} if quantised is None else {"quantization_config": quantised}
         own = getattr(pipeline, part)
         setattr(pipeline, part, read_denoiser(own, Path(loading.denoiser), part, loading.dtype, family.ALIKE, **options))
-    if loading.quantise is not None:
+    if loading.quantise is not None or loading.dtype != torch.float32:  # into rounded weights a small update would round away
         keep_adapters(pipeline, part, adapters_of(loading.adapter), source)
     else:
         for place in adapters_of(loading.adapter):

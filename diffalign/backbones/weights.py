@@ -24,6 +24,7 @@ from diffalign.model_source import LORA_FILE, PEFT_FILE, source_path
 SECOND = {"transformer_2": {"load_into_transformer_2": True}}  # a part that diffusers loads a LoRA into when asked alone: Wan 2.2's
 FOLDER = "a diffusers folder with safetensors weights (model_index.json in it)"
 ADAPTER_FIX = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
+KEPT = "kept_"  # the beginning of the names of adapters beside the weights that belong to the model and are not trained
 # Values that a hash sums at a time, in three copies of 8 bytes each; sums wrap, so those of parts add up to that of the whole.
 CHUNK = 2**24
 Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
@@ -136,19 +137,42 @@ def fuse_adapter(pipeline: Any, part: str, adapter: str, source: str) -> None:
 
 
 def keep_adapters(pipeline: Any, part: str, adapters: Sequence[str], source: str) -> None:
-    """Adds LoRAs beside the weights of the denoiser, all of them active. ValueError where one does not fit."""
-    if adapters and not takes_lora(type(pipeline)):
-        raise ValueError(
-            f"{source} is of a family whose LoRA diffusers does not load, and beside quantised weights none is kept; "
-            "remove model.quantise, so that model.adapter becomes a part of the weights"
-        )
-    names = [f"kept_{place}" for place in range(len(adapters))]
+    """Adds LoRAs beside the weights of the denoiser, frozen, all of them active. ValueError where one does not fit."""
+    for place, adapter in enumerate(adapters):
+        _add_beside(pipeline, part, adapter, f"{KEPT}{place}", source)
+    for module in pipeline.components.values():  # what an adapter has for text encoders too
+        if kept_adapters(module):
+            take_adapters(module)
+
+
+def kept_adapters(module: Any) -> list[str]:
+    """The names of the adapters beside a denoiser's weights that belong to the model."""
+    return [name for name in getattr(module, "peft_config", {}) if name.startswith(KEPT)]
+
+
+def take_adapters(module: nn.Module, *names: str) -> None:
+    """Makes those active that belong to the model, and of the others these alone, which are trained where there is a gradient."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    kept = kept_adapters(module)
+    for layer in module.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.set_adapter([*kept, *names])
+    for name, parameter in module.named_parameters() if kept else ():
+        if f".{KEPT}" in name:
+            parameter.requires_grad_(False)
+
+
+def _add_beside(pipeline: Any, part: str, adapter: str, name: str, source: str) -> None:
+    denoiser = getattr(pipeline, part)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)  # peft's, at the second: it is meant
-        for name, adapter in zip(names, adapters):
+        if takes_lora(type(pipeline)):
             _load_adapter(pipeline, part, adapter, source, adapter_name=name)
-    if names:
-        getattr(pipeline, part).set_adapters(names)
+        else:
+            _keep_by_peft(denoiser, adapter, source, name)
+    if name not in getattr(denoiser, "peft_config", {}):  # another is there
+        raise _strange(adapter, source)
 
 
 def keep_reference(pipeline: Any, part: str, adapter: str, name: str, source: str) -> str:
@@ -158,23 +182,20 @@ def keep_reference(pipeline: Any, part: str, adapter: str, name: str, source: st
     """
     denoiser = getattr(pipeline, part)
     trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)  # peft's, at the second: it is meant
-        if takes_lora(type(pipeline)):
-            _load_adapter(pipeline, part, adapter, source, adapter_name=name)
-        else:
-            _keep_by_peft(denoiser, adapter, source, name)
-    if name not in getattr(denoiser, "peft_config", {}):  # the policy's own is there
-        raise _strange(adapter, source)
+    _add_beside(pipeline, part, adapter, name, source)
     denoiser.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
-    scales = {
-        f"{place}.scale": torch.tensor(float(module.scaling[name]))
+    return weights_hash({key: value for key, value in denoiser.state_dict().items() if f".{name}." in key} | _scales(denoiser, name))
+
+
+def _scales(denoiser: nn.Module, adapter: str) -> dict[str, Tensor]:
+    """α/rank of an adapter's layers."""
+    return {
+        f"{place}.scale": torch.tensor(float(module.scaling[adapter]))
         for place, module in denoiser.named_modules()
-        if name in getattr(module, "scaling", {})
+        if adapter in getattr(module, "scaling", {})
     }
-    return weights_hash({key: value for key, value in denoiser.state_dict().items() if f".{name}." in key} | scales)
 
 
 def _load_adapter(pipeline: Any, part: str, adapter: str, source: str, **options: Any) -> None:
@@ -214,6 +235,7 @@ def _keep_by_peft(denoiser: Any, adapter: str, source: str, name: str) -> None:
     place = _peft_folder(adapter)
     try:
         config: Any = LoraConfig.from_pretrained(place)
+        config.lora_dropout = 0.0  # it is not trained
         layers = {key.removeprefix("base_model.model."): value for key, value in load_peft_weights(place, device="cpu").items()}
         inject_adapter_in_model(config, denoiser, name)
         missing = sorted(get_peft_model_state_dict(denoiser, adapter_name=name).keys() - layers.keys())
@@ -247,7 +269,8 @@ def takes_lora(pipeline: type) -> bool:
 
 
 def has_lora(denoiser: nn.Module) -> bool:
-    return any("lora_" in name for name, _ in denoiser.named_parameters())
+    """Whether there is an adapter beside the weights that is not a part of the model."""
+    return any("lora_" in name and f".{KEPT}" not in name for name, _ in denoiser.named_parameters())
 
 
 def lora_layers(denoiser: Any) -> dict[str, Tensor]:
@@ -278,8 +301,11 @@ def save_by_peft(denoiser: Any, folder: Path) -> None:
 
 
 def denoiser_identity(denoiser: nn.Module) -> str:
-    """A short hash of a denoiser's weights, adapters left out."""
-    return weights_hash({name: tensor for name, tensor in denoiser.state_dict().items() if "lora_" not in name})
+    """A short hash of a denoiser's weights, with those adapters beside them that belong to the model, and no others."""
+    own = {name: tensor for name, tensor in denoiser.state_dict().items() if "lora_" not in name or f".{KEPT}" in name}
+    for adapter in kept_adapters(denoiser):
+        own |= {f"{adapter}.{place}": scale for place, scale in _scales(denoiser, adapter).items()}
+    return weights_hash(own)
 
 
 def encoder_identity(parts: Mapping[str, Any], dtype: torch.dtype) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import chain
 
@@ -10,7 +11,9 @@ from pydantic import Field
 from torch import nn
 
 from diffalign.backbones import ATTENTION, OF_OTHER_INPUT
+from diffalign.backbones.weights import has_lora, kept_adapters, take_adapters
 from diffalign.section import Section
+from diffalign.training.reference import POLICY_ADAPTER
 
 
 class Lora(Section):
@@ -48,22 +51,22 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
 
     targets    of the family, where `lora` names none
     unreached  of the family: these parts get no adapter, whoever names their layers
-    ValueError where no module's name ends in a target, and where the denoiser has an adapter beside its weights already. The layers of
+    ValueError where no module's name ends in a target, and where the denoiser has such an adapter already. The layers of
     OF_OTHER_INPUT are left out where there are none, beside all of ATTENTION: not every model of a family has another input.
     """
     from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    if any("lora_" in name for name, _ in denoiser.named_parameters()):
-        raise ValueError(
-            "the denoiser has an adapter beside its weights, which its reference would lose with the new one switched off; "
-            "remove model.quantise, so that model.adapter becomes a part of the weights, or start without model.adapter"
-        )
+    if has_lora(denoiser):
+        raise ValueError("the denoiser has an adapter to train already; load it anew, with that one as `adapter`")
     targets = lora.targets or targets
-    without = tuple(parts_of(denoiser, unreached))
+    own = {name: module.get_base_layer() for name, module in denoiser.named_modules() if isinstance(module, BaseTunerLayer)}
+    without = tuple(f"{part}." for part in parts_of(denoiser, unreached))
+    inside = tuple(f"{name}." for name in own)  # of the model's own adapters
     names = [
         name
         for name, module in denoiser.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and not f"{name}.".startswith(tuple(f"{part}." for part in without))
+        if isinstance(own.get(name, module), (nn.Linear, nn.Conv2d)) and not name.startswith(inside) and not f"{name}.".startswith(without)
     ]
     matched = {target: [name for name in names if name == target or name.endswith(f".{target}")] for target in targets}
     unmatched = [target for target in targets if not matched[target]]
@@ -72,7 +75,8 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
         endings = sorted({name.rsplit(".", 1)[-1] for name in names})
         raise ValueError(f"LoRA targets {unmatched} match no layer of {type(denoiser).__name__}; its layers end in: {', '.join(endings)}")
     denoiser.requires_grad_(False)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)  # peft's, beside the model's own
         torch.manual_seed(seed)
         config = LoraConfig(
             r=lora.rank, lora_alpha=lora.alpha if lora.alpha is not None else lora.rank, lora_dropout=lora.dropout,
@@ -82,6 +86,8 @@ def add_lora(denoiser: nn.Module, lora: Lora, seed: int, targets: Sequence[str] 
             denoiser.add_adapter(config)  # type: ignore[operator]  # of diffusers' PeftAdapterMixin
         else:
             inject_adapter_in_model(config, denoiser)
+    if kept_adapters(denoiser):
+        take_adapters(denoiser, POLICY_ADAPTER)
     for parameter in denoiser.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

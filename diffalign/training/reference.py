@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from diffalign.backbones.weights import has_lora, kept_adapters, take_adapters
 from diffalign.section import Section
 from diffalign.training.settings import Curriculum, Settings
 
@@ -65,13 +66,15 @@ def _without_gradient(denoiser: nn.Module) -> Iterator[nn.Module]:
         denoiser.train(was_training)
 
 
-def has_adapter(denoiser: nn.Module) -> bool:
-    return any("lora_" in name for name, _ in denoiser.named_parameters())
+REFERENCE_ADAPTER, POLICY_ADAPTER = "reference", "default"  # as peft names them; add_lora makes the policy's
 
 
-def _switch_adapters(denoiser: nn.Module, *, on: bool) -> None:
+def _switch_policy(denoiser: nn.Module, *, on: bool) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    if kept_adapters(denoiser):  # which stay
+        take_adapters(denoiser, *[POLICY_ADAPTER] * on)
+        return
     for module in denoiser.modules():
         if isinstance(module, BaseTunerLayer):
             module.enable_adapters(on)
@@ -82,20 +85,17 @@ class AdapterOff:
 
     def __init__(self, denoiser: nn.Module):
         self.denoiser = denoiser
-        if not has_adapter(denoiser):
+        if not has_lora(denoiser):
             raise ValueError("the denoiser has no LoRA adapter to switch off; add one, or use a frozen copy as the reference")
 
     @contextmanager
     def use(self) -> Iterator[nn.Module]:
         with _without_gradient(self.denoiser):
-            _switch_adapters(self.denoiser, on=False)
+            _switch_policy(self.denoiser, on=False)
             try:
                 yield self.denoiser
             finally:
-                _switch_adapters(self.denoiser, on=True)
-
-
-REFERENCE_ADAPTER, POLICY_ADAPTER = "reference", "default"  # as peft names them; add_lora makes the policy's
+                _switch_policy(self.denoiser, on=True)
 
 
 class OtherAdapter:
@@ -108,24 +108,16 @@ class OtherAdapter:
         self.denoiser = denoiser
         if not any(f".{REFERENCE_ADAPTER}." in name for name, _ in denoiser.named_parameters()):
             raise ValueError("the denoiser has no second adapter beside the policy's; load one by the backbone's keep_reference")
-        self._take(POLICY_ADAPTER)
+        take_adapters(denoiser, POLICY_ADAPTER)
 
     @contextmanager
     def use(self) -> Iterator[nn.Module]:
         with _without_gradient(self.denoiser):
-            self._take(REFERENCE_ADAPTER)
+            take_adapters(self.denoiser, REFERENCE_ADAPTER)
             try:
                 yield self.denoiser
             finally:
-                self._take(POLICY_ADAPTER)
-
-    def _take(self, name: str) -> None:
-        """One adapter alone is active, and trained when there is a gradient."""
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        for module in self.denoiser.modules():
-            if isinstance(module, BaseTunerLayer):
-                module.set_adapter(name)
+                take_adapters(self.denoiser, POLICY_ADAPTER)
 
 
 class FrozenCopy:
@@ -273,4 +265,4 @@ def build_reference(denoiser: nn.Module, kind: ReferenceSettings, settings: Sett
             return Moving(denoiser, lambda step: float(step in begins))
         case ReferenceSettings(name="adapter"):
             return OtherAdapter(denoiser)
-    return AdapterOff(denoiser) if has_adapter(denoiser) else frozen_copy(denoiser, dtype, rests_on_cpu=rests_on_cpu)
+    return AdapterOff(denoiser) if has_lora(denoiser) else frozen_copy(denoiser, dtype, rests_on_cpu=rests_on_cpu)

@@ -354,6 +354,30 @@ class FamilyChecks(TrainingChecks):
         [file] = (tmp_path / "before").glob("*.safetensors")
         assert file.read_bytes() == (tmp_path / "after" / file.name).read_bytes()
 
+    def test_beside_rounded_weights_an_adapter_stays_whole(self, folder: Path, tmp_path: Path) -> None:
+        """A small one, of which fusing would round a part away: the model is that of who loads both with diffusers, or peft."""
+        small = self.trained(folder, Lora(rank=2))
+        with torch.no_grad():
+            for name, parameter in small.denoiser.named_parameters():
+                if "lora_B" in name:
+                    parameter.mul_(0.001)
+        small.save_trained(tmp_path)
+        ours, plain = (load_backbone(self.family, str(folder), dtype=torch.bfloat16, adapter=each) for each in (tmp_path, None))
+        assert not any(parameter.requires_grad for parameter in ours.denoiser.parameters())
+        assert ours.identity() not in (plain.identity(), small.identity())
+        with pytest.raises(ValueError, match=r"has adapters beside weights of .*; load it in float32"):
+            ours.save(tmp_path / "whole")
+        found, base = (self.predicted_in_float32(each) for each in (ours, plain))
+        plain = load_backbone(self.family, str(folder), dtype=torch.bfloat16)
+        self.load_lora(plain.pipeline, tmp_path)
+        plain.denoiser = getattr(plain.pipeline, BACKBONES[self.family].denoiser)
+        assert float((found - self.predicted_in_float32(plain)).norm()) <= 0.02 * float((found - base).norm())
+
+    def predicted_in_float32(self, backbone: Any) -> Tensor:
+        """The prediction of rounded weights, itself not rounded."""
+        backbone.pipeline.to(torch.float32)
+        return self.predicted(backbone)
+
     def test_full_weights_load_in_plain_diffusers(self, folder: Path, tmp_path: Path) -> None:
         backbone = self.trained(folder, None)
         ours, part = self.our_pixels(backbone, [1, 2]), BACKBONES[self.family].denoiser

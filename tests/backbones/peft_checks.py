@@ -12,7 +12,6 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from diffalign.backbones import BACKBONES, load_backbone
-from diffalign.backbones.weights import keep_adapters
 from diffalign.model_source import PEFT_FILE
 from diffalign.training.lora import Lora
 
@@ -52,8 +51,3 @@ class PeftChecks:
             load_backbone(self.family, str(folder), adapter=tmp_path)
         with pytest.raises(ValueError, match=r"cannot be loaded onto .*missing adapter keys"):
             policy.keep_reference(str(tmp_path), "reference")
-
-    def test_beside_quantised_weights_no_adapter_is_kept(self, loaded: Any) -> None:
-        keep_adapters(loaded.pipeline, BACKBONES[self.family].denoiser, [], "SOURCE")
-        with pytest.raises(ValueError, match=r"SOURCE is of a family whose LoRA diffusers does not load.* remove model\.quantise"):
-            keep_adapters(loaded.pipeline, BACKBONES[self.family].denoiser, ["x"], "SOURCE")

@@ -110,7 +110,7 @@ def test_random_weights_are_quantised_too(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_adapters_stay_beside_quantised_weights(tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of them, with the weights as they are in the quantised ones' place: what fusing gives, and the base keeps its identity."""
+    """Two of them, with the weights as they are in the quantised ones' place: what fusing gives."""
     monkeypatch.setattr(pipeline, "quantisation", lambda kind, dtype: None)
     plain, folders = load_backbone("stable_diffusion", str(tiny_pipeline)), [tmp_path / "one", tmp_path / "two"]
     for seed, folder in enumerate(folders):
@@ -127,9 +127,7 @@ def test_adapters_stay_beside_quantised_weights(tiny_pipeline: Path, tmp_path: P
     with torch.no_grad():
         found, expected, base = (each.predict(each.denoiser, *inputs) for each in (kept, fused, plain))
     assert float((found - expected).abs().max()) < 1e-4 * float((expected - base).abs().max())  # fusing rounds
-    assert kept.identity() == plain.identity() != fused.identity()
-    with pytest.raises(ValueError, match="has an adapter beside its weights, which its reference would lose"):
-        add_lora(kept.denoiser, Lora(rank=2), 0)
+    assert len({kept.identity(), plain.identity(), fused.identity()}) == 3
 
 
 def test_a_config_quantises_under_a_lora_alone() -> None:

@@ -59,11 +59,15 @@ def rounds(settings: Config, count: int = 2) -> list[str]:
     return asked
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["full", "lora"])
-def test_each_round_begins_where_the_last_one_ended(lora: Any, tmp_path: Path, model: Path) -> None:
+@pytest.mark.parametrize(
+    ("lora", "dtype", "precision"),
+    [(None, "float32", "fp32"), ({"rank": 2}, "float32", "fp32"), ({"rank": 2}, "bfloat16", "bf16")],
+    ids=["full", "lora", "lora beside rounded weights"],
+)
+def test_each_round_begins_where_the_last_one_ended(lora: Any, dtype: str, precision: str, tmp_path: Path, model: Path) -> None:
     settings = config(tmp_path, model)
-    if lora is not None:
-        settings = config(tmp_path, model, train=settings.train.model_dump() | {"lora": lora})  # type: ignore[union-attr]
+    train = settings.train.model_dump() | {"lora": lora, "precision": precision}  # type: ignore[union-attr]
+    settings = config(tmp_path, model, model=settings.model.model_dump() | {"dtype": dtype}, train=train)
     asked = rounds(settings)
     stages = ("generate", "score", "pair", "encode", "train")
     assert asked == [f"round-{n}/{stage}" for n in (1, 2) for stage in stages] + [f"{tmp_path.name}/evaluate"]
@@ -71,6 +75,8 @@ def test_each_round_begins_where_the_last_one_ended(lora: Any, tmp_path: Path, m
     assert not set(samples[0]) & set(samples[1])  # another model, and other seeds
     first, second = (json.loads((tmp_path / f"round-{n}/train/final/reference.json").read_text()) for n in (1, 2))
     assert "ancestors" not in first and second["ancestors"] == [first["base"]] and second["base"] != first["base"]
+    begin = json.loads((tmp_path / "round-2/train/metrics.jsonl").read_text().splitlines()[0])
+    assert begin["loss"] == pytest.approx(math.log(2)) and begin["win_adv"] == begin["lose_adv"] == 0  # measured from its own beginning
     report = json.loads((tmp_path / "evaluation/report.json").read_text())
     assert (
         list(report["models"]) == ["round-1", "round-2"] and report["models"]["round-1"]["scores"]["sharpness.score"]["role"] == "trained"

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from diffalign.backbones import ATTENTION, load_backbone
 from diffalign.training.lora import Lora, add_lora, parts_of, unfreeze
-from diffalign.training.reference import AdapterOff, FrozenCopy, RestingCopy, frozen_copy
+from diffalign.training.reference import REFERENCE_ADAPTER, AdapterOff, FrozenCopy, OtherAdapter, RestingCopy, frozen_copy
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
@@ -114,6 +115,54 @@ def test_adapter_off_is_the_base_and_leaves_everything_as_it_was(training: bool,
         assert torch.equal(backbone.predict(backbone.denoiser, *inputs()), policy)
     assert backbone.denoiser.training is training
     assert flags == {name: parameter.requires_grad for name, parameter in backbone.denoiser.named_parameters()}
+
+
+def test_an_adapter_is_trained_beside_the_model_s_own(tiny_pipeline: Path, tmp_path: Path) -> None:
+    """On rounded weights, where those stay beside: the reference has them, another one too, and what is saved is the policy's alone."""
+
+    def trained(folder: Path, targets: tuple[str, ...], seed: int) -> Path:
+        backbone = load_backbone("stable_diffusion", str(tiny_pipeline))
+        add_lora(backbone.denoiser, Lora(rank=2, targets=targets), seed)
+        with torch.no_grad():
+            for parameter in backbone.denoiser.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.05)
+        backbone.save_trained(folder)
+        return folder
+
+    def predicted() -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return backbone.predict(backbone.denoiser, *inputs())
+
+    first, second = trained(tmp_path / "first", ("to_q", "conv1"), 1), trained(tmp_path / "second", ("to_q", "to_k"), 2)
+    other = trained(tmp_path / "other", ("to_v",), 3)
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline), dtype=torch.bfloat16, adapter=[first, second])
+    identity, before = backbone.identity(), predicted()
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline), dtype=torch.bfloat16, adapter=[first, second, other])
+    with_other = predicted()
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline), dtype=torch.bfloat16, adapter=[first, second])
+    add_lora(backbone.denoiser, Lora(rank=3, targets=("to_q", "to_out.0")), 0)
+    backbone.keep_reference(str(other), REFERENCE_ADAPTER)
+    to_other = OtherAdapter(backbone.denoiser)
+    trainable = {name for name, parameter in backbone.denoiser.named_parameters() if parameter.requires_grad}
+    assert trainable and all(".default." in name for name in trainable) and backbone.identity() == identity
+    assert torch.equal(predicted(), before)
+    with torch.no_grad():
+        for index, parameter in enumerate(backbone.denoiser.parameters()):
+            if parameter.requires_grad:
+                parameter.add_(0.05 * (-1) ** index)
+    policy = predicted()
+    for reference, expected in ((AdapterOff(backbone.denoiser), before), (to_other, with_other)):
+        with reference.use():
+            assert torch.equal(predicted(), expected)
+        assert torch.equal(predicted(), policy) and not torch.equal(policy, expected)
+        assert trainable == {name for name, parameter in backbone.denoiser.named_parameters() if parameter.requires_grad}
+    with pytest.raises(ValueError, match="the denoiser has an adapter to train already; load it anew"):
+        add_lora(backbone.denoiser, Lora(), 0)
+    backbone.save_trained(tmp_path / "policy")
+    assert len(load_file(tmp_path / "policy/pytorch_lora_weights.safetensors")) == len(trainable)
+    backbone = load_backbone("stable_diffusion", str(tiny_pipeline), dtype=torch.bfloat16, adapter=[first, second, tmp_path / "policy"])
+    assert float((predicted() - policy).norm()) < 0.02 * float((policy - before).norm())  # its factors are rounded
 
 
 def test_adapter_off_needs_an_adapter(tiny_pipeline: Path) -> None:
