@@ -62,6 +62,7 @@ class LoadedPipeline(HasFeatures):
     process: Process
     token_limit: int
     channels: int | None = None
+    has_set_scheduler = False  # whether it is another than the source's, as the family's settings ask
 
     def __init__(self, pipeline: Any, source: str):
         pipeline.set_progress_bar_config(disable=True)
@@ -127,6 +128,8 @@ class LoadedPipeline(HasFeatures):
             self.PIPELINE.save_lora_weights(folder, **layers, safe_serialization=True)
         else:
             getattr(self.pipeline, self.DENOISER).save_pretrained(folder / self.DENOISER)
+        if self.has_set_scheduler:
+            self.pipeline.scheduler.save_pretrained(folder / "scheduler")
 
     def keep_reference(self, adapter: str, name: str) -> str:
         return keep_reference(self.pipeline, self.DENOISER, adapter, name, self.source)

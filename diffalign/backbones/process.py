@@ -59,14 +59,21 @@ class Process(Protocol):
 class Diffusion:
     """Discrete timesteps 0 … T − 1 with the noise levels of a scheduler; ε prediction, or v = α·ε − σ·x_0 (Salimans and Ho 2022).
 
-    Raises ValueError for a scheduler of another prediction_type; `source` names the model.
+    Raises ValueError for a scheduler without such levels or of another prediction_type; `source` names the model.
     kind   the scheduler that reads the noise levels out of the model's config, where the family has a way of its own to write them
     """
 
     clean_timestep = -1
 
     def __init__(self, scheduler: Any, source: str, kind: Any = DDIMScheduler):
-        training = kind.from_config(scheduler.config)
+        own = scheduler.config
+        has_levels = own.get("trained_betas") is not None or not ({"beta_schedule", "beta_start"} - own.keys())
+        if not has_levels or own.get("sigma_data") is not None or own.get("use_flow_sigmas"):
+            raise ValueError(
+                f"{source}: the model's {type(scheduler).__name__} has noise levels of EDM or of a flow; this family takes those of DDPM: "
+                f"a scheduler whose config has beta_schedule and beta_start, or trained_betas; give a model with one, such as DDIMScheduler"
+            )
+        training = kind.from_config(own)
         self.prediction_type = training.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(

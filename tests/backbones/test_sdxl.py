@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 from family_checks import PROMPTS, FamilyChecks, normal, spied
 from tiny_pipelines import save_sdxl
 from tiny_stable_diffusion import save_original_sdxl
@@ -82,6 +83,56 @@ def test_v_prediction_and_statistics_of_latents(tmp_path: Path, monkeypatch: pyt
         posterior = checks.plain(folder).vae.encode(media).latent_dist.mean
     mean, std = (torch.tensor(values).view(1, 4, 1, 1) for values in statistics.values())
     assert torch.allclose(loaded.encode(media, seeds=None), (posterior - mean) * 0.7 / std, atol=1e-5)
+
+
+def test_a_model_whose_config_says_otherwise_is_set_to_how_it_was_trained(tmp_path: Path) -> None:
+    """As one whose config says v and levels to noise alone: in training, in sampling, and in what is saved."""
+    says = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    folder, checks = save_sdxl(tmp_path / "epsilon"), TestSdxl()
+    shutil.copytree(folder, tmp_path / "v")
+    path = tmp_path / "v/scheduler/scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | says))
+    own, right, found = (load_backbone("sdxl", str(each), **more) for each, more in ((folder, {}), (tmp_path / "v", {}), (folder, says)))
+    assert own.process.prediction_type == "epsilon" and found.process.prediction_type == right.process.prediction_type == "v_prediction"
+    assert torch.equal(found.process.alphas_cumprod, right.process.alphas_cumprod) and found.process.alphas_cumprod[-1] == 0
+    pixels = checks.our_pixels(found, [1, 2])
+    assert (pixels == checks.our_pixels(right, [1, 2])).all() and (pixels != checks.our_pixels(own, [1, 2])).any()
+    found.save(tmp_path / "saved")
+    assert (checks.our_pixels(load_backbone("sdxl", str(tmp_path / "saved")), [1, 2]) == pixels).all()
+    found.save_trained(tmp_path / "trained")
+    parts = {"unet": tmp_path / "trained/unet", "scheduler": tmp_path / "trained/scheduler"}
+    read = {name: type(getattr(found.pipeline, name)).from_pretrained(place) for name, place in parts.items()}
+    assert (checks.plain_pixels(checks.plain(folder, **read), [1, 2]) == pixels).all()
+    own.save_trained(tmp_path / "as it is")
+    assert not (tmp_path / "as it is/scheduler").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prediction_type": "v"}, r"prediction_type is 'v'; choose one of: epsilon, v_prediction, or leave it out"),
+        ({"rescale_betas_zero_snr": True}, r"rescale_betas_zero_snr with prediction_type 'epsilon': .*; set prediction_type: v_prediction"),
+        ({"prediction_type": 1}, r"prediction_type is 1; give a name"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_backbone("sdxl", str(save_sdxl(tmp_path)), **settings)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [EDMDPMSolverMultistepScheduler(), EDMEulerScheduler(), FlowMatchEulerDiscreteScheduler()],
+    ids=lambda each: type(each).__name__,
+)
+def test_noise_levels_are_not_made_up(scheduler: Any, tmp_path: Path) -> None:
+    """Of Playground v2.5 and of flows, which would else train as ε with DDPM's default levels."""
+    folder = save_sdxl(tmp_path)
+    scheduler.save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", type(scheduler).__name__]}))
+    with pytest.raises(ValueError, match=rf"the model's {type(scheduler).__name__} has noise levels of EDM or of a flow; .*DDIMScheduler"):
+        load_backbone("sdxl", str(folder))
 
 
 @pytest.mark.parametrize("force_upcast", [True, False])

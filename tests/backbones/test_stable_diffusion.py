@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, PNDMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from training_checks import TrainingChecks
 
@@ -325,6 +325,22 @@ def test_an_adapter_or_denoiser_of_another_model_is_refused(tiny_pipeline: Path,
     config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": 64}))
     with pytest.raises((ValueError, RuntimeError), match=r"cross_attention_dim|size mismatch|shape"):
         load_backbone("stable_diffusion", source, denoiser=tmp_path)
+
+
+def test_the_bundled_kind_is_set_to_levels_whose_last_is_noise_alone(tiny_pipeline: Path, tmp_path: Path) -> None:
+    """PNDM's class has no such levels, and DDIM's stands in its place."""
+    folder = tmp_path / "pndm"
+    shutil.copytree(tiny_pipeline, folder)
+    PNDMScheduler(skip_prk_steps=True, steps_offset=1).save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "PNDMScheduler"]}))
+    settings: dict[str, Any] = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    found: Any = load_backbone("stable_diffusion", str(folder), **settings)
+    assert found.process.alphas_cumprod[-1] == 0 and found.pipeline.scheduler.alphas_cumprod[-1] == 0
+    assert found.process.prediction_type == found.pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert len(found.sample(["a red circle"], [1], steps=2, guidance=3.0)) == 1
+    only: Any = load_backbone("stable_diffusion", str(folder), prediction_type="v_prediction")
+    assert isinstance(only.pipeline.scheduler, PNDMScheduler) and only.process.alphas_cumprod[-1] > 0
 
 
 def test_another_prediction_type_is_refused(tiny_pipeline: Path, tmp_path: Path) -> None:
