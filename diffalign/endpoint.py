@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}  # answers of a server that may
 # and others' for a key without permission. 401, 402 and 404 are of key, credit and address: no other question would fare better.
 REFUSED = {400, 403, 413, 415, 422, 451}
 LONGEST_WAIT_SECONDS = 60.0
+OPENING = re.compile(r"[{[]")
 
 
 class Unanswered(ValueError):
@@ -153,15 +155,15 @@ class Endpoint(Section):
         return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
 
     def ask_json(self, content: str | Sequence[dict[str, Any]], check: Callable[[Any], bool] = lambda value: True) -> Any:
-        """The JSON value in the model's answer, whatever stands around it; asked up to `retries` times more while none passes `check`.
+        """The last JSON value in the model's answer that passes `check`, thoughts left out; asked `retries` times more while none does.
 
         Unanswered where none does; else as `ask`.
         """
         answer = ""
         for _ in range(self.retries + 1):
             answer = self.ask(content)
-            value = json_in(answer)
-            if value is not None and check(value):
+            value = json_in(answer, check)
+            if value is not None:
                 return value
         raise Unanswered(f"{self.model!r} gave no such JSON in {self.retries + 1} answers, the last: {answer[:200]!r}")
 
@@ -206,13 +208,20 @@ def _beginning(answer: urllib.error.HTTPError) -> str:
         return ""
 
 
-def json_in(text: str) -> Any:
-    """The first JSON object or list in a text, or None."""
-    decoder = json.JSONDecoder()
-    for place, character in enumerate(text):
-        if character in "{[":
-            try:
-                return decoder.raw_decode(text, place)[0]
-            except (ValueError, RecursionError):
-                continue
-    return None
+def after_thoughts(answer: str) -> str:
+    """What an answer says behind all that its model thought aloud, <think>…</think>; nothing of one that was cut off in its thoughts."""
+    said = answer.rpartition("</think>")[2]
+    return "" if "<think>" in said else said
+
+
+def json_in(answer: str, check: Callable[[Any], bool] = lambda value: True) -> Any:
+    """The last JSON object or list in an answer that passes `check`, or None: models draft before they answer."""
+    text, decoder, place, last = after_thoughts(answer), json.JSONDecoder(), 0, None
+    while (found := OPENING.search(text, place)) is not None:
+        try:
+            value, place = decoder.raw_decode(text, found.start())
+        except (ValueError, RecursionError):
+            place = found.end()
+            continue
+        last = value if check(value) else last
+    return last

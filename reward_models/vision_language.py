@@ -8,6 +8,7 @@ import wave
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from diffalign.data.modalities import Media, modality_of
 from diffalign.data.modalities.image import Image
-from diffalign.endpoint import Account, Endpoint, Unanswered, json_in
+from diffalign.endpoint import Account, Endpoint, Unanswered, after_thoughts, json_in
 from reward_models.pretrained import (
     checked_batch,
     checked_dtype,
@@ -118,13 +119,8 @@ def answered(
 
 
 def json_of(check: Callable[[Any], bool]) -> Callable[[str], Any]:
-    """What reads the JSON value in an answer, whatever stands around it; None where there is none that passes `check`."""
-
-    def read(answer: str) -> Any:
-        value = json_in(answer)
-        return value if value is not None and check(value) else None
-
-    return read
+    """What reads the last JSON value in an answer that passes `check`, whatever stands around it; None where there is none."""
+    return partial(json_in, check=check)
 
 
 class RemoteJudge:
@@ -154,13 +150,13 @@ class RemoteJudge:
             answer, tries, name = "", self.endpoint.retries + 1, "" if kept is None else self.endpoint.name_of(parts)
             try:
                 earlier = None if kept is None else kept.find(name)
-                if earlier is not None and (found := read(earlier)) is not None:
+                if earlier is not None and (found := read(after_thoughts(earlier))) is not None:
                     return found
                 for _ in range(tries):
                     if fatal:
                         return fatal[0]
                     answer = self.endpoint.ask(parts)
-                    found = read(answer)
+                    found = read(after_thoughts(answer))
                     if found is not None:
                         if kept is not None:
                             kept.add(name, answer)
@@ -262,7 +258,7 @@ class LocalJudge:
         """Each asked once: the model would say the same again."""
         found: list[Found | ValueError] = []
         for answer in self.ask(questions):
-            value = read(answer)
+            value = read(after_thoughts(answer))
             missing = (
                 f"{self.checkpoint!r} gave no such answer as asked for, but {answer[:200]!r}, and would say it again; ask a larger model"
             )

@@ -97,7 +97,23 @@ def test_json_is_found_in_talk_and_asked_for_again(server: Server) -> None:
     server.answers = ["never"]
     with pytest.raises(ValueError, match=r"'m' gave no such JSON in 3 answers, the last: 'never'"):
         endpoint.ask_json("?")
-    assert json_in('a {b} [1, {"c": 2}] {"d": 3}') == [1, {"c": 2}] and json_in("{" * 100_000) is None
+    assert json_in('a {b} {"d": 3} [1, {"c": 2}] }') == [1, {"c": 2}] and json_in("{" * 100_000) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ('<think>{"winner": 0}? No.</think>{"winner": 1}', {"winner": 1}),
+        ('{"winner": 0}? No.\n</think>\n\n{"winner": 1}', {"winner": 1}),  # the template has begun the thought
+        ('<think>a</think><think>{"winner": 0}</think> {"winner": 1}', {"winner": 1}),
+        ('Draft: {"winner": 0}. Final: {"winner": 1} [of {"winners": 2}]', {"winner": 1}),
+        ('<think>{"winner": 0}</think>', None),
+        ('<think>{"winner": 0}, or {"winner": 1}', None),
+        ('<think>a</think>{"winner": 0}<think>{"winner": 1}', None),
+    ],
+)
+def test_thoughts_and_drafts_are_no_answer(answer: str, found: object) -> None:
+    assert json_in(answer, lambda value: isinstance(value, dict) and "winner" in value) == found
 
 
 def test_a_rate_is_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

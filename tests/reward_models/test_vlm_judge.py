@@ -115,6 +115,17 @@ def test_a_medium_that_the_server_refuses_has_no_score(server: Server) -> None:
     assert ["item 1 of a call" in reason and "HTTP 400: unsafe" in reason for reason in unanswered_of(reward)] == [True]
 
 
+def test_a_judge_that_thinks_is_taken_at_its_last_word(server: Server) -> None:
+    """In JSON and in sentences; one that is cut off in its thoughts has said nothing."""
+    server.answers = ['<think>{"alignment": 1, "quality": 1}, no.</think>{"alignment": 4, "quality": 2}']
+    assert judge(server)([PROMPT], [grey(1)]) == {"alignment": [4.0], "quality": [2.0], "score": [3.0]}
+    said = "Final Score: 2"
+    for answer, score in ((f"<think>{said}</think>Final Score: 4", 4.0), (f"<think>{said}</think>\nNo.", NAN), (f"<think>{said}", NAN)):
+        server.answers = [answer]
+        reward = unified(server, answer="final")
+        assert reward([PROMPT], [grey(1)]) == {"score": [score]} and len(unanswered_of(reward)) == (score is NAN)
+
+
 @pytest.mark.parametrize("code", [401, 404])
 def test_what_would_refuse_any_question_ends_the_call(server: Server, code: int) -> None:
     server.answers = [(code, {}, "no")]
@@ -376,6 +387,13 @@ def test_vqa_score_of_a_batch_is_that_of_singles(tiny_llava: Path, monkeypatch: 
 def test_a_local_judge_s_revision_is_of_its_answers_length_too(tiny_llava: Path) -> None:
     short, long = (UnifiedReward(checkpoint=str(tiny_llava), device="cpu", max_tokens=count).revision for count in (64, 1024))
     assert short != long
+
+
+def test_a_local_judge_that_thinks_is_taken_at_its_last_word(tiny_llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = LocalJudge("vlm_judge", str(tiny_llava), device="cpu")
+    monkeypatch.setattr(local, "ask", lambda questions: ["<think>1</think>2", "<think>1"])
+    first, second = local.answers([[], []], lambda answer: answer or None)
+    assert first == "2" and isinstance(second, ValueError)
 
 
 def test_a_local_judge_answers_a_batch_as_it_answers_singles(tiny_llava: Path) -> None:
