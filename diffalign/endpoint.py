@@ -13,7 +13,7 @@ from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
@@ -24,6 +24,7 @@ AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}  # answers of a server that may
 # and others' for a key without permission. 401, 402 and 404 are of key, credit and address: no other question would fare better.
 REFUSED = {400, 403, 413, 415, 422, 451}
 LONGEST_WAIT_SECONDS = 60.0
+OWN = ("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "stream")  # of a question's body; an answer is whole
 OPENING = re.compile(r"[{[]")
 
 
@@ -97,8 +98,13 @@ class Endpoint(Section):
     url: str  # up to and with /v1
     model: str
     key_variable: str = "OPENAI_API_KEY"  # may be unset where the server asks for none
-    temperature: float = Field(default=0.0, ge=0)
-    max_tokens: int = Field(default=1024, ge=1)
+    temperature: float | None = Field(default=0.0, ge=0)  # null: none is sent, as models that reason ask for
+    max_tokens: int = Field(default=1024, ge=1)  # of an answer, thoughts included
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = Field(  # which of its names the server knows
+        default="max_tokens", exclude_if=lambda name: name == "max_tokens"
+    )
+    # What else is in a question's body: {reasoning_effort: low}, {chat_template_kwargs: {enable_thinking: false}}, …
+    extra: dict[str, Any] = Field(default={}, exclude_if=lambda extra: not extra)
     timeout_seconds: float = Field(default=120.0, gt=0)
     retries: int = Field(default=5, ge=0)  # of one question, after waits of 1, 2, 4, … seconds, or as long as the server says
     per_minute: float | None = Field(default=None, gt=0)  # questions at most
@@ -112,17 +118,36 @@ class Endpoint(Section):
             raise ValueError(f"got {value!r}; an address of a server begins with http:// or https://, such as http://localhost:8000/v1")
         return value.rstrip("/")
 
+    @field_validator("extra")
+    @classmethod
+    def _extra_is_beside_the_rest(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = [name for name in value if name in OWN]
+        if taken:
+            raise ValueError(f"got {', '.join(taken)}, which the endpoint's other settings say; extra is what they do not: remove it there")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"got {value!r}, which is no JSON ({error}); give texts, numbers, true, false, null, lists and sections"
+            ) from error
+        return value
+
     def __eq__(self, other: object) -> bool:
         """By the settings: what has been asked so far is no part of them."""
         return isinstance(other, Endpoint) and self.model_dump() == other.model_dump()
 
     def __hash__(self) -> int:
-        return hash(tuple(self.model_dump().values()))
+        return hash(self.model_dump_json())
 
     @property
     def account(self) -> Account:
         """What was asked so far."""
         return self._account
+
+    @property
+    def how(self) -> list[Any]:
+        """What decides an answer beside the model and the question."""
+        return [self.temperature, self.max_tokens, *([self.extra] if self.extra else [])]
 
     def ask(self, content: str | Sequence[dict[str, Any]]) -> str:
         """The model's answer to one message: text, or parts as the API has them ({"type": "text" or "image_url", …}).
@@ -133,8 +158,9 @@ class Endpoint(Section):
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": content if isinstance(content, str) else list(content)}],
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
+            **({} if self.temperature is None else {"temperature": self.temperature}),
+            self.max_tokens_name: self.max_tokens,
+            **self.extra,
         }
         found = self._post(json.dumps(body).encode())
         try:
@@ -151,7 +177,7 @@ class Endpoint(Section):
 
     def name_of(self, content: str | Sequence[dict[str, Any]]) -> str:
         """What identifies a question: who is asked, how, and what."""
-        asked = [self.url, self.model, self.temperature, self.max_tokens, content if isinstance(content, str) else list(content)]
+        asked = [self.url, self.model, *self.how, content if isinstance(content, str) else list(content)]
         return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
 
     def ask_json(self, content: str | Sequence[dict[str, Any]], check: Callable[[Any], bool] = lambda value: True) -> Any:

@@ -140,7 +140,7 @@ class _Answers:
 
 
 def _question(endpoint: Endpoint, count: int) -> str:
-    asked = [endpoint.model, endpoint.temperature, endpoint.max_tokens, INSTRUCTION, count]
+    asked = [endpoint.model, *endpoint.how, INSTRUCTION, count]
     return sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 

@@ -132,7 +132,9 @@ class RemoteJudge:
     def __init__(self, endpoint: Endpoint, at_once: int) -> None:
         self.endpoint, self.at_once = endpoint, at_once
         self.accounts: tuple[Account, ...] = (endpoint.account,)
-        self.revision = f"{endpoint.model}/temperature-{endpoint.temperature:g}/tokens-{endpoint.max_tokens}"
+        temperature = "own" if endpoint.temperature is None else f"{endpoint.temperature:g}"
+        more = [settings_digest(endpoint.extra)] if endpoint.extra else []
+        self.revision = "/".join([endpoint.model, f"temperature-{temperature}", f"tokens-{endpoint.max_tokens}", *more])
 
     def show(self, picture: Image) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64encode(picture.encoded()).decode()}"}}

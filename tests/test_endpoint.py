@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import date
+from hashlib import sha256
+from typing import Any
 
 import pytest
 from fake_endpoint import Server
@@ -23,6 +26,33 @@ def test_a_question_and_its_answer(server: Server, monkeypatch: pytest.MonkeyPat
     assert server.asked[1]["messages"][0]["content"] == parts and server.keys[1] is None
     account = endpoint.account
     assert (account.questions, account.prompt_tokens, account.completion_tokens) == (2, 14, 4)
+
+
+def test_what_models_that_reason_take_is_sent_and_names_the_question(server: Server) -> None:
+    plain = Endpoint(url=server.url, model="m")
+    extra = {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}}
+    other = Endpoint(url=server.url, model="m", temperature=None, max_tokens=9, max_tokens_name="max_completion_tokens", extra=extra)
+    assert other.ask("?") == "hello"
+    assert server.asked == [{"model": "m", "messages": [{"role": "user", "content": "?"}], "max_completion_tokens": 9, **extra}]
+    changes = ({}, {"temperature": None}, {"extra": extra}, {"extra": {"reasoning_effort": "high"}})
+    assert len({plain.model_copy(update=each).name_of("?") for each in changes}) == len(changes)
+    assert {"max_tokens_name", "extra"} & set(plain.model_dump()) == set()  # what was made without them stays current
+    assert hash(other) == hash(other.model_copy()) and other != plain
+    asked = [server.url, "m", 0.0, 1024, "?"]  # and so do answers that were paid for
+    assert plain.name_of("?") == sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"messages": []}, "got messages, which the endpoint's other settings say"),
+        ({"top_p": 1, "model": "n", "max_tokens": 3}, "got model, max_tokens, which"),
+        ({"stop": date(2026, 1, 1)}, "which is no JSON"),
+    ],
+)
+def test_what_is_sent_beside_cannot_be_what_is_sent_already(extra: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Endpoint(url="http://localhost:1/v1", model="m", extra=extra)
 
 
 def test_failures_that_pass_are_waited_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

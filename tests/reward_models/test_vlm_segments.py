@@ -196,8 +196,11 @@ def test_revision_names_what_the_answers_depend_on() -> None:
     assert plain.revision == VlmSegments(endpoint=endpoint | {"url": "http://elsewhere/v1"}, at_once=1).revision
     others: list[dict[str, Any]] = [{"segments": 2}, {"frames": 2}, {"question": "Which is lighter?"}, {"longest_side": 64}]
     changed = [VlmSegments(endpoint=endpoint, **each).revision for each in others]
-    changed += [VlmSegments(endpoint=endpoint | each).revision for each in ({"model": "c"}, {"temperature": 1}, {"max_tokens": 64})]
-    assert len({plain.revision, *changed}) == 8
+    changed += [
+        VlmSegments(endpoint=endpoint | each).revision
+        for each in ({"model": "c"}, {"temperature": 1}, {"temperature": None}, {"max_tokens": 64}, {"extra": {"top_p": 0.5}})
+    ]
+    assert len({plain.revision, *changed}) == 10
     assert VlmSegments(endpoint=endpoint, segments=2).dimensions == ("segment_1", "segment_2", "score")
 
 
