@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,10 +11,14 @@ import pytest
 import torch
 from family_checks import PROMPTS, FamilyChecks, normal
 from peft_checks import PeftChecks
-from tiny_pipelines import T5_TOKENS, save_pixart, save_sdxl
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from tiny_pipelines import T5_TOKENS, WIDTH, save_pixart, save_sdxl
+from tiny_stable_diffusion import TEXTS
 from torch import Tensor
+from transformers import T5Config, T5EncoderModel
 
 from diffalign.backbones import load_backbone
+from diffalign.backbones.miniature.t5 import encoder_config
 from diffalign.backbones.pixart import TOKEN_LIMITS
 
 # diffusers hands tensors to numpy
@@ -51,6 +57,32 @@ class TestPixart(PeftChecks, FamilyChecks):
                 loaded.predict(loaded.denoiser, x, timestep, embeds | {"prompt_embeds": text}) for text in (embeds["prompt_embeds"], other)
             ]
         assert torch.allclose(*found, atol=1e-6)
+
+
+def test_a_tokenizer_of_sentencepiece_alone_is_read(tmp_path: Path) -> None:
+    """As PixArt, CogVideoX and LTX were released: spiece.model without tokenizer.json. Tokens by sentencepiece itself."""
+    folder = save_pixart(tmp_path / "pixart")
+    place = folder / "tokenizer"
+    shutil.rmtree(place)
+    place.mkdir()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([*TEXTS, *PROMPTS] * 20), model_prefix=str(place / "spiece"), vocab_size=40, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    (place / "spiece.vocab").unlink()
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    written = {"tokenizer_class": "T5Tokenizer", "model_max_length": T5_TOKENS, "extra_ids": 0, **names}
+    (place / "tokenizer_config.json").write_text(json.dumps(written))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"tokenizer": ["transformers", "T5Tokenizer"]}))
+    pieces = SentencePieceProcessor(model_file=str(place / "spiece.model"))
+    own: Any = T5EncoderModel(T5Config(**encoder_config(WIDTH, 1, 2, pieces.vocab_size())))
+    own.save_pretrained(folder / "text_encoder")
+    loaded: Any = load_backbone("pixart", str(folder))
+    for prompt in PROMPTS:
+        assert loaded.pipeline.tokenizer(prompt).input_ids == [*pieces.encode(prompt), 1]
+    assert loaded.embed(PROMPTS)["prompt_embeds"].shape == (2, T5_TOKENS, WIDTH)
+    assert len(loaded.sample(PROMPTS[:1], [1], steps=2, guidance=3.0, size=(16, 24))) == 1
 
 
 @pytest.mark.parametrize("sample_size", [8, 128])
