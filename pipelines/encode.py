@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pipelines.config import Config, Section, settings_of
-from pipelines.encode_conditions import condition_keys, encode_conditions, plan_conditions, prompts_of
+from pipelines.encode_conditions import as_cached, condition_keys, encode_conditions, plan_conditions, prompts_of
 from pipelines.model import MediaSize, check_size, load_model, shown_size
 from pipelines.progress import Progress
 from pipelines.prompts import refuse_long_prompts
@@ -205,7 +205,7 @@ def encode_prompts(folder: Path, prompts: Sequence[str], backbone: Backbone, sec
     from diffalign.data.latents import DTYPES, write_dropout_embeds, write_embeds_shard
 
     def embed(texts: list[str]) -> dict[str, Tensor]:
-        return {name: tensor.to("cpu", DTYPES[section.dtype]) for name, tensor in backbone.embed(texts).items()}
+        return as_cached(backbone.embed(texts), DTYPES[section.dtype], [f"prompt {text!r}" for text in texts])
 
     if not (folder / "embeds" / "dropout.safetensors").is_file():
         write_dropout_embeds(folder, embed([""]))

@@ -139,7 +139,29 @@ def encode_conditions(cache: Path, folder: Path, plan: Sequence[Sequence[Entry]]
                 read = [entry.prompt for entry in batch if entry.prompt is not None]
                 options = {"prompts": read} if read else {}
                 embeds = family.embed_condition([condition(entry) for entry in batch], batch[0].size, **options)
-                parts.append({name: value.to("cpu", dtype) for name, value in embeds.items()})
+                parts.append(as_cached(embeds, dtype, [_named(entry) for entry in batch]))
                 advance(len(batch))
             whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
             write_conditions_shard(cache, index, [entry.key for entry in plan[index]], whole)
+
+
+def _named(entry: Entry) -> str:
+    condition = "the dropped condition" if entry.candidate is None else f"the condition of candidate {entry.candidate!r}"
+    return condition if entry.prompt is None else f"{condition} with prompt {entry.prompt!r}"
+
+
+def as_cached(embeds: Mapping[str, torch.Tensor], dtype: torch.dtype, rows: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Embeds (N, …) on the CPU in the cache's dtype; ValueError where some are not finite there. rows: what each is of."""
+    found = {name: value.to("cpu", dtype) for name, value in embeds.items()}
+    for name, value in found.items():
+        finite = value.flatten(1).isfinite().all(dim=1)
+        if not finite.all():
+            first = int((~finite).nonzero()[0, 0])
+            own = bool(embeds[name][first].isfinite().all())
+            fix = (
+                f"they are over what {dtype} holds: set encode.dtype=bfloat16 or float32"
+                if own
+                else "half precision overflows in some text encoders: set model.dtype=bfloat16 or float32 (encode.dtype may stay as it is)"
+            )
+            raise ValueError(f"{name} of {int((~finite).sum())} rows is not finite, the first of {rows[first]}; {fix}")
+    return found

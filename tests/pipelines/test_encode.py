@@ -12,6 +12,7 @@ from decoded import watch
 from small_road import COLOURS, finish_until_pair, make_candidates, make_config, pairs_of, save_tiny_pipeline
 from tiny_timed import save_tiny_tango
 
+from diffalign.backbones.stable_diffusion import StableDiffusion
 from diffalign.data.latents import LatentCache
 from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image, fit
@@ -269,9 +270,35 @@ def test_missing_candidates_and_corrupt_images_are_named(tmp_path: Path, model: 
     assert (config.run / "latents" / "shard-00000.parquet").is_file()  # what was finished stays
 
 
-def test_latents_that_are_not_finite_are_refused(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffalign.backbones.stable_diffusion import StableDiffusion
+@pytest.mark.parametrize(
+    ("value", "dtype", "fix"),
+    [
+        (1e5, "float16", r"over what torch\.float16 holds: set encode\.dtype=bfloat16 or float32"),
+        (float("nan"), "float32", r"half precision overflows in some text encoders: set model\.dtype=bfloat16 or float32"),
+    ],
+)
+def test_embeds_that_are_not_finite_are_refused(
+    value: float, dtype: str, fix: str, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a T5's of one prompt are over what float16 holds."""
+    embed = StableDiffusion.embed
 
+    def overflowing(self: StableDiffusion, prompts: list[str]) -> dict[str, torch.Tensor]:
+        found = embed(self, prompts)
+        for row, prompt in enumerate(prompts):
+            if prompt == "a blue circle":
+                found["prompt_embeds"][row, 1, 2] = value
+        return found
+
+    monkeypatch.setattr(StableDiffusion, "embed", overflowing)
+    config = make_run(tmp_path, model, dtype=dtype)
+    with pytest.raises(ValueError, match=rf"prompt_embeds of 1 rows is not finite, the first of prompt 'a blue circle'; .*{fix}"):
+        run(config, progress=QUIET)
+    monkeypatch.undo()
+    run(config, progress=QUIET)
+
+
+def test_latents_that_are_not_finite_are_refused(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = StableDiffusion.encode
 
     def overflowing(self: StableDiffusion, media: torch.Tensor, *, seeds: list[int] | None) -> torch.Tensor:
