@@ -212,10 +212,12 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
+    from diffalign.training.loop import PATIENCE
     from pipelines.model import device_of
 
     section = section_of(config)
-    is_main = PartialState(cpu=device_of(config.model) == "cpu").is_main_process  # before the model: it says which GPU is this process's
+    # Before the model: it says which GPU is this process's. It opens the process group, so it knows how long one waits there.
+    is_main = PartialState(cpu=device_of(config.model) == "cpu", timeout=PATIENCE).is_main_process
     progress = progress if is_main else Progress(silent=True)
     settings = {"train": section.facts(), "model": config.model.fingerprint()}
     if section.teacher is not None:

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from diffalign.training import checkpoint
@@ -29,6 +31,8 @@ from diffalign.training.visits import Visit, Visits
 from diffalign.training.work import Work
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+PATIENCE = timedelta(hours=12)  # of processes for the first one, which may write tens of GB; NCCL's own is 10 minutes
+WHOLE = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)  # every process has all of the model
 
 
 @dataclass(frozen=True)
@@ -236,15 +240,25 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
 
 
 def open_accelerator(task: Task, settings: Settings, folder: Path) -> Accelerator:
-    """Accelerate on the device that the modules are on. ValueError where it works on another one, or cannot do the precision."""
+    """Accelerate on the device that the modules are on.
+
+    ValueError where it works on another one or in another way than with a whole model in each process, or cannot do the precision.
+    """
     device = next(parameter.device for module in task.modules.values() for parameter in module.parameters())
     if settings.precision == "fp16" and device.type == "cpu":
         raise ValueError("precision 'fp16' needs a GPU, and the model is on the CPU; use precision 'bf16' or 'fp32' there")
     # The state is one per process; a second training with another precision would be refused.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
-        mixed_precision=PRECISION[settings.precision], log_with=settings.tracker, project_dir=folder, cpu=device.type == "cpu"
+        mixed_precision=PRECISION[settings.precision], log_with=settings.tracker, project_dir=folder, cpu=device.type == "cpu",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )  # fmt: skip
+    if accelerator.distributed_type not in WHOLE:
+        # Clipping, averages and checkpoints hold the parameters from before `prepare`, which FSDP and DeepSpeed put others in the place of.
+        raise ValueError(
+            f"accelerate is set to {accelerator.distributed_type.value}; a run takes {', '.join(way.value for way in WHOLE)}, each process "
+            f"with the whole model: choose no FSDP, DeepSpeed or the like in `accelerate config`; for memory, train.lora or model.quantise"
+        )
     if accelerator.device.type != device.type:
         raise ValueError(
             f"the model is on {device}, accelerate works on {accelerator.device}; load the model there, or set ACCELERATE_USE_CPU=1"

@@ -8,18 +8,21 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from training_runs import FAST, make_task, metrics, weights
 
 from diffalign.objectives.diffusion_dpo import diffusion_dpo
 from diffalign.tensors import Loss, Outputs
 from diffalign.training import checkpoint
-from diffalign.training.loop import DivergedError, train
+from diffalign.training.loop import PATIENCE, DivergedError, train
 from diffalign.training.lora import Lora
 from diffalign.training.reference import ReferenceSettings
 from diffalign.training.settings import Settings
@@ -190,6 +193,48 @@ def test_under_bf16_errors_and_objective_are_float32(tiny_pipeline: Path, tiny_r
 def test_fp16_on_a_cpu_is_refused(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="precision 'fp16' needs a GPU, and the model is on the CPU; use precision 'bf16' or 'fp32' there"):
         train(make_task(tiny_pipeline, tiny_road), Settings(**FAST, precision="fp16"), tmp_path)
+
+
+@pytest.mark.parametrize("way", [DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM])
+def test_a_model_in_parts_is_refused(
+    way: DistributedType, tiny_pipeline: Path, tiny_road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", property(lambda self: way))
+    with pytest.raises(ValueError, match=rf"accelerate is set to {way.value}; a run takes NO, MULTI_GPU, MULTI_CPU, .*choose no FSDP"):
+        train(make_task(tiny_pipeline, tiny_road), Settings(**FAST), tmp_path)
+
+
+@pytest.mark.integration
+def test_processes_wait_for_hours_for_the_first(tmp_path: Path) -> None:
+    """In the process group itself, of the loop and of the stage, which opens it before: a checkpoint may take longer than 10 minutes."""
+    code = """
+import sys, torch.distributed
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from torch import nn
+from diffalign.training.loop import PATIENCE, Settings, open_accelerator
+import pipelines.train
+if sys.argv[1] == "loop":
+    open_accelerator(SimpleNamespace(modules={"one": nn.Linear(1, 1)}), Settings(tracker=None), Path(sys.argv[2]))
+else:
+    pipelines.train.section_of = lambda config: None  # which the stage stumbles over behind the group's opening
+    with suppress(AttributeError):
+        pipelines.train.run(SimpleNamespace(model=SimpleNamespace(device="cpu")), progress=None)
+group = torch.distributed.group.WORLD
+assert group._get_backend(torch.device("cpu")).options._timeout == PATIENCE, group
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    environment = os.environ | alone | {"ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    for which in ("loop", "stage"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, which, str(tmp_path)], env=environment, check=False, capture_output=True, text=True, timeout=280
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert timedelta(hours=1) < PATIENCE
 
 
 @pytest.mark.gpu
