@@ -165,13 +165,15 @@ def white_noise_over_all(scene, waveform, rng):
 
 
 def clipped_hard(scene, waveform, rng):
-    """At a quarter of its peak, then as loud as a clip may be."""
-    return np.clip(waveform / abs(waveform).max() * 4, -1, 1).astype(np.float32)
+    """At a quarter of its peak, then as loud as a clip may be; None where that is the peak of clicks alone, which no one hears."""
+    loud = waveform / abs(waveform).max() * 4
+    return None if (abs(loud) > 1).mean() < 0.02 else np.clip(loud, -1, 1).astype(np.float32)
 
 
 def clipped_softly_levelled(scene, waveform, rng):
     """The same, turned down: no sample is at full scale."""
-    return 0.5 * clipped_hard(scene, waveform, rng)
+    clipped = clipped_hard(scene, waveform, rng)
+    return None if clipped is None else 0.5 * clipped
 
 
 def time_reversed(scene, waveform, rng):
