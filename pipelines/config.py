@@ -29,11 +29,22 @@ class Model(Section):
     backbone: str = "stable_diffusion"
     source: str  # bundled:shapes, a local diffusers folder, a .safetensors file, or a hub id
     revision: str | None = None
+    variant: str | None = Field(
+        default=None,
+        min_length=1,
+        exclude_if=lambda variant: variant is None,
+        description="of the files of a folder or hub id: fp16 reads model.fp16.safetensors",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     adapter: str | tuple[str, ...] | None = None  # a LoRA folder to start from, or several, each trained onto the ones before
     denoiser: str | None = Field(default=None, exclude_if=lambda place: place is None)  # to start from: a folder, or a .safetensors file
 
+    vae: str | None = Field(
+        default=None,
+        exclude_if=lambda place: place is None,
+        description="in the place of the source's own autoencoder: a folder, a .safetensors file of one alone, or a hub id",
+    )
     quantise: Literal["int8", "nf4", "int8_weight_only", "float8_weight_only"] | None = Field(
         default=None,
         exclude_if=lambda kind: kind is None,
@@ -53,14 +64,14 @@ class Model(Section):
     def other(self, entry: str | Model) -> Model:
         """Another model of the run, a source or a section: what it does not say of backbone, dtype, device, memory and settings is as here.
 
-        Revision, adapter and denoiser are this model's alone, and so are the settings, where the other is of another family.
+        Revision, variant, adapter and denoiser are this model's alone; settings and autoencoder are for models of the same family.
         """
         if entry == self.source:
             return self
         shared = ["dtype", "device", "quantise", "tiled_vae"]
         own = {"source": entry} if isinstance(entry, str) else {name: getattr(entry, name) for name in entry.model_fields_set}
         if own.get("backbone", self.backbone) == self.backbone:
-            shared += ["backbone", "settings"]
+            shared += ["backbone", "settings", "vae"]
         return Model.model_validate({name: getattr(self, name) for name in shared} | own)
 
     def after(self, trained: Path) -> Model:
@@ -72,10 +83,12 @@ class Model(Section):
     def fingerprint(self) -> str:
         """What identifies the weights, without loading them: for local files a hash of names, sizes, first and last bytes; else the hub id.
 
-        FileNotFoundError where a source or adapter that looks like a path is not there.
+        FileNotFoundError where a source, adapter or autoencoder that looks like a path is not there.
         """
         parts = [source_fingerprint(part) for part in (self.denoiser, *self.adapters) if part]
-        levers = {"quantise": self.quantise, "tiled_vae": self.tiled_vae}  # what is made with them is not to the bit what is without
+        # What is made with them is not to the bit what is without.
+        vae = None if self.vae is None else source_fingerprint(self.vae)
+        levers = {"quantise": self.quantise, "tiled_vae": self.tiled_vae, "variant": self.variant, "vae": vae}
         own = [f"{name}={value}" for name, value in sorted((self.settings | {name: on for name, on in levers.items() if on}).items())]
         return " + ".join([source_fingerprint(self.source, self.revision), *parts, *own])
 

@@ -50,6 +50,8 @@ def load_model(model: Model, **changes: Any) -> Backbone:
         device=device_of(model),
         quantise=model.quantise,
         tiled_vae=model.tiled_vae,
+        variant=model.variant,
+        vae=model.vae,
         **(arguments | changes),
         **settings,
     )
@@ -68,4 +70,4 @@ def device_of(model: Model) -> str:
 
 def model_name(model: Model) -> str:
     """What records call a model: its source, and what it starts with beside that."""
-    return " + ".join([model.source, *(Path(part).name for part in [model.denoiser, *model.adapters] if part)])
+    return " + ".join([model.source, *(Path(part).name for part in [model.denoiser, model.vae, *model.adapters] if part)])

@@ -80,6 +80,7 @@ SHARED_FILES = {
         "features",
         "kohya",
         "mel",
+        "parts",
         "patches",
         "pipeline",
         "process",

@@ -181,7 +181,7 @@ BACKBONES = {
 
 @dataclass(frozen=True)
 class Loading:
-    """How a model is loaded, and what stands in the place of its denoiser's own weights: see `load_backbone`."""
+    """How a model is loaded, and what stands in the place of its own parts: see `load_backbone`."""
 
     dtype: torch.dtype = torch.float32
     device: str | torch.device = "cpu"
@@ -191,6 +191,8 @@ class Loading:
     quantise: str | None = None
     tiled_vae: bool = False
     offload_encoders: bool = False
+    variant: str | None = None
+    vae: str | Path | None = None
 
 
 def family_of(name: str) -> Family:
@@ -214,7 +216,7 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
                   revision: str | None = None,
                   adapter: str | Path | Sequence[str | Path] | None = None, denoiser: str | Path | None = None,
                   quantise: str | None = None, tiled_vae: bool = False, offload_encoders: bool = False,
-                  **settings: Any) -> Backbone:  # fmt: skip
+                  variant: str | None = None, vae: str | Path | None = None, **settings: Any) -> Backbone:  # fmt: skip
     """Loads a model of the family `name`.
 
     source    `bundled:NAME`, a local diffusers folder, one .safetensors file, a hub id, or `random:NAME` (random weights, for benchmarks)
@@ -225,6 +227,8 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
     quantise  int8, nf4, int8_weight_only, float8_weight_only (backbones/quantised.py): the denoiser's weights, to train a LoRA on
     tiled_vae encodes and decodes media larger than the autoencoder's own size in overlapping tiles, which takes less memory
     offload_encoders  reads them into the machine's memory, as `Backbone.offload_encoders` leaves them: they never come to the device
+    variant   of the files of a folder or hub id: fp16 reads model.fp16.safetensors where model.safetensors is beside it, or is not there
+    vae       an autoencoder to put in the place of the source's own: a folder or hub id, or one .safetensors file of an autoencoder alone
     settings  of the family's own: the named arguments of its `load`
     Raises ValueError for an unknown family or setting and a family that the installed diffusers does not have, FileNotFoundError where the
     source is not found.
@@ -237,7 +241,12 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
     _check_settings(name, load, settings)
     if quantise is not None:
         check_quantisable(quantise, source, device)
-    return load(source, Loading(dtype, device, revision, adapter, denoiser, quantise, tiled_vae, offload_encoders), **settings)
+    if variant is not None and (source.endswith(".safetensors") or source.startswith("random:")):
+        raise ValueError(
+            f"variant is {variant!r}, which a diffusers folder or hub id has, and the source is {source!r}; remove model.variant"
+        )
+    loading = Loading(dtype, device, revision, adapter, denoiser, quantise, tiled_vae, offload_encoders, variant, vae)
+    return load(source, loading, **settings)
 
 
 def _check_settings(name: str, load: Callable[..., Backbone], settings: dict[str, Any]) -> None:

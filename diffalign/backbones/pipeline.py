@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diffalign.backbones import Loading, quiet_loading
 from diffalign.backbones.features import HasFeatures
+from diffalign.backbones.parts import read_autoencoder, read_denoiser
 from diffalign.backbones.process import Flow, Process
 from diffalign.backbones.quantised import is_placed, quantisation
 from diffalign.backbones.schedulers import scheduler_named
@@ -27,7 +28,6 @@ from diffalign.backbones.weights import (
     keep_reference,
     kept_adapters,
     lora_layers,
-    read_denoiser,
     read_pipeline,
     save_by_peft,
     takes_lora,
@@ -301,7 +301,8 @@ def load_pipeline(family: type[LoadedPipeline], source: str, loading: Loading, *
     if quantised is not None:
         options["quantization_config"] = PipelineQuantizationConfig(quant_mapping={family.DENOISER: quantised})
     dtype = {"default": loading.dtype, **dict.fromkeys(family.FLOAT32, torch.float32)} if family.FLOAT32 else loading.dtype
-    return with_loaded(family, read_pipeline(family.PIPELINE, source, dtype, loading.revision, **options), source, loading)
+    pipeline = read_pipeline(family.PIPELINE, source, dtype, loading.revision, loading.variant, **options)
+    return with_loaded(family, pipeline, source, loading)
 
 
 def _quantise(pipeline: Any, family: type[LoadedPipeline], loading: Loading, quantised: Any) -> None:
@@ -316,7 +317,7 @@ def _quantise(pipeline: Any, family: type[LoadedPipeline], loading: Loading, qua
 
 
 def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loading: Loading) -> Any:
-    """A pipeline with the denoiser and the adapters of `loading`, on its device, or what `predict` runs of it."""
+    """A pipeline with the denoiser, the autoencoder and the adapters of `loading`, on its device, or what `predict` runs of it."""
     part, quantised = family.DENOISER, quantisation(loading.quantise, loading.dtype)
     if getattr(pipeline, part, pipeline) is None:  # what has no such part at all is another pipeline, and the family says so
         raise ValueError(f"{source} has no {part} to train; give another model, or remove what asks for it from model.settings")
@@ -329,6 +330,8 @@ def with_loaded(family: type[LoadedPipeline], pipeline: Any, source: str, loadin
     else:
         for place in adapters_of(loading.adapter):
             fuse_adapter(pipeline, part, place, source)
+    if loading.vae is not None:
+        pipeline.vae = read_autoencoder(pipeline.vae, str(loading.vae))
     if loading.tiled_vae:
         _tile(pipeline.vae, source)
     if not loading.offload_encoders:

@@ -165,6 +165,8 @@ def load(source: str, loading: Loading, *, text_encoder: str = "") -> Tango:
         return Tango(load_pipeline(Tango, source, loading), source)
     if loading.quantise is not None:
         raise ValueError(f"{source} is a release of Tango, which is not quantised; load it, save() it, and give that folder")
+    if loading.variant is not None:
+        raise ValueError(f"{source} is a release of Tango, which has no variant {loading.variant!r}; remove model.variant")
     quiet_loading()
     pipeline = TangoPipeline(**read_parts(path, loading.dtype, text_encoder or None))
     return Tango(with_loaded(Tango, pipeline, source, loading), source)

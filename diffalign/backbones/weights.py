@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +23,7 @@ from diffalign.model_source import LORA_FILE, PEFT_FILE, source_path
 SECOND = {"transformer_2": {"load_into_transformer_2": True}}  # a part that diffusers loads a LoRA into when asked alone: Wan 2.2's
 FOLDER = "a diffusers folder with safetensors weights (model_index.json in it)"
 ADAPTER_FIX = "give a folder that training with LoRA wrote (RUN/train/final), or a hub id that can be reached"
+VARIANT = re.compile(r"[^.]+\.(\w+)(?:-\d+-of-\d+)?\.safetensors")  # of a file's name: model.fp16.safetensors, also in shards
 KEPT = "kept_"  # the beginning of the names of adapters beside the weights that belong to the model and are not trained
 # Values that a hash sums at a time, in three copies of 8 bytes each; sums wrap, so those of parts add up to that of the whole.
 CHUNK = 2**24
@@ -31,11 +31,12 @@ Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 
 def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict[str, torch.dtype], revision: str | None,
-                  **options: Any) -> Pipeline:  # fmt: skip
+                  variant: str | None = None, **options: Any) -> Pipeline:  # fmt: skip
     """A pipeline of a local diffusers folder, a hub id or, where diffusers reads such of the family, one .safetensors file.
 
     Nothing is unpickled.
-    dtype   of all parts, or by part, with that of the others as "default"
+    dtype    of all parts, or by part, with that of the others as "default"
+    variant  which of several files of a part is read, of a folder or hub id: fp16 is model.fp16.safetensors
     ValueError or FileNotFoundError where it cannot be read as `family`.
     """
     if source.endswith(".ckpt"):
@@ -44,7 +45,7 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
     if source.endswith(".safetensors") and not takes_file:
         raise ValueError(f"{source}: diffusers reads no single file of this family; give {FOLDER}, or a hub id")
     path = str(source_path(source) or source)
-    options |= _dtype_argument(dtype)
+    options |= dtype_argument(dtype)
     try:
         if path.endswith(".safetensors"):
             # A single file holds weights alone. Where it lies in a diffusers folder, the configs there are its own; else the hub has them.
@@ -54,7 +55,7 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
                 if hasattr(part, "tie_weights"):
                     part.tie_weights()  # a T5 shares its embedding, and diffusers fills one of its two names
             return pipeline
-        return family.from_pretrained(path, revision=revision, use_safetensors=True, **options)
+        return family.from_pretrained(path, revision=revision, variant=variant, use_safetensors=True, **options)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except SingleFileComponentError as error:  # which says how to call diffusers
@@ -64,6 +65,14 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
             f"are; give {FOLDER}, a file of the whole model, or a hub id"
         ) from error
     except Exception as error:  # diffusers raises whatever it stumbles over in a damaged file, or in one of another kind
+        there = variants_of(Path(path))
+        if variant is None and there:
+            raise ValueError(
+                f"model source {source!r} has weights of variant {', '.join(there)} alone; set model.variant={there[0]}"
+            ) from error
+        if variant is not None and Path(path).is_dir() and variant not in there:
+            known = f"which it has: {', '.join(there)}" if there else "or remove it: the weights there have plain names"
+            raise ValueError(f"model source {source!r} has no weights of variant {variant!r}; set model.variant to one {known}") from error
         raise (FileNotFoundError if isinstance(error, OSError) else ValueError)(
             f"model source {source!r} could not be loaded: {' '.join(str(error).split())[:300]}; give {FOLDER},"
             f"{' a .safetensors file of a whole model (in such a folder where there is no network),' if takes_file else ''} "
@@ -71,59 +80,21 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
         ) from error
 
 
-def _dtype_argument(dtype: torch.dtype | dict[str, torch.dtype]) -> dict[str, Any]:
+def variants_of(folder: Path) -> list[str]:
+    """Variants of the parts of a diffusers folder that have no weights of plain names: fp16 of unet/….fp16.safetensors alone."""
+    found = set()
+    for part in {file.parent for file in folder.glob("*/*.safetensors")}:
+        names = [VARIANT.fullmatch(file.name) for file in part.glob("*.safetensors")]
+        found |= {match[1] for match in names if match} if all(names) else set()
+    return sorted(found)
+
+
+def dtype_argument(dtype: torch.dtype | dict[str, torch.dtype]) -> dict[str, Any]:
     """The keyword by which diffusers takes a dtype: `torch_dtype` until 0.40, `dtype` since."""
     import diffusers
 
     major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
     return {"dtype" if (major, minor) >= (0, 41) else "torch_dtype": dtype}
-
-
-def read_denoiser(own: Any, folder: Path, part: str, dtype: torch.dtype, alike: Sequence[str], **options: Any) -> Any:
-    """The denoiser in `folder`, or in its subfolder `part`, of `own`'s class; ValueError where a setting of `alike` is another one.
-
-    folder    or one .safetensors file of a denoiser, of the same settings as `own`, under diffusers' names or its makers'
-    options   of `from_pretrained`
-    """
-    if folder.suffix == ".safetensors":
-        return _denoiser_of_file(own, folder, dtype, **options)
-    inner = folder / part if (folder / part).is_dir() else folder
-    if not (inner / "config.json").is_file():
-        raise FileNotFoundError(
-            f"denoiser {str(folder)!r} holds no {part}/config.json; give a folder that full fine-tuning wrote (RUN/train/final)"
-        )
-    denoiser = type(own).from_pretrained(inner, use_safetensors=True, **_dtype_argument(dtype), **options)
-    for name in alike:
-        if denoiser.config[name] != own.config[name]:
-            raise ValueError(
-                f"denoiser {str(folder)!r} has {name} {denoiser.config[name]}, the model {own.config[name]}: it is of another model"
-            )
-    return denoiser
-
-
-def _denoiser_of_file(own: Any, file: Path, dtype: torch.dtype, **options: Any) -> Any:
-    """As denoisers alone are shared; the settings are not in the file, so they are `own`'s. ValueError where it cannot be read as such."""
-    if not file.is_file():
-        raise FileNotFoundError(f"denoiser {str(file)!r} does not exist")
-    if not hasattr(type(own), "from_single_file"):
-        raise ValueError(
-            f"denoiser {str(file)!r}: diffusers reads no single file of a {type(own).__name__}; give a folder with config.json"
-        )
-    with TemporaryDirectory() as settings:
-        own.save_config(settings)
-        try:
-            found = type(own).from_single_file(str(file), config=settings, local_files_only=True, **_dtype_argument(dtype), **options)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # of whatever diffusers stumbles over
-            raise ValueError(
-                f"denoiser {str(file)!r} could not be read as a {type(own).__name__} of the model's settings: "
-                f"{' '.join(str(error).split())[:300]}; give a file of the same family and size"
-            ) from error
-    empty = [name for name, value in found.named_parameters() if value.is_meta]
-    if empty:
-        raise ValueError(f"denoiser {str(file)!r} lacks weights of a {type(own).__name__}: {', '.join(empty[:3])}; give a whole one")
-    return found
 
 
 def fuse_adapter(pipeline: Any, part: str, adapter: str, source: str) -> None:
