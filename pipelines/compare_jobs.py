@@ -133,6 +133,7 @@ def make_job(run: Path, road: Road, prepared: Path, point: Point, seed: int) -> 
         "objective": objective,
         "learning_rate": road.train.learning_rate * point.learning_rate,
         "seed": seed,
+        "keep_checkpoints": None,  # a curve is over all of them; those that it does not need go in `train_jobs`
         "reference_cache": road.train.reference_cache or (run / "reference" if road.train.reference_errors == "live" else None),
     }
     train = road.train.model_copy(update=changes)

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from diffalign.model_source import source_path
-from diffalign.training.settings import FREE, Settings
+from diffalign.training.settings import FREE, RECORDED, Settings
 from pipelines.config import Config, Section, files_fingerprint
 from pipelines.progress import Progress
 from pipelines.stage import open_stage
@@ -63,7 +63,8 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         raise ValueError("the config has no `pretrain` section; see configs/worlds/shapes.yaml")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("pretrain runs on one process: the autoencoder's two halves are called apart; start it without accelerate launch")
-    settings = section.model_dump(mode="json", exclude={"stills": FREE, "autoencoder": FREE, "denoiser": FREE}) | {"seed": config.seed}
+    free = FREE - RECORDED
+    settings = section.model_dump(mode="json", exclude={"stills": free, "autoencoder": free, "denoiser": free}) | {"seed": config.seed}
     start = None if section.start is None else source_path(section.start)
     if start is not None:
         settings["start"] = files_fingerprint(start)

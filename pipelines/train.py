@@ -11,10 +11,11 @@ from pydantic import Field, field_validator, model_validator
 from diffalign.training.lora import Lora
 from diffalign.training.own_samples import OwnSamples
 from diffalign.training.reference import ReferenceSettings
-from diffalign.training.settings import FREE, Settings
+from diffalign.training.settings import FREE, RECORDED, Settings
 from pipelines.config import Config, Section, files_fingerprint, source_fingerprint
+from pipelines.json_file import read_json
 from pipelines.progress import Progress
-from pipelines.stage import StageFolder, open_stage, require_stage, stage_path
+from pipelines.stage import RECORD, StageFolder, open_stage, require_stage, stage_path
 from pipelines.train_reference import check_errors_ahead, check_reference
 
 
@@ -171,7 +172,7 @@ class Train(Settings):
 
         meets = OBJECTIVES[self.objective["name"]].whole_batch or self.stabilisers.get("winner_safeguard", {}).get("scope") == "batch"
         split = {"micro_batch_size"} if meets and self.micro_batch_size is not None else set()
-        return self.model_dump(mode="json", exclude=FREE - split)
+        return self.model_dump(mode="json", exclude=FREE - RECORDED - split)
 
     def _check_own_samples(self, name: str, reads: bool) -> None:
         """Own samples, their noising and an objective that reads them go together; every path has a point in the range of timesteps."""
@@ -219,7 +220,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     # Before the model: it says which GPU is this process's. It opens the process group, so it knows how long one waits there.
     is_main = PartialState(cpu=device_of(config.model) == "cpu", timeout=PATIENCE).is_main_process
     progress = progress if is_main else Progress(silent=True)
-    settings = {"train": section.facts(), "model": config.model.fingerprint()}
+    settings = {"train": section.facts() | ({} if redo else _recorded(config)), "model": config.model.fingerprint()}
     if section.teacher is not None:
         settings["teacher"] = files_fingerprint(teacher_folder(section.teacher))
     if section.reference.adapter is not None:
@@ -234,6 +235,13 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     # Together: a process that ends while another still listens to it takes that one down with it.
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
+
+
+def _recorded(config: Config) -> dict[str, Any]:
+    """What the run's record says of the settings of RECORDED, which may have changed since; nothing where there is none."""
+    path = stage_path(config, "train") / RECORD
+    made = read_json(path, "train again with --redo").get("settings", {}).get("train", {}) if path.exists() else {}
+    return {name: made[name] for name in RECORDED if name in made}
 
 
 def _train(config: Config, section: Train, stage: StageFolder, *, is_main: bool, progress: Progress) -> None:

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from diffalign.training.settings import FREE
+
 
 def trainable(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
     """The parameters that are trained, by "module.parameter", in a fixed order."""
@@ -86,7 +88,7 @@ def _flush(path: Path) -> None:
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint in folder that can be resumed, or None."""
     found = [path.parent.parent for path in folder.glob("step_*/resume/facts.json")]
-    return max(found, key=lambda path: int(path.name.removeprefix("step_")), default=None)
+    return max(found, key=_step, default=None)
 
 
 def forget_resume_state(folder: Path, keep: Path) -> None:
@@ -94,6 +96,20 @@ def forget_resume_state(folder: Path, keep: Path) -> None:
     for path in folder.glob("step_*/resume"):
         if path.parent != keep:
             shutil.rmtree(path)
+
+
+def forget_older(folder: Path, count: int) -> None:
+    """Deletes all checkpoints but the newest `count`, each under another name first: killed in between, it leaves no half of one."""
+    for path in folder.glob(".step_*.partial"):  # what a kill left
+        shutil.rmtree(path)
+    for path in sorted(folder.glob("step_*"), key=_step)[:-count]:
+        gone = path.with_name(f".{path.name}.partial")
+        path.replace(gone)
+        shutil.rmtree(gone)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -119,6 +135,8 @@ def read(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.opt
     with _damage_is_clear(resume):
         facts = json.loads((resume / "facts.json").read_text(encoding="utf-8"))
     stored_identity, own = _leaves(facts["identity"]), _leaves(identity)
+    for name in FREE:  # earlier releases held fewer of them to be free
+        stored_identity.pop(f"settings.{name}", None)
     differences = [
         f"{key}: checkpoint has {stored_identity.get(key)!r}, this run {own.get(key)!r}"
         for key in dict.fromkeys([*own, *stored_identity])

@@ -225,6 +225,8 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
                     lambda path: _write_weights(task, parameters, averages, path),
                 )  # fmt: skip
                 checkpoint.forget_resume_state(checkpoints, keep=target)
+                if settings.keep_checkpoints is not None:
+                    checkpoint.forget_older(checkpoints, settings.keep_checkpoints)
             accelerator.wait_for_everyone()
     for kind, count in said.items():
         if count > 1:

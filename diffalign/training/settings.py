@@ -9,7 +9,12 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from diffalign.section import Section
 
 # What changes how a run is shown or split over devices, and not what it computes.
-FREE = {"log_every", "tracker", "micro_batch_size", "samples_per_forward", "reference_cache", "reference_device"}
+FREE = {
+    "log_every", "tracker", "micro_batch_size", "samples_per_forward", "reference_cache", "reference_device", "checkpoint_every",
+    "keep_checkpoints",
+}  # fmt: skip
+# Of these, what the record of a run has had from the beginning: it stays there as it was at the first step.
+RECORDED = {"checkpoint_every"}
 
 
 class Curriculum(Section):
@@ -64,6 +69,12 @@ class Settings(Section):
     gradient_checkpointing: bool = False
     ema_decay: float | None = Field(default=None, gt=0, lt=1, description="exponential moving average of the weights, saved as the result")
     checkpoint_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; None: a quarter of the run")
+    keep_checkpoints: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda count: count is None,
+        description="the newest of them, whose folders stay; older ones go when a new one is written. None: all",
+    )
     log_every: int = Field(default=10, ge=1, description="steps between lines on the console")
     tracker: str | None = Field(
         default="tensorboard", description="any tracker of accelerate (tensorboard, wandb, …); None: metrics.jsonl alone"

@@ -577,6 +577,15 @@ def test_a_curve_is_over_all_seeds_that_have_their_checkpoints(files: list[str],
     assert found[2][f"{jobs[2].name}.step2"] == jobs[2].config.run / "train/checkpoints/step_000002"
 
 
+def test_a_curve_s_checkpoints_are_all_kept(files: list[str], tmp_path: Path) -> None:
+    """Whatever a config says for a run of its own; and where they are written has always been a part of a job's name."""
+    own, *_ = jobs_of(files, tmp_path)
+    few, often = (read_words([files[0], f"train.{setting}=1"])[0][0] for setting in ("keep_checkpoints", "checkpoint_every"))
+    made = make_job(tmp_path, few, tmp_path / "pairs/same", Point(), 3)
+    assert made.train.keep_checkpoints is None and made.name == own.name
+    assert make_job(tmp_path, often, tmp_path / "pairs/same", Point(), 3).name != own.name
+
+
 def test_headline_scores() -> None:
     report = {"models": {"a": {"scores": {"shapes.overall": {}, "shapes.score": {}, "contrast.score": {}, "clip.similarity": {}}}}}
     assert headline_of(None, ["shapes.count"], report) == ("shapes.overall", "shapes.score")

@@ -378,6 +378,24 @@ def test_the_same_training_again_is_the_same_input(road: Callable[..., Config]) 
     assert prints[0] == prints[1]
 
 
+def test_an_interrupted_run_may_write_checkpoints_at_other_steps(road: Callable[..., Config]) -> None:
+    """The record has those of its first step, and a run that is complete stays so."""
+    with pytest.raises(KeyboardInterrupt):
+        run(road(checkpoint_every=2), progress=Interrupting(3))
+    config, heard = road(checkpoint_every=3, keep_checkpoints=1), Heard()
+    run(config, progress=heard)
+    assert "train: resuming from step 2" in heard.lines
+    folder = config.run / "train"
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_000006"]
+    recorded = json.loads((folder / "stage.json").read_text())["settings"]["train"]
+    assert recorded["checkpoint_every"] == 2 and "keep_checkpoints" not in recorded
+    heard = Heard()
+    run(road(checkpoint_every=1), progress=heard)
+    assert heard.lines == ["train: nothing to do, it is complete"]
+    run(road(checkpoint_every=1), redo=True, progress=QUIET)
+    assert json.loads((folder / "stage.json").read_text())["settings"]["train"]["checkpoint_every"] == 1
+
+
 def test_a_log_that_is_lost_beside_its_checkpoints_is_named(road: Callable[..., Config]) -> None:
     config = road(checkpoint_every=2)
     run(config, progress=QUIET)

@@ -158,6 +158,65 @@ def test_a_log_that_lost_its_end_is_not_continued(tiny_pipeline: Path, tiny_road
         train(make_task(tiny_pipeline, tiny_road), settings, tmp_path)
 
 
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_checkpoints_at_other_steps_are_the_same_run(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+    """Also of one begun when that was a setting of the run."""
+    settings = Settings(**FAST)
+    train(make_task(tiny_pipeline, tiny_road), settings, tmp_path / "whole")
+    train(make_task(tiny_pipeline, tiny_road), settings, tmp_path / "parts", stop_after=2)
+    file = tmp_path / "parts/checkpoints/step_000002/resume/facts.json"
+    facts = json.loads(file.read_text())
+    assert "checkpoint_every" not in facts["identity"]["settings"]
+    facts["identity"]["settings"]["checkpoint_every"] = 2
+    file.write_text(json.dumps(facts))
+    train(make_task(tiny_pipeline, tiny_road), settings.model_copy(update={"checkpoint_every": 5}), tmp_path / "parts")
+    assert kept(tmp_path / "parts") == ["step_000002", "step_000005", "step_000006"]
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_older_checkpoints_go_when_a_new_one_is_there(tiny_pipeline: Path, tiny_road: Path, tmp_path: Path) -> None:
+    whole, few = Settings(**FAST), Settings(**FAST | {"checkpoint_every": 1, "keep_checkpoints": 2})
+    train(make_task(tiny_pipeline, tiny_road), whole, tmp_path / "whole")
+    train(make_task(tiny_pipeline, tiny_road), whole, tmp_path / "parts", stop_after=3)
+    assert kept(tmp_path / "parts") == ["step_000002", "step_000003"]
+    (tmp_path / "parts/checkpoints/.step_000001.partial").mkdir()  # as a kill leaves it
+    for stop, found in ((1, ["step_000003", "step_000004"]), (None, ["step_000005", "step_000006"])):
+        train(make_task(tiny_pipeline, tiny_road), few, tmp_path / "parts", stop_after=stop)
+        assert kept(tmp_path / "parts") == found
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_killed_while_older_checkpoints_go_there_is_no_half_of_one(done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `done` folders, and a part of the next: what is called a checkpoint is whole, and the next deletion takes the rest."""
+    for step in range(1, 5):
+        (tmp_path / f"step_{step:06d}/unet").mkdir(parents=True)
+        (tmp_path / f"step_{step:06d}/unet/weights.safetensors").touch()
+    (tmp_path / "step_000004/resume").mkdir()
+    (tmp_path / "step_000004/resume/facts.json").touch()
+    delete, deleted = shutil.rmtree, []
+
+    def killed(path: Path) -> None:
+        if len(deleted) == done:
+            (path / "unet/weights.safetensors").unlink()
+            raise KeyboardInterrupt
+        delete(path)
+        deleted.append(path)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.forget_older(tmp_path, 1)
+    left = list(tmp_path.glob("step_*"))
+    assert len(left) == 3 - done and all((path / "unet/weights.safetensors").exists() for path in left)
+    assert checkpoint.latest(tmp_path) == tmp_path / "step_000004"
+    monkeypatch.undo()
+    checkpoint.forget_older(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000004"]
+
+
 @pytest.mark.parametrize("name", ["facts.json", "parameters.safetensors", "optimizer.safetensors", "averages.safetensors"])
 def test_a_damaged_checkpoint_is_named(name: str, tmp_path: Path) -> None:
     parameters = {"linear.weight": torch.nn.Parameter(torch.ones(2, 2))}
