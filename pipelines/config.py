@@ -211,9 +211,13 @@ class Config(Section):
         """The stages of this config, in order."""
         return tuple(stage for stage in ROAD if getattr(self, stage) is not None)
 
+    def to_values(self) -> dict[str, Any]:
+        """The resolved configuration as JSON values."""
+        return _resolved(self)
+
     def to_yaml(self) -> str:
         """The resolved configuration; it reruns the run."""
-        return dump_yaml(_resolved(self))
+        return dump_yaml(self.to_values())
 
 
 def _resolved(section: BaseModel) -> dict[str, Any]:

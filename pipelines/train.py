@@ -260,7 +260,8 @@ def _train(config: Config, section: Train, stage: StageFolder, *, is_main: bool,
         with progress.bar("reference", section.steps - section.sft_steps) as advance:
             task.known_error = errors_ahead(task, section, stage.path, made_of, advance=advance).of
     with progress.bar("train", section.steps) as advance:
-        train(task, section, stage.path, advance=advance, logger=progress.logger("train"))
+        named = section.model_copy(update={"tracker_run": section.tracker_run or config.run.resolve().name})
+        train(task, named, stage.path, advance=advance, logger=progress.logger("train"), config=config.to_values())
     if is_main:
         saved = {} if task.cache is None else {"seconds_saved": round(task.cache.saved, 2)}
         work = _work(stage.path / "speed.jsonl")

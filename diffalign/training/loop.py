@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -27,6 +27,7 @@ from diffalign.training import checkpoint
 from diffalign.training.optimizer import build_optimizer, learning_rate_factor
 from diffalign.training.randomness import seed_of
 from diffalign.training.settings import FREE, Settings
+from diffalign.training.tracker import start_tracker
 from diffalign.training.visits import Visit, Visits
 from diffalign.training.work import Work
 
@@ -107,12 +108,14 @@ class DivergedError(RuntimeError):
 
 
 def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[int], None] = lambda steps: None,
-          logger: logging.Logger | None = None, stop_after: int | None = None) -> Path:  # fmt: skip
+          logger: logging.Logger | None = None, config: Mapping[str, Any] | None = None,
+          stop_after: int | None = None) -> Path:  # fmt: skip
     """Trains to `settings.steps`, resuming from the newest checkpoint in folder; returns folder/final, the weights as users load them.
 
     Writes folder/metrics.jsonl (one line a step, the same bits after any resume), folder/speed.jsonl (seconds and work), and
     folder/checkpoints/step_N.
     advance(steps) reports progress; the logger gets a line of diagnostics every `log_every` steps.
+    config is what the tracker is told of the run, as JSON values; None: the settings.
     stop_after ends the call after that many steps of this call, with a checkpoint (for tests).
     Raises DivergedError on a loss that is not finite; the last good checkpoint stays. ValueError where the device cannot do the precision.
     """
@@ -149,7 +152,7 @@ def train(task: Task, settings: Settings, folder: Path, *, advance: Callable[[in
         if newest is not None and accelerator.scaler is not None and facts.get("scaler"):
             accelerator.scaler.load_state_dict(facts["scaler"])
     if settings.tracker and accelerator.is_main_process:
-        accelerator.init_trackers("tracker", config=None)
+        start_tracker(accelerator, settings, folder, settings.model_dump(mode="json") if config is None else config)
     advance(start)
 
     said: dict[str, int] = {}

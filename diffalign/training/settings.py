@@ -10,8 +10,8 @@ from diffalign.section import Section
 
 # What changes how a run is shown or split over devices, and not what it computes.
 FREE = {
-    "log_every", "tracker", "micro_batch_size", "samples_per_forward", "reference_cache", "reference_device", "checkpoint_every",
-    "keep_checkpoints",
+    "log_every", "tracker", "tracker_project", "tracker_run", "micro_batch_size", "samples_per_forward", "reference_cache",
+    "reference_device", "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 # Of these, what the record of a run has had from the beginning: it stays there as it was at the first step.
 RECORDED = {"checkpoint_every"}
@@ -78,6 +78,15 @@ class Settings(Section):
     log_every: int = Field(default=10, ge=1, description="steps between lines on the console")
     tracker: str | None = Field(
         default="tensorboard", description="any tracker of accelerate (tensorboard, wandb, …); None: metrics.jsonl alone"
+    )
+    tracker_project: str = Field(
+        default="diffalign", min_length=1, exclude_if=lambda name: name == "diffalign", description="of a tracker that has projects"
+    )
+    tracker_run: str | None = Field(
+        default=None,
+        min_length=1,
+        exclude_if=lambda name: name is None,
+        description="what the tracker calls the run; None: the run folder's name. TensorBoard's runs are named by their folders",
     )
     seed: int = 0
 
