@@ -16,13 +16,15 @@ from diffalign.backbones.patches import PATCH, packed, unpacked
 from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Flow, shift_of
 
-TOKEN_LIMIT = 512  # of T5
+TOKEN_LIMIT = 512  # of T5, in [dev]; the pipeline takes no more
+SCHNELL_TOKENS = 256  # as the release's cli.py has it: max_length=256 if name == "flux-schnell" else 512
 
 
 class Flux(ImagePipeline):
     """A loaded pipeline: see `Backbone` for the contract. Latents are (N, C, H, W); only the denoiser sees them packed.
 
     guidance  what training tells a model that has its guidance as conditioning
+    tokens    places of T5 that a prompt takes; 0: as released, 512 of a model that has its guidance as conditioning, 256 of another
     """
 
     PIPELINE = FluxPipeline
@@ -31,10 +33,14 @@ class Flux(ImagePipeline):
     ALIKE = ("in_channels", "joint_attention_dim", "num_layers", "num_single_layers", "guidance_embeds")
     ENCODERS = ("vae", "text_encoder", "text_encoder_2")
 
-    def __init__(self, pipeline: FluxPipeline, source: str, guidance: float = 1.0):
+    def __init__(self, pipeline: FluxPipeline, source: str, guidance: float = 1.0, tokens: int = 0):
         super().__init__(pipeline, source)
         self.process = Flow(shift_of(pipeline.scheduler))
-        self.token_limit: int = min(TOKEN_LIMIT, pipeline.tokenizer_2.model_max_length)
+        most = min(TOKEN_LIMIT, pipeline.tokenizer_2.model_max_length)
+        released = TOKEN_LIMIT if pipeline.transformer.config.guidance_embeds else SCHNELL_TOKENS
+        if not isinstance(tokens, int) or not 0 <= tokens <= most:
+            raise ValueError(f"tokens is {tokens!r}; {source} reads 1 to {most} of a prompt: set model.settings.tokens so, or remove it")
+        self.token_limit: int = tokens or min(released, most)
         self.guidance = guidance
 
     @property
@@ -73,9 +79,10 @@ def places(rows: int, columns: int) -> Tensor:
     return torch.stack([torch.zeros_like(row), row, column], -1).flatten(0, 1)
 
 
-def load(source: str, loading: Loading, *, guidance: float = 1.0) -> Flux:
+def load(source: str, loading: Loading, *, guidance: float = 1.0, tokens: int = 0) -> Flux:
     """See `load_backbone`.
 
     guidance  of training, see `Flux`; sampling has its own
+    tokens    of a prompt, see `Flux`
     """
-    return Flux(load_pipeline(Flux, source, loading), source, guidance)
+    return Flux(load_pipeline(Flux, source, loading), source, guidance, tokens)

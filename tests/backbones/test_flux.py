@@ -11,6 +11,7 @@ import torch
 from family_checks import PROMPTS, FamilyChecks, normal, pixels
 from tiny_pipelines import T5_TOKENS, save_flux
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from diffalign.backbones import load_backbone
 from diffalign.backbones.flux import places
@@ -90,6 +91,22 @@ def test_without_guidance_as_conditioning(tmp_path: Path, monkeypatch: pytest.Mo
     assert np.array_equal(
         pixels(loaded.sample(PROMPTS, [1, 2], steps=3, guidance=3.0, size=(16, 24))), checks.plain_pixels(checks.plain(folder), [1, 2])
     )
+
+
+@pytest.mark.parametrize(("guidance_embeds", "released"), [(True, 512), (False, 256)], ids=["dev", "schnell"])
+def test_a_prompt_has_the_places_that_it_has_in_the_release(guidance_embeds: bool, released: int, tmp_path: Path) -> None:
+    """github.com/black-forest-labs/flux, cli.py: max_length=256 if name == "flux-schnell" else 512."""
+    save_flux(tmp_path, guidance_embeds=guidance_embeds)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer_2", model_max_length=512)
+    tokenizer.save_pretrained(tmp_path / "tokenizer_2")
+    loaded, fewer = (load_backbone("flux", str(tmp_path), **settings) for settings in ({}, {"tokens": 300}))
+    assert (loaded.token_limit, fewer.token_limit) == (released, 300)
+    for each, count in ((loaded, released), (fewer, 300)):
+        assert each.embed(PROMPTS[:1])["prompt_embeds"].shape[1] == count
+        assert each.guided(1.0, [""])["max_sequence_length"] == count  # type: ignore[attr-defined]  # so samples have them too
+    for tokens in (513, -1, 256.5):
+        with pytest.raises(ValueError, match=rf"tokens is {tokens}; .* reads 1 to 512 of a prompt: set model\.settings\.tokens"):
+            load_backbone("flux", str(tmp_path), tokens=tokens)
 
 
 def test_places_are_rows_and_columns() -> None:
