@@ -340,13 +340,13 @@ def test_a_beta_on_errors_as_they_are_is_no_diffusion_dpo_s() -> None:
 
 
 def test_a_beta_elsewhere_is_the_one_that_pulls_as_hard() -> None:
-    """By hand at β = 5000: Diffusion-DPO's slope in the margin is ½, and −(β/2) in each error."""
+    """By hand at the default β: Diffusion-DPO's slope in the margin is ½, and −(β/2) in each error."""
     slopes = {  # of the loss: down in r_w, up in r_l
         "diffusion_dpo": (1 / 2, 1 / 2), "cdpo": (0.4, 0.4), "ipo": (1, 1), "hinge": (1, 1), "nca": (1 / 4, 1 / 4), "bco": (1 / 2, 1 / 2),
         "apo_zero": (1 / 4, 1 / 4), "apo_down": (0, 1 / 4), "tgdpo": (1 / 2, 1 / 2), "sparsepo": (1 / 2, 1 / 2),
     }  # fmt: skip
     for name, (winner, loser) in slopes.items():
-        beta = 5000 * (winner + loser)
+        beta = defaults(name)["beta"] * (winner + loser)
         said = call("methods", name).stdout
         assert pull(name, {}) == pytest.approx(beta), name
         assert f"as Diffusion-DPO does with β = {beta:g}; in" in said and f"β / 2 = {beta / 2:g}" in said

@@ -48,7 +48,7 @@ def test_mappings_merge_key_by_key_and_anything_else_is_replaced(write) -> None:
     ("child", "objective"),
     [
         ("{name: cdpo, flip_rate: 0.2}", {"name": "cdpo", "beta": 5000, "flip_rate": 0.2}),  # no β of rpo's, and no sft
-        ("ipo", {"name": "ipo", "beta": 5000}),
+        ("ipo", {"name": "ipo", "beta": 500}),
         ("{name: rpo, sft: 1.0}", {"name": "rpo", "beta": 150, "sft": 1.0, "relative": True}),
         ("{beta: 300}", {"name": "rpo", "beta": 300, "sft": 0.4, "relative": True}),
     ],
