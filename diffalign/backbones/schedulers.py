@@ -16,9 +16,10 @@ SCHEDULERS = {
 }
 
 
-def trained_with(scheduler: Any, prediction_type: str, rescale_betas_zero_snr: bool) -> Any:
-    """The scheduler of a model whose config says otherwise than how it was trained, or says nothing, as a single file does.
+def set_levels(pipeline: Any, prediction_type: str, rescale_betas_zero_snr: bool) -> bool:
+    """Gives a pipeline the scheduler that its model was trained with, where its config says otherwise, or nothing, as a single file does.
 
+    Returns whether it has another one now.
     prediction_type         one of PREDICTIONS; "": as the config has it
     rescale_betas_zero_snr  levels whose last is noise alone (Lin et al. 2023, arXiv:2305.08891); False: as the config has it
     """
@@ -26,18 +27,21 @@ def trained_with(scheduler: Any, prediction_type: str, rescale_betas_zero_snr: b
 
     if prediction_type not in ("", *PREDICTIONS):
         raise ValueError(f"prediction_type is {prediction_type!r}; choose one of: {', '.join(PREDICTIONS)}, or leave it out")
-    changes: dict[str, Any] = {"prediction_type": prediction_type} if prediction_type else {}
-    kind = type(scheduler)
+    if not prediction_type and not rescale_betas_zero_snr:
+        return False
+    scheduler, changes = pipeline.scheduler, {"prediction_type": prediction_type} if prediction_type else {}
+    kind: Any = type(scheduler)
     if rescale_betas_zero_snr:
         found = prediction_type or scheduler.config.get("prediction_type")
         if found != "v_prediction":
             raise ValueError(
                 f"rescale_betas_zero_snr with prediction_type {found!r}: of noise alone ε tells nothing; set prediction_type: v_prediction"
             )
-        changes["rescale_betas_zero_snr"] = True
+        changes |= {"rescale_betas_zero_snr": True}
         if "rescale_betas_zero_snr" not in signature(kind.__init__).parameters:  # PNDM's class knows no such levels
             kind = diffusers.DDIMScheduler
-    return kind.from_config(scheduler.config, **changes)
+    pipeline.scheduler = kind.from_config(scheduler.config, **changes)
+    return True
 
 
 @contextmanager

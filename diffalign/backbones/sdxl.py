@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffalign.backbones import Loading
 from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Diffusion
-from diffalign.backbones.schedulers import trained_with
+from diffalign.backbones.schedulers import set_levels
 
 
 class Sdxl(ImagePipeline):
@@ -97,12 +97,10 @@ def in_range(vae: Any) -> Iterator[None]:
 def load(source: str, loading: Loading, *, prediction_type: str = "", rescale_betas_zero_snr: bool = False) -> Sdxl:
     """See `load_backbone`. No watermark is put on samples: training and scoring need every one as it is.
 
-    prediction_type, rescale_betas_zero_snr  how the model was trained, where its config says otherwise: see `trained_with`
+    prediction_type, rescale_betas_zero_snr  how the model was trained, where its config says otherwise: see `set_levels`
     """
     pipeline = load_pipeline(Sdxl, source, loading, add_watermarker=False)
-    is_set = bool(prediction_type) or rescale_betas_zero_snr
-    if is_set:
-        pipeline.scheduler = trained_with(pipeline.scheduler, prediction_type, rescale_betas_zero_snr)
+    is_set = set_levels(pipeline, prediction_type, rescale_betas_zero_snr)
     loaded = Sdxl(pipeline, source)
     loaded.has_set_scheduler = is_set
     return loaded

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from diffalign.backbones import Loading
 from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Diffusion
-from diffalign.backbones.schedulers import trained_with
+from diffalign.backbones.schedulers import set_levels
 
 
 class StableDiffusion(ImagePipeline):
@@ -42,12 +42,10 @@ class StableDiffusion(ImagePipeline):
 def load(source: str, loading: Loading, *, prediction_type: str = "", rescale_betas_zero_snr: bool = False) -> StableDiffusion:
     """See `load_backbone`. The safety checker is not loaded: training and scoring need every sample as it is.
 
-    prediction_type, rescale_betas_zero_snr  how the model was trained, where its config says otherwise: see `trained_with`
+    prediction_type, rescale_betas_zero_snr  how the model was trained, where its config says otherwise: see `set_levels`
     """
     pipeline = load_pipeline(StableDiffusion, source, loading, safety_checker=None, requires_safety_checker=False)
-    is_set = bool(prediction_type) or rescale_betas_zero_snr
-    if is_set:
-        pipeline.scheduler = trained_with(pipeline.scheduler, prediction_type, rescale_betas_zero_snr)
+    is_set = set_levels(pipeline, prediction_type, rescale_betas_zero_snr)
     loaded = StableDiffusion(pipeline, source)
     loaded.has_set_scheduler = is_set
     return loaded
