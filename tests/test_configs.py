@@ -211,6 +211,7 @@ def test_tango_2_is_sft_for_an_epoch_of_five_then_dpo_on_pairs_within_two_judges
         assert each.train.sft_steps * 5 == each.train.steps and each.train.objective["name"] == "diffusion_dpo"
         assert each.pair.rule == "own_vs_rest" and len(each.pair.thresholds) == 2
     assert config.pair.thresholds["shapes.score"] == sounds.pair.thresholds["clap_1.score"]
+    assert sounds.model.source == "models/tango-full-ft-audiocaps", "which its baseline figures are of, and its launcher starts from"
     perturbed = [load_config(file, words) for _, file, *words in commands_of(bundled_configs() / "methods/tango2.yaml")]
     assert [each.generate.perturbed.count for each in perturbed if each.generate.perturbed] == [4]
 
