@@ -18,7 +18,7 @@ from diffalign.backbones.pipeline import AudioPipeline, load_pipeline, with_load
 from diffalign.backbones.process import Diffusion
 from diffalign.backbones.schedulers import scheduler_named
 from diffalign.backbones.seeded import generators, latents_of
-from diffalign.backbones.tango_release import is_release, read_parts
+from diffalign.backbones.tango_release import how_to_fetch, is_release, read_parts
 from diffalign.data.modalities.audio import Audio
 from diffalign.model_source import source_path
 
@@ -154,15 +154,24 @@ class Tango(AudioPipeline):
 
 
 def load(source: str, loading: Loading, *, text_encoder: str = "") -> Tango:
-    """See `load_backbone`: a folder that `TangoPipeline` saved, or one as Tango is released, see `tango_release`.
+    """See `load_backbone`: a folder or hub id of what `TangoPipeline` saved, or a folder as Tango is released, see `tango_release`.
 
     text_encoder  of a release: folder or hub id of its tokenizer and config; empty: the hub's that the release names
     """
-    path = None if source.endswith(".safetensors") else source_path(source)
+    is_named = source.endswith(".safetensors") or source.startswith("random:")
+    path = None if is_named else source_path(source)
     if path is None or not is_release(path):
+        fetch = "" if is_named or path is not None else f"; {how_to_fetch(source)}"
         if text_encoder:
-            raise ValueError(f"{source} brings its text encoder, and text_encoder is {text_encoder!r}; remove it from model.settings")
-        return Tango(load_pipeline(Tango, source, loading), source)
+            raise ValueError(
+                f"{source} brings its text encoder, and text_encoder is {text_encoder!r}; remove it from model.settings{fetch}"
+            )
+        try:
+            return Tango(load_pipeline(Tango, source, loading), source)
+        except FileNotFoundError as error:
+            if not fetch or repr(source) not in str(error):  # which is of what is put in the place of a part
+                raise
+            raise FileNotFoundError(f"{error}{fetch}") from error
     if loading.quantise is not None:
         raise ValueError(f"{source} is a release of Tango, which is not quantised; load it, save() it, and give that folder")
     if loading.variant is not None:

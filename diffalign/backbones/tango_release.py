@@ -6,7 +6,8 @@ Ghosal et al. 2023, arXiv:2304.13731. The layout, of https://github.com/declare-
     vae_config.json, pytorch_model_vae      AudioLDM's autoencoder in the names of latent diffusion, its HiFi-GAN under `vocoder.`
     stft_config.json                        of the spectrograms; pytorch_model_stft holds what follows from it, and is not read
 
-Configs of denoiser, scheduler and text encoder stand elsewhere: main_config.json names them.
+Configs of denoiser, scheduler and text encoder stand elsewhere: main_config.json names them. The denoiser's is not on the hub, so a
+release is read from a folder that has it too, and not by its hub id.
 """
 
 from __future__ import annotations
@@ -38,6 +39,15 @@ TIED = "encoder.embed_tokens.weight"  # T5's, the same tensor as shared.weight
 
 def is_release(folder: Path) -> bool:
     return (folder / MAIN).is_file() and not (folder / "model_index.json").is_file()
+
+
+def how_to_fetch(name: str) -> str:
+    """What to do with the hub id of a release."""
+    folder = f"models/{name.split('/')[-1]}"
+    return (
+        f"if {name} is Tango as its authors release it: `hf download {name} --local-dir {folder}`, put the denoiser's config that "
+        f"its {MAIN} names into that folder (from github.com/declare-lab/tango, configs or tango2/configs), and set model.source={folder}"
+    )
 
 
 def read_parts(folder: Path, dtype: torch.dtype, text_encoder: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -144,6 +145,17 @@ def test_safetensors_come_first_and_nothing_is_unpickled(parts: Parts, release: 
         load(release)
     save_file(parts.weights()["main"], release / "pytorch_model_main.safetensors")
     assert load(release).pipeline.unet.conv_in.weight.equal(parts.unet.conv_in.weight) and not (release / "harm").exists()
+
+
+def test_the_hub_id_of_a_release_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    told = r"`hf download declare-lab/tango2 --local-dir models/tango2`, put the denoiser's config .* set model\.source=models/tango2$"
+    with pytest.raises(FileNotFoundError, match=rf"'declare-lab/tango2' could not be loaded: .*{told}"):
+        load_backbone("tango", "declare-lab/tango2")
+    with pytest.raises(ValueError, match=rf"remove it from model\.settings; if declare-lab/tango2 is Tango as .*{told}"):
+        load_backbone("tango", "declare-lab/tango2", text_encoder="google/flan-t5-large")
+    with pytest.raises(FileNotFoundError, match=r"hub id that can be reached; fetch damaged files again$"):
+        load_backbone("tango", str(tmp_path))
 
 
 @pytest.mark.parametrize("file, said", [
