@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from diffalign.backbones import BACKBONES
-from diffalign.backbones.miniature import MINIATURES
 from diffalign.data.pairing import RULES
 from diffalign.data.pairing_settings import LIMITS
 from diffalign.objectives import OBJECTIVES, defaults
@@ -228,6 +227,7 @@ def test_flows_train_an_adapter_at_a_beta_of_velocity_errors() -> None:
         "qwen_image_edit_flow_dpo": 100,
         "qwen_image_edit_plus_flow_dpo": 100,
         "z_image_flow_dpo": 100,
+        "wan_flow_dpo": 500,
         "ltx_flow_dpo": 500,
         "hunyuan_video_flow_dpo": 500,
         "hunyuan_video_image_to_video_flow_dpo": 500,
@@ -255,6 +255,7 @@ def test_cogvideox_has_videodpo_s_beta() -> None:
 @pytest.mark.parametrize(
     ("name", "rate", "time"),
     [
+        ("wan_flow_dpo", 16, 4),
         ("ltx_flow_dpo", 25, 8),
         ("cogvideox_diffusion_dpo", 8, 4),
         ("hunyuan_video_flow_dpo", 24, 4),
@@ -269,12 +270,27 @@ def test_clips_of_videos_are_whole_latents_that_sixteen_frames_at_ten_a_second_h
     assert round((frames - 1) * 10 / rate) < 16
 
 
-def test_every_family_without_a_miniature_has_a_config_whose_adapter_is_the_family_s() -> None:
-    configs = {load_config(path).model.backbone: load_config(path) for path in CONFIGS}
-    assert set(BACKBONES) - set(MINIATURES) <= set(configs)
-    for name in set(BACKBONES) - set(MINIATURES):
-        lora = section_of(configs[name]).lora
-        assert lora is None or lora.targets == BACKBONES[name].lora_targets
+def test_every_family_has_a_config_on_a_set_that_exists_whose_adapter_is_the_family_s() -> None:
+    """Of its own weights, by the name of the family or of a model of it: configs/FAMILY_METHOD.yaml."""
+    found = {path: load_config(path) for path in CONFIGS if path.parent == bundled_configs()}
+    real = {path: config for path, config in found.items() if config.pair.source is not None}
+    assert {config.model.backbone for config in real.values()} == set(BACKBONES)
+    for path, config in real.items():
+        assert path.stem.startswith((config.model.backbone, "sd15", "own_pairs")), path
+        lora = section_of(config).lora
+        assert lora is None or lora.targets == BACKBONES[config.model.backbone].lora_targets
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if "tiny models only" in " ".join(header_of(path))], ids=name_of)
+def test_the_test_that_ran_a_config_on_tiny_models_names_it(path: Path) -> None:
+    [file] = re.findall(r"tiny models only \(([\w/]+\.py)\)", " ".join(header_of(path)))
+    assert f'"{name_of(path)}"' in (bundled_configs().parent / file).read_text(encoding="utf-8")
+
+
+def test_tango_2_on_its_released_pairs_trains_as_on_own_samples() -> None:
+    released, own = load_config("tango_diffusion_dpo"), load_config("audio_alpaca_tango")
+    assert released.model == own.model and released.train == own.train and released.pair.source.importer == "audio_alpaca"
+    assert "tango_diffusion_dpo.yaml" in " ".join(header_of(bundled_configs() / "audio_alpaca_tango.yaml"))
 
 
 def test_every_objective_has_the_method_of_its_name() -> None:

@@ -12,7 +12,8 @@ import PIL.Image
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from family_checks import PLAIN, PROMPTS, STEPS, FamilyChecks, normal, pixels, spied
+from family_checks import PROMPTS, STEPS, FamilyChecks, normal, pixels, spied
+from run_checks import PLAIN
 from torch import Tensor
 
 from diffalign.backbones import BACKBONES, load_backbone

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,19 +10,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from no_network import no_network
+from run_checks import RunChecks
 from safetensors.torch import load_file
-from tiny_preference_sets import save_two_folders
 from torch import Tensor, nn
-from training_checks import PROMPTS, TrainingChecks, normal
-from typer.testing import CliRunner
+from training_checks import PROMPTS, normal
 
 from diffalign.backbones import BACKBONES, load_backbone
 from diffalign.backbones.process import Diffusion
 from diffalign.data.modalities.image import Image
 from diffalign.training.lora import Lora, add_lora
 from diffalign.training.reference import REFERENCE_ADAPTER, OtherAdapter
-from pipelines.cli import app
 
 STEPS, NEGATIVE = 3, "a blue square"
 
@@ -41,21 +36,18 @@ def pixels(media: Any) -> np.ndarray:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # diffusers hands tensors to numpy
-class FamilyChecks(TrainingChecks):
+class FamilyChecks(RunChecks):
     """The same questions for every family.
 
-    config           its name
     size, latents    of the tiny pipeline: height and width that differ, and the shape of one sample's latents
     output, axes     the names of what the plain pipeline gives, and of the arguments that `size` is
     own              arguments of the plain pipeline's call beside prompt, size, steps, generators
     guidance, unguided   the arguments by which it is guided, and not
     refuses_negative what is said where a family takes no negative prompt
-    small            what a run of the config changes for the tiny pipeline
     rounding         steps of 8 bits, or 16 of sounds, that samples may differ from the plain pipeline's, where we do not batch as it does
     fused_rounding   the same, where a LoRA has become a part of the weights
     """
 
-    config: ClassVar[str]
     output: ClassVar[str] = "images"
     axes: ClassVar[tuple[str, ...]] = ("height", "width")
     size: ClassVar[tuple[int, ...]] = (16, 24)
@@ -63,7 +55,6 @@ class FamilyChecks(TrainingChecks):
     own: ClassVar[dict[str, Any]] = {}
     guidance: ClassVar[dict[str, Any]] = {"guidance_scale": 3.0}
     unguided: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
-    small: ClassVar[tuple[str, ...]] = ()
     refuses_negative: ClassVar[str | None] = None
     rounding: ClassVar[int] = 0
     fused_rounding: ClassVar[int] = 1
@@ -91,15 +82,6 @@ class FamilyChecks(TrainingChecks):
     def told(timestep: Tensor) -> Tensor:
         """The timestep as `predict` takes it, of one as the scheduler has it."""
         return timestep
-
-    def save_pairs(self, folder: Path) -> Path:
-        """The pairs that a run of the config trains on, as two folders."""
-        return save_two_folders(folder)
-
-    def data(self, folder: Path) -> tuple[str, ...]:
-        """What a run of the config trains on and is evaluated with, as overrides; their files lie in `folder`."""
-        pairs = self.save_pairs(folder / "pairs")
-        return f"pair.source={{importer: two_folders, path: {pairs}}}", "evaluate.prompts.texts=[a red circle]"
 
     def given_plainly(self, prompts: list[str]) -> dict[str, Any]:
         """The same for the plain pipeline."""
@@ -157,22 +139,6 @@ class FamilyChecks(TrainingChecks):
     def reconstructed(vae: Any, media: Tensor) -> Tensor:
         """What the autoencoder alone makes of media."""
         return vae.decode(vae.encode(media).latent_dist.mean).sample
-
-    def test_tiles_are_the_autoencoder_s_own(self, loaded: Any, folder: Path) -> None:
-        """Of a medium twice as wide too, where one tile is not enough; refused where there are none."""
-        by_hand: Any = load_backbone(self.family, str(folder))
-        try:
-            by_hand.pipeline.vae.enable_tiling()
-        except (AttributeError, NotImplementedError):
-            with pytest.raises(ValueError, match=r"that makes no tiles; remove model\.tiled_vae"):
-                load_backbone(self.family, str(folder), tiled_vae=True)
-            return
-        tiled = load_backbone(self.family, str(folder), tiled_vae=True)
-        for size in (self.size, (*self.size[:-1], 2 * self.size[-1])):
-            media = normal(1, 3 if len(size) > 1 else 1, *size).clamp(-1, 1)
-            latents = tiled.encode(media, seeds=None)
-            assert torch.equal(latents, by_hand.encode(media, seeds=None)) and torch.equal(tiled.decode(latents), by_hand.decode(latents))
-            assert latents.shape == loaded.encode(media, seeds=None).shape
 
     def test_embeds_are_the_pipeline_s(self, loaded: Any, folder: Path) -> None:
         expected, found = self.embeds_of(self.plain(folder), PROMPTS), loaded.embed(PROMPTS)
@@ -390,49 +356,6 @@ class FamilyChecks(TrainingChecks):
         assert again.encoder_identity() == backbone.encoder_identity()
         backbone.save(tmp_path / "whole")
         assert load_backbone(self.family, str(tmp_path / "whole")).identity() == backbone.identity()
-
-    # A run
-
-    @pytest.mark.integration
-    def test_a_config_trains_it(self, folder: Path, tmp_path: Path) -> None:
-        self.check_run(folder, tmp_path)
-
-    @pytest.mark.integration
-    def test_a_config_trains_it_in_its_own_precision(self, folder: Path, tmp_path: Path) -> None:
-        """As it is written, but for size and number: a part of another dtype than its neighbour would show here."""
-        first, second = self.trained_by_config(folder, tmp_path, "train.steps=2", "evaluate=null", "gallery=null")
-        assert first["loss"] == pytest.approx(math.log(2), abs=0.02)  # the frozen copy may be the rounder one
-        assert all(math.isfinite(value) for value in second.values()) and second["grad_norm"] > 0
-
-    @pytest.mark.integration
-    def test_fine_tuning_lowers_the_error(self, folder: Path, tmp_path: Path) -> None:
-        """On the winners of its pairs, against the base on the same draws, by a config's own kind of training: LoRA or all weights."""
-        objective = "train.objective={name: fsft, divergence: identity, beta: 1}"
-        made = self.trained_by_config(folder, tmp_path, *PLAIN, objective, "train.steps=6", "evaluate=null", "gallery=null")
-        assert made[0]["win_adv"] == 0 and min(step["win_adv"] for step in made[-2:]) > 0
-
-    def check_run(self, folder: Path, tmp_path: Path, *more: str) -> None:
-        """Two steps, of which the first starts at the reference; then samples of base and result. A local model needs no network."""
-        few = (f"evaluate.size={list(self.size)}", "evaluate.steps=2", "evaluate.samples_per_prompt=1")
-        first, second = self.trained_by_config(folder, tmp_path, *PLAIN, "train.steps=2", *few, *more)
-        assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["win_adv"] == first["lose_adv"] == 0
-        assert all(math.isfinite(value) for value in second.values()) and second["rewards/margins"] != 0
-        report = json.loads((tmp_path / "run/evaluation/report.json").read_text())
-        assert report["models"]["aligned"]["scores"] and (tmp_path / "run/gallery/index.html").is_file()
-
-    def trained_by_config(self, folder: Path, tmp_path: Path, *overrides: str) -> list[dict[str, float]]:
-        """The metrics of each step of the family's config on the tiny pipeline, a few pairs, small batches and no network."""
-        run = tmp_path / "run"
-        small = (f"encode.size={list(self.size)}", "train.warmup_steps=1", "train.batch_size=4", "train.micro_batch_size=2")
-        words = (f"run={run}", f"model.source={folder}", "model.device=cpu", *small, *self.data(tmp_path), *self.small, *overrides)
-        with no_network():
-            result = CliRunner().invoke(app, ["run", self.config, *words])
-        assert result.exit_code == 0, (result.output, result.exception)
-        return [json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines()]
-
-
-# In float32, at a rate whose steps are more than what an error rounds to.
-PLAIN = ("model.dtype=float32", "train.optimizer=adamw", "train.precision=fp32", "train.learning_rate=1e-3")
 
 
 def spied(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor]]:

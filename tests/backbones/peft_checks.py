@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from family_checks import PLAIN
 from peft import PeftModel
+from run_checks import PLAIN
 from safetensors.torch import load_file, save_file
 
 from diffalign.backbones import BACKBONES, load_backbone

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from family_checks import PLAIN, FamilyChecks, normal
+from family_checks import FamilyChecks, normal
+from run_checks import PLAIN
 from safetensors.torch import load_file
 from tiny_pipelines import LANGUAGE_TOKENS, save_qwen_image
 from torch import Tensor

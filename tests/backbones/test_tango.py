@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from training_checks import TrainingChecks
+from run_checks import PLAIN, RunChecks
+from tiny_media import flac
 from transformers import AutoTokenizer, T5EncoderModel
 
 from diffalign.backbones import load_backbone
@@ -255,6 +259,24 @@ def test_full_weights_load_in_plain_diffusers(folder: Path, tmp_path: Path) -> N
     assert loaded.identity() == backbone.identity() != load_backbone("tango", str(folder)).identity()
 
 
-class TestTraining(TrainingChecks):
-    family = "tango"
+class TestRuns(RunChecks):
+    family, config = "tango", "tango_diffusion_dpo"
     size, latents = (8192,), (4, 16, 8)
+    small: ClassVar[tuple[str, ...]] = ("train.sft_steps=0",)
+
+    def data(self, folder: Path) -> tuple[str, ...]:
+        """Audio-Alpaca's columns, for the importer that the config names."""
+        sounds = [{"bytes": flac(number, 8192), "path": None} for number in range(8)]
+        rows = [
+            {"prompt": PROMPTS[number % 2], "chosen": sounds[number], "rejected": sounds[number + 4], "strategy": "multistep"}
+            for number in range(4)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+        return f"pair.source.path={folder}/train.parquet", "evaluate.prompts.texts=[a low beep]"
+
+    @pytest.mark.integration
+    def test_fine_tuning_comes_first(self, folder: Path, tmp_path: Path) -> None:
+        """As the config has it: a step of SFT, then one of DPO against the base, from which the first has moved."""
+        given = ("train.steps=2", "train.sft_steps=1", "evaluate=null", "gallery=null")
+        begun, then = self.trained_by_config(folder, tmp_path, *PLAIN, "train.learning_rate=9.6e-7", *given)
+        assert begun["loss"] > 0 and "win_adv" not in begun and then["win_adv"] != 0 and abs(then["loss"] - math.log(2)) < 0.1

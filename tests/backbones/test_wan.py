@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-from training_checks import TrainingChecks
+from run_checks import RunChecks
+from video_checks import save_pairs
 
 from diffalign.backbones import load_backbone
 from diffalign.backbones.miniature import wan as miniature
@@ -222,9 +223,13 @@ def test_full_weights_load_in_plain_diffusers(folder: Path, tmp_path: Path) -> N
     assert isinstance(loaded, Wan) and np.array_equal(ours, frames(loaded, PROMPTS, [1, 2]))
 
 
-class TestTraining(TrainingChecks):
-    family = "wan"
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # diffusers hands tensors to numpy
+class TestRuns(RunChecks):
+    family, config = "wan", "wan_flow_dpo"
     size, latents = (9, 16, 16), (4, 3, 4, 4)
+
+    def save_pairs(self, folder: Path) -> Path:
+        return save_pairs(folder, self.size, 8.0)
 
 
 def test_a_timestep_for_each_patch_is_the_same_as_one(folder: Path, tmp_path: Path) -> None:
