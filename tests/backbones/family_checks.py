@@ -186,7 +186,6 @@ class FamilyChecks(RunChecks):
             other = loaded.predict(loaded.denoiser, noised, timestep.flip(0), embeds)
         assert torch.allclose(together, torch.cat(alone), atol=1e-5) and not torch.allclose(together, other, atol=1e-4)
 
-    @pytest.mark.parity
     def test_features_lie_at_the_positions_that_they_make(self, loaded: Any) -> None:
         """Of what goes into the head, the prediction at a position turns on the vector that lies there, and on that of no other token."""
         denoiser, taken = loaded.denoiser, []
