@@ -61,8 +61,12 @@ def save_tiny_stable_diffusion(folder: Path, *, version: int = 1, seed: int = 0)
     return folder
 
 
-def save_original_checkpoint(folder: Path, path: Path) -> Path:
-    """The weights of a Stable Diffusion 1.x folder in one .safetensors file under its original names (as it is shared)."""
+def save_original_checkpoint(folder: Path, path: Path, *, version: int = 1) -> Path:
+    """The weights of a Stable Diffusion folder in one .safetensors file under its original names (as it is shared).
+
+    version   2: the text encoder under open_clip's, with what a pipeline does not read: the 24th layer, projection and scale
+    """
+    import torch
     from safetensors.torch import load_file, save_file
 
     weights = "diffusion_pytorch_model.safetensors"
@@ -72,9 +76,15 @@ def save_original_checkpoint(folder: Path, path: Path) -> Path:
         original = vae_name(name)
         is_projection = re.search(r"attn_1\.(q|k|v|proj_out)\.weight", original) is not None
         vae[f"first_stage_model.{original}"] = value[:, :, None, None] if is_projection else value  # 1×1 convolutions in the original
-    text = {}
-    for name, value in load_file(folder / "text_encoder/model.safetensors").items():
-        text[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = value
+    encoder = load_file(folder / "text_encoder/model.safetensors")
+    if version == 1:
+        text = {f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}": value for name, value in encoder.items()}
+    else:
+        text = {f"cond_stage_model.model.{name}": value for name, value in _open_clip(encoder).items()}
+        first = "cond_stage_model.model.transformer.resblocks.0."
+        text |= {name.replace(first, first.replace("0", "23")): value + 1 for name, value in text.items() if name.startswith(first)}
+        width = len(text["cond_stage_model.model.ln_final.weight"])
+        text |= {"cond_stage_model.model.text_projection": torch.ones(width, width), "cond_stage_model.model.logit_scale": torch.ones(())}
     save_file({name: value.contiguous() for name, value in (unet | vae | text).items()}, path)
     return path
 
@@ -109,8 +119,9 @@ def _open_clip(encoder: dict[str, Any]) -> dict[str, Any]:
     found = {
         "positional_embedding": encoder["embeddings.position_embedding.weight"],
         "token_embedding.weight": encoder["embeddings.token_embedding.weight"],
-        "text_projection": encoder["text_projection.weight"].T,
     }
+    if "text_projection.weight" in encoder:
+        found["text_projection"] = encoder["text_projection.weight"].T
     for name, value in encoder.items():
         if ".q_proj." in name:
             joined = torch.cat([encoder[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")])
@@ -124,10 +135,10 @@ def _open_clip(encoder: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def save_single_file(folder: Path, target: Path) -> Path:
+def save_single_file(folder: Path, target: Path, *, version: int = 1) -> Path:
     """A folder with the configs and tokenizer of a diffusers folder, and its weights in one original file, whose path is returned."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
-    return save_original_checkpoint(folder, target / "model.safetensors")
+    return save_original_checkpoint(folder, target / "model.safetensors", version=version)
 
 
 def _renamed(name: str, rules: list[tuple[str, str]]) -> str:

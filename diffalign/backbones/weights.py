@@ -42,8 +42,8 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
     if source.endswith(".ckpt"):
         raise ValueError(f"{source}: .ckpt files are pickles and are not opened; convert to .safetensors first")
     takes_file = hasattr(family, "from_single_file")
-    if source.endswith(".safetensors") and not takes_file:
-        raise ValueError(f"{source}: diffusers reads no single file of this family; give {FOLDER}, or a hub id")
+    if not takes_file:
+        refuse_file(source)
     path = str(source_path(source) or source)
     options |= dtype_argument(dtype)
     try:
@@ -62,7 +62,7 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
         missing = re.search(r"Failed to load (\w+)", str(error))
         raise ValueError(
             f"model source {source!r} is a file without the weights of a {missing[1] if missing else 'part'}, as files of a denoiser alone "
-            f"are; give {FOLDER}, a file of the whole model, or a hub id"
+            f"are; give {FOLDER}, a file of the whole model, or a hub id, and a denoiser beside it as model.denoiser"
         ) from error
     except Exception as error:  # diffusers raises whatever it stumbles over in a damaged file, or in one of another kind
         there = variants_of(Path(path))
@@ -78,6 +78,15 @@ def read_pipeline(family: type[Pipeline], source: str, dtype: torch.dtype | dict
             f"{' a .safetensors file of a whole model (in such a folder where there is no network),' if takes_file else ''} "
             f"or a hub id that can be reached; fetch damaged files again"
         ) from error
+
+
+def refuse_file(source: str) -> None:
+    """ValueError where it is one .safetensors file, of a family that diffusers does not read out of such a file."""
+    if source.endswith(".safetensors"):
+        raise ValueError(
+            f"{source}: diffusers reads no single file of this family; give {FOLDER}, or a hub id, and a file of its denoiser alone as "
+            f"model.denoiser"
+        )
 
 
 def variants_of(folder: Path) -> list[str]:

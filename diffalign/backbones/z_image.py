@@ -18,6 +18,7 @@ from diffalign.backbones.density import logit_normal
 from diffalign.backbones.patches import PATCH
 from diffalign.backbones.pipeline import ImagePipeline, load_pipeline
 from diffalign.backbones.process import Flow, shift_of
+from diffalign.backbones.weights import refuse_file
 
 TOKEN_LIMIT = 512
 
@@ -73,5 +74,6 @@ class ZImage(ImagePipeline):
 
 
 def load(source: str, loading: Loading) -> ZImage:
-    """See `load_backbone`."""
+    """See `load_backbone`. ValueError for one file: diffusers' pipeline takes some, and finds Qwen3 in none."""
+    refuse_file(source)
     return ZImage(load_pipeline(ZImage, source, loading), source)
