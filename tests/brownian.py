@@ -1,4 +1,4 @@
-"""A stand-in for torchsde where it is not installed: what the cosine scheduler of diffusers asks of it, and no more."""
+"""A stand-in for torchsde, which .ci/run has: what the cosine scheduler of diffusers asks of it, and no more."""
 
 from __future__ import annotations
 
