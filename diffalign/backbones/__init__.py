@@ -225,7 +225,8 @@ def load_backbone(name: str, source: str, *, dtype: torch.dtype = torch.float32,
     denoiser  a folder with another denoiser (the result of full fine-tuning), or one .safetensors file of a denoiser alone, to put in the
               place of the source's own
     quantise  int8, nf4, int8_weight_only, float8_weight_only (backbones/quantised.py): the denoiser's weights, to train a LoRA on
-    tiled_vae encodes and decodes media larger than the autoencoder's own size in overlapping tiles, which takes less memory
+    tiled_vae encodes and decodes what is larger than one tile in overlapping ones, in less memory, to slightly other latents and media. How
+              large a tile is the autoencoder's class or config says: it may be less than the model makes (256×256 of Wan)
     offload_encoders  reads them into the machine's memory, as `Backbone.offload_encoders` leaves them: they never come to the device
     variant   of the files of a folder or hub id: fp16 reads model.fp16.safetensors where model.safetensors is beside it, or is not there
     vae       an autoencoder to put in the place of the source's own: a folder or hub id, or one .safetensors file of an autoencoder alone

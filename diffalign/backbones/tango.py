@@ -119,6 +119,11 @@ class Tango(AudioPipeline):
         self.token_limit = token_limit_of(pipeline.tokenizer)
         self.rate = float(pipeline.mel.sample_rate_hz)
         self.column = pipeline.mel.hop * pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)  # samples
+        # A tile is as long as its own sounds: the autoencoder's sample_size, of which diffusers makes squares, is that of something else.
+        part = 4 * pipeline.vae_scale_factor  # a quarter overlaps the next tile, and is whole latents
+        frames = max(self.size[0] // pipeline.mel.hop, pipeline.mel.bins)
+        pipeline.vae.tile_sample_min_size = (frames + part - 1) // part * part
+        pipeline.vae.tile_latent_min_size = pipeline.vae.tile_sample_min_size // pipeline.vae_scale_factor
 
     @property
     def size(self) -> tuple[int, ...]:

@@ -56,6 +56,11 @@ class TestStableAudio(PeftChecks, SoundFamilyChecks):
     def told(timestep: Tensor) -> Tensor:
         return 1000 * timestep
 
+    def shrink_tiles(self, vae: Any) -> None:
+        """They are of 30 seconds, and of 512 latents; the tiny window has 48."""
+        vae.tile_sample_min_length, vae.tile_sample_overlap = 384, 64
+        vae.tile_latent_min_length, vae.tile_latent_overlap = 24, 4
+
     # What is another question for sounds
 
     def test_latents_are_scaled_as_the_pipeline_unscales_them(self, loaded: Any, folder: Path) -> None:

@@ -259,6 +259,20 @@ def test_full_weights_load_in_plain_diffusers(folder: Path, tmp_path: Path) -> N
     assert loaded.identity() == backbone.identity() != load_backbone("tango", str(folder)).identity()
 
 
+def test_sounds_as_long_as_its_own_are_one_tile() -> None:
+    """Whatever its autoencoder's sample_size, here the number of bins; twice as long they are three, each with a quarter in the next."""
+    whole, tiled = (load_backbone("tango", "bundled:tones", tiled_vae=is_tiled) for is_tiled in (False, True))
+    (samples,) = whole.size
+    for length, is_one in ((samples, True), (2 * samples, False)):
+        media = 0.1 * normal(1, 1, length)
+        latents, found = (each.encode(media, seeds=None) for each in (whole, tiled))
+        mels, tiles = (each.pipeline.vae.decode(latents).sample for each in (whole, tiled))  # type: ignore[attr-defined]
+        assert latents.shape == found.shape and mels.shape == tiles.shape
+        assert torch.equal(latents, found) == torch.equal(mels, tiles) == is_one
+    vae = tiled.pipeline.vae  # type: ignore[attr-defined]
+    assert (vae.config.sample_size, vae.tile_sample_min_size, vae.tile_latent_min_size) == (64, 192, 24)
+
+
 class TestRuns(RunChecks):
     family, config = "tango", "tango_diffusion_dpo"
     size, latents = (8192,), (4, 16, 8)

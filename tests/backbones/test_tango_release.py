@@ -119,6 +119,7 @@ def test_a_release_is_read_as_the_parts_that_it_was_made_of(parts: Parts, releas
         assert expected.keys() == found.keys() and all(torch.equal(value, found[key]) for key, value in expected.items()), name
     assert loaded.pipeline.vae.config.scaling_factor == 0.9 and loaded.process.prediction_type == "v_prediction"  # type: ignore[attr-defined]
     assert loaded.size == (163_840,) and loaded.rate == 16_000 and (loaded.pipeline.mel.bins, loaded.pipeline.mel.peak) == (64, 0.5)
+    assert loaded.pipeline.vae.tile_sample_min_size == 1024  # frames of 10 ms, where vae_config.json has a resolution of 256
     latents = loaded.encode(torch.zeros(1, 1, 3200), seeds=None)
     assert latents.shape == (1, 8, 10, 32) and loaded.decode(latents).shape == (1, 1, 3200)
     assert len(loaded.sample(PROMPTS, [1, 2], steps=2, guidance=3.0, size=(3200,))) == 2
