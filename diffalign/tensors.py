@@ -86,6 +86,7 @@ class Outputs:
     fraction    (B,) the timestep as a share of the scheduler's range, in [0, 1), or None
     snr         (B,) α²/σ² at the timestep, or None
     scores      (B, K, R) external scores of the samples, the first of them the one that ranks, or None
+    ranking     (B, K) what the objective ranks a list by, larger better, where that is not the first score (Loss.ranking); or None
     labels      (B, K) in {0, 1}, for unpaired rows, or None
     win_probability  (B,) P(index 0 preferred over index 1) where votes gave one, or None
     segment_labels   (B, F) per time span: 1 index 0 is better, −1 index 1, 0 neither; or None
@@ -109,6 +110,7 @@ class Outputs:
     fraction: Tensor | None = None
     snr: Tensor | None = None
     scores: Tensor | None = None
+    ranking: Tensor | None = None
     labels: Tensor | None = None
     win_probability: Tensor | None = None
     segment_labels: Tensor | None = None
@@ -118,6 +120,11 @@ class Outputs:
     last_layer_gradient: Tensor | None = None
     correction: Tensor | None = None
     running: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def ranked_by(self) -> Tensor | None:
+        """(B, K) what a list is ranked by, larger better: `ranking`, or else the first score; None where there is neither."""
+        return self.ranking if self.ranking is not None or self.scores is None else self.scores[..., 0]
 
     @cached_property
     def error(self) -> Tensor:

@@ -89,6 +89,9 @@ def draw_curves(result: Result, methods: Methods, path: Path) -> None:
         axes.axhline(result["target"], color=GREY, linewidth=0.8, linestyle=":", zorder=2)
         axes.set_title(name, color=colour)
         _tidy(axes)
+    every = [value for _, values in curves.values() for value in values]
+    if min(every) < -2 * max(every) < 0:  # where one has collapsed, the others would be lines without a height
+        panels[0].set_ylim(-2.2 * max(every), 1.1 * max(every))
     for index in range(len(curves), len(panels)):  # the last line is not full
         panels[index].set_visible(False)
         panels[index - columns].tick_params(labelbottom=True)
@@ -132,6 +135,11 @@ def _tidy(axes: Axes) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    from PIL import Image
+
     temporary = path.with_name(f".{path.stem}.tmp.png")
     figure.savefig(temporary)
+    with Image.open(temporary) as drawn:
+        small = drawn.convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)  # half the bytes: git keeps it
+    small.save(temporary, optimize=True)
     temporary.replace(path)

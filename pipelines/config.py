@@ -186,6 +186,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _train_reads_what_pair_makes(self) -> Config:
+        if self.pair is not None and self.train is not None:
+            self.pair.check_objective(self.train.objective["name"])
+        return self
+
+    @model_validator(mode="after")
     def _controls_reach_the_objective(self) -> Config:
         controls = [] if self.pair is None else self.pair.controls
         if controls and self.train is not None and self.train.ranks_by_scores:

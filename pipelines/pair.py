@@ -138,6 +138,30 @@ class Pair(Section):
                 choices = ", ".join(f"{reward}.{entry}" for entry in known or ("DIMENSION",))
                 raise ValueError(f"pair reads {name!r}, which reward {reward!r} does not give; choose one of: {choices}")
 
+    def check_objective(self, name: str) -> None:
+        """ValueError where what pairing makes is not what an objective trains on: to be known before anything is generated."""
+        from diffalign.data.pairing import RULES
+        from diffalign.objectives import OBJECTIVES
+        from diffalign.training.groups import KINDS
+
+        needs, kind = OBJECTIVES[name], RULES[self.rule].kind
+        if kind is None:
+            return
+        triples = kind == "list" and needs.triples
+        if kind not in KINDS[needs.rows] and not triples:
+            fitting = [rule for rule, each in RULES.items() if each.kind in KINDS[needs.rows]]
+            raise ValueError(
+                f"pair.rule {self.rule!r} makes rows of kind {kind!r}, and objective {name!r} trains on {needs.rows}; choose a rule of: "
+                f"{', '.join(fitting)}, or another objective"
+            )
+        if needs.rows == "segments" and not self.spans:
+            raise ValueError(f"objective {name!r} trains on the labels of spans, and pair.spans is empty; name a score for each span")
+        if self.ties == "keep" and (kind == "pair" or triples) and not any("win_probability" in each for each in needs.reads):
+            raise ValueError(
+                f"pair.ties 'keep' makes ties, and objective {name!r} would count each as a win of its first sample; set pair.ties=drop, "
+                f"or choose an objective that reads the probability: smpo"
+            )
+
 
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     """Writes preferences/, after candidates/ where the set is imported."""

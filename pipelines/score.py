@@ -105,7 +105,7 @@ def score_media(
 ) -> dict[str, list[float]]:
     """Scores of the media, one list per dimension, in order.
 
-    groups    group_id of each item, for groupwise rewards, which see a whole group in a call; None: equal prompts are a group
+    groups    group_id of each item, for groupwise rewards, which see whole groups in a call; None: equal prompts are a group
     once      let go of what was decoded with its batch: for media that no other reward will score
     unscored  counts the items that have NaN because a judge did not answer; None: one is an error
     ValueError naming the reward: dimensions other than it declares, a list of another length, a score that is not a finite number, more
@@ -117,7 +117,8 @@ def score_media(
             f"reward {reward.name!r} got {len(prompts)} prompts for {len(media)} media; give one of each (and of groups) per item"
         )
     scores: dict[str, list[float]] = {dimension: [math.nan] * len(media) for dimension in reward.dimensions}
-    for batch in _batches(reward, list(prompts if groups is None else groups), batch_size):
+    batches = _batches_of_groups(prompts, groups or prompts, batch_size) if reward.groupwise else _batches(len(media), batch_size)
+    for batch in batches:
         # A copy keeps what is decoded, and shares the stored bytes.
         found = reward([prompts[index] for index in batch], [copy(media[index]) if once else media[index] for index in batch])
         _check(reward, found, [prompts[index] for index in batch])
@@ -129,13 +130,25 @@ def score_media(
     return scores
 
 
-def _batches(reward: Reward, groups: list[str], batch_size: int) -> list[list[int]]:
-    if reward.groupwise:
-        members: dict[str, list[int]] = {}
-        for index, group in enumerate(groups):
-            members.setdefault(group, []).append(index)
-        return list(members.values())
-    return [list(range(start, min(start + batch_size, len(groups)))) for start in range(0, len(groups), batch_size)]
+def _batches(count: int, batch_size: int) -> list[list[int]]:
+    return [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
+
+
+def _batches_of_groups(prompts: Sequence[str], groups: Sequence[str], batch_size: int) -> list[list[int]]:
+    """Whole groups, as many as a batch holds and one at least; not two with equal prompts, which a reward would take for one."""
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    batches: list[list[int]] = []
+    asked: set[str] = set()
+    for places in members.values():
+        own = {prompts[place] for place in places}
+        if not batches or len(batches[-1]) + len(places) > batch_size or own & asked:
+            batches.append([])
+            asked = set()
+        batches[-1] += places
+        asked |= own
+    return batches
 
 
 def _check(reward: Reward, found: Any, prompts: list[str]) -> None:

@@ -134,13 +134,13 @@ class Train(Settings):
         load_noising(**self.noising)
         build_stabilisers(self.stabilisers)
         check_rows(self.stabilisers, name, "pairs" if OBJECTIVES[name].is_pairwise else OBJECTIVES[name].rows)
-        asks_for_the_best = {"list_safeguard"} | ({"kl_correction"} if OBJECTIVES[name].rows == "lists" else set())
-        for stabiliser in asks_for_the_best & self.stabilisers.keys():
-            if len(self.scores) > 1 and not self.stabilisers[stabiliser].get("through_winner"):
-                raise ValueError(
-                    f"stabiliser {stabiliser!r} ranks by one score, and train.scores has {len(self.scores)}: the best one of several "
-                    f"judges is the objective's affair; give one score, or remove the stabiliser"
-                )
+        if OBJECTIVES[name].rows == "segments" and not self.stabilisers.get("kl_correction", {"through_winner": True}).get(
+            "through_winner"
+        ):
+            raise ValueError(
+                f"stabiliser 'kl_correction' of objective {name!r} needs through_winner: true (TDPO-1): of a clip that is judged by spans "
+                f"either may be the winner"
+            )
         if "kl_correction" in self.stabilisers and OBJECTIVES[name].reference is None:
             raise ValueError(f"stabiliser 'kl_correction' acts on the drift, and objective {name!r} has no reference; remove one of them")
         low, high = self.timesteps

@@ -18,7 +18,8 @@ class Reward(Protocol):
     revision     what gave the numbers (weights, formula): scores of two revisions are never compared
     modalities   of image, video, audio: what it can look at
     dimensions   ("score",), or several: ("objects", "count", ..., "overall")
-    groupwise    False: each item alone. True: all candidates of one prompt in one call
+    groupwise    False: each item alone. True: all candidates of a prompt are in one call, beside those of other prompts, and are compared
+                 where their prompts are equal
 
     A class whose dimensions follow from its settings has a static `dimensions_of(**settings)` beside them, so that a config is checked
     before anything is loaded.

@@ -91,9 +91,11 @@ def test_python_runs(block, monkeypatch):
     exec(compile(block, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
-def test_links_lead_somewhere(target):
-    assert target.startswith("https://") or (ROOT / target).exists(), f"README links to {target}, which is not there"
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "configs").rglob("*.md"))], ids=lambda page: page.parent.name)
+def test_links_lead_somewhere(page):
+    """Of the README, and of the pages beside the configs, with their pictures."""
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert targets and [each for each in targets if not each.startswith("https://") and not (page.parent / each).exists()] == []
 
 
 def test_presets_are_of_the_objectives_that_the_readme_says():

@@ -17,8 +17,12 @@ STABILISERS = {
     "kl_correction": "the distance to the reference is taken off the drift, so that losers are not run away from (TDPO, arXiv:2404.11999)",
 }
 
-# Other rows have no winner and loser: samples judged singly meet no other one, and of a clip judged by spans each may be either.
-ROWS: dict[str, tuple[Rows, ...]] = {"winner_safeguard": ("pairs",), "list_safeguard": ("lists",), "kl_correction": ("pairs", "lists")}
+# The safeguards need a winner and losers: samples judged singly meet no other one, and of a clip judged by spans each may be either.
+ROWS: dict[str, tuple[Rows, ...]] = {
+    "winner_safeguard": ("pairs",),
+    "list_safeguard": ("lists",),
+    "kl_correction": ("pairs", "lists", "labelled", "segments", "positives"),
+}
 
 READS_PREDICTION = ("kl_correction",)  # of the reference, whatever the objective reads of it
 

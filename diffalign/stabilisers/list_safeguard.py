@@ -14,16 +14,17 @@ from diffalign.tensors import Outputs
 def list_safeguard(outputs: Outputs, *, mu: Share = 0.9, space: Space = "output") -> Outputs:
     """The same values, the gradient through the k-th of a list times λ_k [derived]; after Fu et al. 2025, arXiv:2511.03317.
 
-    The list is ranked by its first score, equal ones in their order; g are the gradients of the errors, g_1 that of the best. λ are the
-    largest in [0, 1] for which λ_k·⟨g_1, g_k⟩ nowhere rises along the list, from (1 − μ)·‖g_1‖² on. Two samples: the winner safeguard.
+    The list is ranked as the objective ranks it, equal ones in their order; g are the gradients of the errors, g_1 that of the best. λ are
+    the largest in [0, 1] for which λ_k·⟨g_1, g_k⟩ nowhere rises along the list, from (1 − μ)·‖g_1‖² on. Two samples: the winner safeguard.
     A loss that prefers each sample to those behind it alone has the gradient Σ a_ij·(g_i − g_j) over i before j, a ≥ 0. Each term of a step
     moves e_1 by −a_ij·(λ_i·⟨g_1, g_i⟩ − λ_j·⟨g_1, g_j⟩) ≤ 0. To hold every loser against the best would not be enough: terms without the
     best move e_1 too. Where an overlap below 0 comes before one above it, neither sample is learned from.
     mu, space  as in winner_safeguard
     """
     with torch.no_grad():
-        scores = outputs.required("scores", "a score of each sample")[..., 0]
-        order = scores.argsort(dim=1, descending=True, stable=True)
+        outputs.required("scores", "a score of each sample")
+        assert outputs.ranked_by is not None
+        order = outputs.ranked_by.argsort(dim=1, descending=True, stable=True)
         gradients = error_gradients(outputs, space)
         best = gradients.take_along_dim(order[:, :1, None], 1)
         overlap = (best * gradients).sum(2).take_along_dim(order, 1)

@@ -266,6 +266,9 @@ class AlignmentTask:
         outputs = forward(self.backbone, policy, networks, batch, noised, timestep, needs, at_once, self.work, self.reads_last_layer)
         outputs = replace(outputs, running=self.running, known_reference_error=known, known_teacher_drift=drift)
         with torch.autocast(timestep.device.type, enabled=False):
+            if self.stabilisers and self.needs.rows == "lists":
+                with torch.no_grad():
+                    outputs = replace(outputs, ranking=self.objective(outputs).ranking)
             for stabiliser in self.stabilisers:
                 outputs = stabiliser(outputs)
             loss = self.objective(outputs)

@@ -185,10 +185,33 @@ def test_a_groupwise_reward_sees_whole_groups() -> None:
     assert reward.calls == [["a"], ["b", "b"], ["a"]] and found["first"] == [0.0, 1.0, 2.0, 3.0]
 
 
+def test_a_groupwise_reward_sees_as_many_groups_as_a_batch_holds() -> None:
+    """Groups of two in batches of five; one that has the prompt of another begins a batch, or the reward would compare the two."""
+    reward, prompts = Fake(groupwise=True), ["a", "a", "b", "b", "c", "c", "c", "c", "c", "c", "d", "d"]
+    groups = ["1", "1", "2", "2", "3", "3", "4", "4", "5", "5", "6", "6"]
+    found = score_media(reward, prompts, pictures(12), batch_size=5, groups=groups)
+    assert reward.calls == [["a", "a", "b", "b"], ["c", "c"], ["c", "c"], ["c", "c", "d", "d"]]
+    assert found["first"] == [float(index) for index in range(12)]
+
+
+@pytest.mark.parametrize("rule", ["standard", "win_fraction", "agreement"])
+def test_groups_in_one_batch_are_compared_apart(rule: str) -> None:
+    """The scores of an ensemble are those of each group in a call of its own."""
+    rng = np.random.default_rng(0)
+    media = [Image.from_pixels(rng.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(12)]
+    reward = open_reward("ensemble", {"of": ["sharpness", "contrast"], "rule": rule})
+    groups = [str(index % 4) for index in range(12)]
+    one, all_in_one = (
+        score_media(reward, [f"prompt {group}" for group in groups], media, batch_size=size, groups=groups) for size in (1, 12)
+    )
+    assert one == all_in_one and len(set(one["score"])) > 3
+
+
 @pytest.fixture
 def two_models(tmp_path: Path, loader: Loader) -> Config:  # noqa: F811
     """Three blocks of two prompts, a shard of each for each model: every group spans two shards."""
-    config = fake_config(tmp_path, generate={"models": ["fake/model", "fake/other"]}, score={"rewards": {"mine": {"reward": "contrast"}}})
+    score = {"rewards": {"mine": {"reward": "contrast"}}, "batch_size": 4}
+    config = fake_config(tmp_path, generate={"models": ["fake/model", "fake/other"]}, score=score)
     generate(config, progress=QUIET)
     return config
 

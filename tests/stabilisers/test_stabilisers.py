@@ -393,6 +393,60 @@ def test_the_correction_of_a_list_knows_the_best_by_its_score() -> None:
     assert (size[:, -1] == 0).all() and (size[:, :-1] > 0).all()
 
 
+@pytest.mark.parametrize("name", ["rankdpo", "capo"])
+def test_lists_of_several_judges_are_held_by_what_the_objective_ranks_them_by(name: str) -> None:
+    """Two of three judges prefer the last sample, which the first one likes least: it is the best by the objective, and so for both."""
+    outputs = random_outputs(name)
+    assert outputs.scores is not None
+    size = outputs.scores.shape[1]
+    rising = torch.linspace(0, 1, size, dtype=outputs.scores.dtype).expand(len(outputs.scores), size)
+    judged = replace(outputs, scores=torch.stack([rising.flip(1), rising, rising], 2))
+    ranking = build_objective(name, **arguments(name))(judged).ranking
+    assert ranking is not None and (ranking.argmax(1) == size - 1).all() and judged.ranked_by is not None
+    assert (judged.ranked_by.argmax(1) == 0).all()
+    policy = outputs.policy.clone().requires_grad_()
+    corrected = kl_correction(replace(judged, policy=policy, ranking=ranking)).correction
+    assert corrected is not None
+    corrected.sum().backward()
+    assert policy.grad is not None
+    moved = policy.grad.flatten(2).norm(dim=2) > 0
+    assert not moved[:, -1].any() and moved[:, :-1].all()
+    by_last = replace(judged, scores=rising[..., None])
+    close(shares(replace(judged, ranking=ranking)), shares(by_last))
+    assert not torch.allclose(shares(judged), shares(by_last))
+
+
+def test_of_samples_judged_singly_the_wanted_ones_are_the_winners() -> None:
+    outputs = random_outputs("kto")
+    labels = (torch.arange(len(outputs.policy)) % 2)[:, None]
+    policy = outputs.policy[:, :1].clone().requires_grad_()
+    single = replace(outputs, policy=policy, target=outputs.target[:, :1], reference=outputs.reference[:, :1], labels=labels)  # type: ignore[index]
+    kl_correction(single).correction.sum().backward()  # type: ignore[union-attr]
+    assert policy.grad is not None
+    assert ((policy.grad.flatten(1).norm(dim=1) > 0) == (labels[:, 0] == 0)).all()
+
+
+def test_tdpo_2_of_samples_judged_singly_by_hand() -> None:
+    """Errors 0.25 and 0.64 against 0.36 and 0.49, the first wanted, the second not: as of the pair by hand below, β = 10 and α = ½."""
+    error = torch.tensor([[0.25], [0.64]], dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
+    outputs = outputs_of_errors(error, torch.tensor([[0.36], [0.49]], dtype=torch.float64), labels=labels)
+    reward = implicit_reward(kl_correction(outputs, alpha=0.5), 10.0)
+    close(reward, [[-5 * (-0.11 - 0.005)], [-5 * (0.15 - 0.005)]])
+    reward.sum().backward()
+    close(error.grad, [[-5.0], [-5.0 * 0.9375]])
+
+
+@pytest.mark.parametrize("name", ["kto", "diffusion_kto", "fsft", "densedpo"])
+@pytest.mark.parametrize("through_winner", [True, False])
+def test_the_correction_reaches_every_objective_with_a_reference(name: str, through_winner: bool) -> None:
+    """Also those without a winner and a loser: their value is that of the corrected drift."""
+    outputs = random_outputs(name)
+    objective = build_objective(name, **arguments(name))
+    corrected = kl_correction(outputs, through_winner=through_winner)
+    assert not torch.allclose(objective(corrected).value, objective(outputs).value)
+
+
 def test_tdpo_2_of_a_list_by_hand() -> None:
     """Errors 0.25, 0.64, 0.36 against 0.36, 0.49, 0.25, the second scored best: ∂r/∂e = −5·(1 − ½·∂d/∂e) at β = 10, where ∂d/∂e is
     (√e − √e_ref)/√e = −0.2 and 1/6, and none for the best."""

@@ -105,6 +105,21 @@ def test_lists_of_nine_train_behind_both_stabilisers(space: str, tiny_pipeline: 
     assert norms[0] > 0 and abs(norms[0] - norms[1]) > 0.01 * norms[1]
 
 
+@pytest.mark.parametrize("objective", ["rankdpo", "capo", "adpo"])
+def test_a_stabiliser_is_told_what_lists_are_ranked_by(objective: str, tiny_pipeline: Path, tiny_road: Path) -> None:
+    """Two of three judges turn the first one's order around: rankdpo and capo rank by all of them, adpo by the first."""
+    task = with_lists_of_nine(make_task(tiny_pipeline, tiny_road, objective=objective))
+    samples = {sample for row in task.groups.preferences for sample in row.samples}
+    task.groups.scores = {sample: (-float(place), float(place), float(place)) for place, sample in enumerate(sorted(samples))}
+    told: list[Outputs] = []
+    task.stabilisers = [lambda outputs: told.append(outputs) or outputs]
+    task.measure(VISITS)
+    (outputs,) = told
+    assert outputs.scores is not None and outputs.ranked_by is not None and not outputs.ranked_by.requires_grad
+    best = outputs.scores[..., 0 if objective == "adpo" else 1].argmax(1)
+    assert outputs.scores.shape == (3, 9, 3) and torch.equal(outputs.ranked_by.argmax(1), best)
+
+
 def test_samples_of_unequal_length_are_refused(tiny_pipeline: Path, tiny_road: Path) -> None:
     task = make_task(tiny_pipeline, tiny_road)
     with pytest.raises(ValueError, match="of samples of unequal length are not worked out; set the safeguard's space to output"):
