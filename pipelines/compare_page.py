@@ -114,7 +114,7 @@ def write_page(result: Result, page: Path) -> None:
     dimensions = _dimensions(result, methods)
     if dimensions:
         bold = "in bold where the interval is clear of 0, with no correction for how many there are"
-        lines += ["", "## Other dimensions", "", f"Changes against the base, over all seeds; {bold}.", ""]
+        lines += ["", "## Other dimensions", "", f"Changes against the base, over all seeds; {bold}.{_held_out(methods)}", ""]
         lines += cells.markdown(
             ["method", *(f"`{name}`" for name in dimensions)],
             [[f"`{name}`", *(cells.plain(method["scores"].get(each)) for each in dimensions)] for name, method in methods],
@@ -286,6 +286,13 @@ def _dimensions(result: Result, methods: Sequence[tuple[str, Result]]) -> list[s
     """The scores that are neither a headline nor a guard, those of held-out rewards first."""
     roles = {name: change["role"] for _, method in methods for name, change in method["scores"].items() if name not in result["scores"]}
     return [name for wanted in ("held out", "trained", "same reward") for name, role in roles.items() if role == wanted]
+
+
+def _held_out(methods: Sequence[tuple[str, Result]]) -> str:
+    """A sentence where every reward that was scored, but for the looks, made the preferences too."""
+    roles = {change["role"] for _, method in methods for change in method["scores"].values()}
+    told = " They are of the reward that made the preferences; of others, which no method saw, are the looks alone."
+    return "" if "held out" in roles else told
 
 
 def command_of(words: Sequence[str]) -> str:

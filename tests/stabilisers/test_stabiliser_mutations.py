@@ -24,7 +24,7 @@ EQUIVALENT = {
     }
 }
 # How many there are of each kind, or more: what a mutation no longer finds is missed here. Raise them with what is added.
-AT_LEAST = {"sign": 12, "reversed": 9, "comparison": 11, "swap": 5, "negated": 3, "no reference": 1}
+AT_LEAST = {"sign": 13, "reversed": 10, "comparison": 13, "swap": 5, "negated": 3, "no reference": 2}
 
 
 def module_of(name: str) -> str:
