@@ -98,10 +98,12 @@ def test_the_commands_of_the_header_name_this_config_and_known_settings(path: Pa
         assert stage == "run" or getattr(built, stage) is not None
 
 
-@pytest.mark.parametrize("path", OF_PICTURES, ids=name_of)
+@pytest.mark.parametrize("path", METHODS, ids=name_of)
 def test_the_first_command_trains_what_its_header_expects(path: Path) -> None:
-    """At the β and rate that the comparison chose."""
-    chosen = json.loads((bundled_configs() / "methods/compare.json").read_text(encoding="utf-8"))["methods"][path.stem]
+    """At the β and rate that the comparison chose, of three seeds and more."""
+    page = "motion" if path.stem in OF_CLIPS else "methods"
+    chosen = json.loads((bundled_configs() / page / "compare.json").read_text(encoding="utf-8"))["methods"][path.stem]
+    assert len(chosen["seeds"]) >= 3
     _, config, *overrides = commands_of(path)[0]
     built = section_of(load_config(config, overrides))
     assert (built.objective.get("beta"), built.learning_rate) == pytest.approx((chosen["beta"], chosen["learning_rate"]))
