@@ -22,9 +22,8 @@ def list_safeguard(outputs: Outputs, *, mu: Share = 0.9, space: Space = "output"
     mu, space  as in winner_safeguard
     """
     with torch.no_grad():
-        outputs.required("scores", "a score of each sample")
-        assert outputs.ranked_by is not None
-        order = outputs.ranked_by.argsort(dim=1, descending=True, stable=True)
+        scores = outputs.required("scores", "a score of each sample")[..., 0]
+        order = (scores if outputs.ranking is None else outputs.ranking).argsort(dim=1, descending=True, stable=True)
         gradients = error_gradients(outputs, space)
         best = gradients.take_along_dim(order[:, :1, None], 1)
         overlap = (best * gradients).sum(2).take_along_dim(order, 1)
