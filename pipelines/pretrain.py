@@ -35,6 +35,9 @@ class Pretrain(Section):
 
     world: str
     renders: int = Field(default=20000, ge=1, description="media to train on, of captions of the train split")
+    shares: dict[str, float] | None = Field(
+        default=None, exclude_if=lambda shares: shares is None, description="of the world's tasks among the renders; None: the world's own"
+    )
     architecture: dict[str, Any] = Field(default={}, description="sizes, of the Architecture in diffalign/backbones/miniature/BACKBONE.py")
     kl_weight: float = Field(default=1e-3, ge=0)
     edge_weight: float = Field(
@@ -47,6 +50,9 @@ class Pretrain(Section):
     min_snr: float | None = Field(default=None, gt=0, description="γ of the min-SNR weighting of the denoiser's error; None: none")
     start: str | None = Field(
         default=None, exclude_if=lambda source: source is None, description="a local pipeline that pretrain made, whose denoiser goes on"
+    )
+    autoencoder_of: str | None = Field(
+        default=None, exclude_if=lambda source: source is None, description="a local pipeline whose autoencoder is taken: none is trained"
     )
     stills: Settings | None = Field(
         default=None, description="of the autoencoder on single frames first, where a video's are learned sooner"
@@ -65,11 +71,17 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         raise ValueError("pretrain runs on one process: the autoencoder's two halves are called apart; start it without accelerate launch")
     free = FREE - RECORDED
     settings = section.model_dump(mode="json", exclude={"stills": free, "autoencoder": free, "denoiser": free}) | {"seed": config.seed}
-    start = None if section.start is None else source_path(section.start)
-    if start is not None:
-        settings["start"] = files_fingerprint(start)
-    elif section.start is not None:
-        raise ValueError(f"pretrain.start is {section.start!r}, which is no folder here; give RUN/pretrain/pipeline of a run, or null")
+    if section.start is not None and section.autoencoder_of is not None:
+        raise ValueError("pretrain.start goes on with its own autoencoder; leave pretrain.autoencoder_of out, or pretrain.start")
+    folders = {}
+    for name in ("start", "autoencoder_of"):
+        source = getattr(section, name)
+        if source is None:
+            continue
+        folder = source_path(source)
+        if folder is None:
+            raise ValueError(f"pretrain.{name} is {source!r}, which is no folder here; give RUN/pretrain/pipeline of a run, or null")
+        folders[name], settings[name] = folder, files_fingerprint(folder)
     with open_stage(config, "pretrain", settings=settings, outputs=RESULT, redo=redo) as stage:
         if stage.is_complete:
             progress.say("pretrain: nothing to do, it is complete")
@@ -79,7 +91,7 @@ def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
         miniature = load_miniature(config.model.backbone)
         architecture = miniature.Architecture(**section.architecture)  # a mistake in it shows before anything is rendered
         made = Made(miniature, architecture, section.crop, config.seed, *_render(section, config.seed, progress))
-        pipeline, tokenizer = _begin(config.model.backbone, section, start, made, stage.path, progress)
+        pipeline, tokenizer = _begin(config.model.backbone, section, folders, made, stage.path, progress)
         _train_denoiser(config.model.backbone, section, pipeline, made, stage.path, progress)
         miniature.finish(stage.path / "pipeline", tokenizer)
         report = measure(config.model.backbone, section, stage.path / "pipeline", config.seed, progress)
@@ -133,7 +145,7 @@ def _render(section: Pretrain, seed: int, progress: Progress) -> tuple[list[Medi
     from reward_models.worlds import load_world
 
     world = load_world(section.world)
-    captions = [prompt.text for prompt in world.prompts("train", section.renders, seed)]
+    captions = [prompt.text for prompt in world.prompts("train", section.renders, seed, section.shares)]
     with progress.bar("render", len(captions)) as advance:
         media = []
         for index, caption in enumerate(captions):
@@ -163,21 +175,25 @@ def _train_autoencoder(section: Pretrain, made: Made, folder: Path, progress: Pr
     return model.to(_device()).eval()
 
 
-def _begin(name: str, section: Pretrain, start: Path | None, made: Made, folder: Path, progress: Progress) -> tuple[Any, Path]:
-    """The pipeline whose denoiser is to be trained, and the folder of its tokenizer: around a trained autoencoder, or one to go on with."""
+def _begin(name: str, section: Pretrain, given: dict[str, Path], made: Made, folder: Path, progress: Progress) -> tuple[Any, Path]:
+    """The pipeline whose denoiser is to be trained, and the folder of its tokenizer: one to go on with, or around an autoencoder."""
     import torch
 
     from diffalign.backbones import load_backbone, quiet_loading
     from diffalign.training.randomness import seed_of
 
     quiet_loading()
-    if start is None:
+    if "start" in given:
+        backbone: Any = load_backbone(name, str(given["start"]), device=_device())
+        return backbone.pipeline, given["start"] / "tokenizer"
+    if "autoencoder_of" in given:
+        backbone = load_backbone(name, str(given["autoencoder_of"]), device=_device())
+        autoencoder = backbone.pipeline.vae
+    else:
         autoencoder = _train_autoencoder(section, made, folder, progress)
-        torch.manual_seed(seed_of(made.seed, "denoiser"))
-        pipeline = made.miniature.build_pipeline(made.architecture, made.captions, autoencoder, folder / "tokenizer")
-        return pipeline.to(_device()), folder / "tokenizer"
-    backbone: Any = load_backbone(name, str(start), device=_device())
-    return backbone.pipeline, start / "tokenizer"
+    torch.manual_seed(seed_of(made.seed, "denoiser"))
+    pipeline = made.miniature.build_pipeline(made.architecture, made.captions, autoencoder, folder / "tokenizer")
+    return pipeline.to(_device()), folder / "tokenizer"
 
 
 def _train_denoiser(name: str, section: Pretrain, pipeline: Any, made: Made, folder: Path, progress: Progress) -> None:

@@ -15,12 +15,13 @@ SPLIT_SHARES = {"validation": 0.08, "heldout": 0.16}  # of the scenes of each ta
 def split_by_hash(
     scenes: Iterable[SceneT],
     task_of: Callable[[SceneT], str],
-    text_of: Callable[[SceneT], str],
+    key_of: Callable[[SceneT], str],
     shares: Mapping[str, float] = SPLIT_SHARES,
 ) -> dict[str, tuple[SceneT, ...]]:
     """Split -> its scenes, task by task in the order in which the tasks first come; "train" gets what `shares` leave.
 
-    Which scene goes where depends on a sha256 of `text_of` it and on the other scenes of its task, on nothing else.
+    Which scene goes where depends on a sha256 of its key and on the other scenes of its task, on nothing else. Scenes of one task and one key
+    stay together, so a split can have a scene or so more than its share.
     """
     # Ranking by a hash, rather than thresholding it, keeps the shares exact and every split of every task non-empty.
     by_task: dict[str, list[SceneT]] = {}
@@ -28,10 +29,12 @@ def split_by_hash(
         by_task.setdefault(task_of(scene), []).append(scene)
     splits: dict[str, list[SceneT]] = {split: [] for split in ("train", *shares)}
     for of_task in by_task.values():
-        ranked = sorted(of_task, key=lambda scene: hashlib.sha256(text_of(scene).encode()).digest())
+        ranked = sorted(of_task, key=lambda scene: hashlib.sha256(key_of(scene).encode()).digest())
         start = 0
         for split, share in shares.items():
             stop = start + max(1, round(share * len(ranked)))
+            while stop < len(ranked) and key_of(ranked[stop]) == key_of(ranked[stop - 1]):
+                stop += 1
             splits[split] += ranked[start:stop]
             start = stop
         splits["train"] += ranked[start:]

@@ -95,15 +95,16 @@ def test_clips_stay_true_through_the_autoencoder() -> None:
 
 @pytest.mark.integration
 def test_the_tones_model_makes_recognisable_sounds() -> None:
-    """Imperfect on purpose: single events are right, order and what sounds at once is not; another caption's sounds fail."""
+    """Imperfect on purpose: most captions hold, in order too; of what sounds at once and of pitches many do not; another caption's fail."""
     world, backbone = load_world("tones"), load_backbone("tango", "bundled:tones")
     prompts = world.prompts("heldout", 64, 0)
     captions = [prompt.text for prompt in prompts]
     sounds = [sound.waveform()[0] for sound in backbone.sample(captions, list(range(64)), steps=10, guidance=3.0)]
     held = [world.verify(caption, sound) for caption, sound in zip(captions, sounds, strict=True)]
     other = [world.verify(caption, sound) for caption, sound in zip(captions, np.roll(sounds, 1, axis=0), strict=True)]
-    assert 0.25 < np.mean([parts["overall"] for parts in held]) < 0.6 and np.mean([parts["score"] for parts in held]) > 0.8
-    assert np.mean([parts["overall"] for parts, prompt in zip(held, prompts, strict=True) if prompt.task == "single"]) >= 0.8
+    assert 0.5 < np.mean([parts["overall"] for parts in held]) < 0.85 and np.mean([parts["score"] for parts in held]) > 0.85
+    for task in ("single", "order2"):
+        assert np.mean([parts["overall"] for parts, prompt in zip(held, prompts, strict=True) if prompt.task == task]) >= 0.7, task
     assert np.mean([parts["overall"] for parts in other]) < 0.1
 
 

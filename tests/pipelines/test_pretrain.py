@@ -81,6 +81,7 @@ def test_pretrain_makes_a_pipeline_and_resumes_to_the_same_bits(tmp_path: Path) 
     assert pipeline.vae.config.scaling_factor != 0.18215  # that of its own latents
 
     check_going_on(whole, tmp_path / "on")
+    check_another_around_its_autoencoder(whole, tmp_path / "around")
     heard: list[str] = []
     again = Progress(silent=True)
     again.say = lambda text, style=None: heard.append(text)  # type: ignore[method-assign]
@@ -108,9 +109,29 @@ def check_going_on(made: Config, folder: Path) -> None:
     assert last[0]["step"] == last[1]["step"] == 4
 
 
-def test_going_on_with_what_is_not_here_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"pretrain\.start is 'some/hub', which is no folder here; give RUN/pretrain/pipeline of a run"):
-        run(config(tmp_path, start="some/hub"), progress=Progress(silent=True))
+def check_another_around_its_autoencoder(made: Config, folder: Path) -> None:
+    """A third takes the first one's autoencoder: that is the same to the bit, in float16, and the denoiser is another."""
+    section = made.pretrain
+    assert section is not None
+    start = made.run / "pretrain/pipeline"
+    other = section.model_copy(update={"autoencoder_of": str(start)})
+    run(made.model_copy(update={"run": folder, "seed": 1, "pretrain": other}), progress=Progress(silent=True))
+    assert not (folder / "pretrain/autoencoder").exists()
+    for part, is_same in (("vae", True), ("unet", False)):
+        before, after = (load_file(path / part / "diffusion_pytorch_model.safetensors") for path in (start, folder / "pretrain/pipeline"))
+        assert all(torch.equal(before[key], after[key]) for key in before) == is_same, part
+
+
+@pytest.mark.parametrize("name", ["start", "autoencoder_of"])
+def test_going_on_with_what_is_not_here_is_refused(tmp_path: Path, name: str) -> None:
+    complaint = rf"pretrain\.{name} is 'some/hub', which is no folder here; give RUN/pretrain/pipeline of a run"
+    with pytest.raises(ValueError, match=complaint):
+        run(config(tmp_path, **{name: "some/hub"}), progress=Progress(silent=True))
+
+
+def test_two_autoencoders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"pretrain\.start goes on with its own autoencoder; leave pretrain\.autoencoder_of out"):
+        run(config(tmp_path, start="bundled:shapes", autoencoder_of="bundled:shapes"), progress=Progress(silent=True))
 
 
 def test_a_mistake_in_the_architecture_shows_at_once(tmp_path: Path) -> None:

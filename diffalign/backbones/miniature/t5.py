@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
@@ -41,6 +44,22 @@ def encoder_config(width: int, layers: int, heads: int, vocabulary: int) -> dict
         "eos_token_id": 1,
         "decoder_start_token_id": 0,
     }
+
+
+@torch.no_grad()
+def read_in_order(encoder: nn.Module, strength: float = 5.0) -> None:
+    """Lets heads of a T5 or UMT5 with random weights begin with a direction: the token before, the one after, all before, all after, in turn.
+
+    T5 begins with a bias of attention near 0 at every distance (Raffel et al. 2020, arXiv:1910.10683, section 2.1). A small one that is
+    trained from there beside a denoiser stays so: it reads a bag of words, in which "a beep, then noise" is "noise, then a beep".
+    """
+    for module in encoder.modules():
+        if not getattr(module, "has_relative_attention_bias", False):
+            continue
+        bias: torch.Tensor = module.relative_attention_bias.weight  # (buckets, heads): half are of keys before, half of keys after
+        half = bias.shape[0] // 2
+        for head, buckets in zip(range(bias.shape[1]), cycle(([1], [half + 1], range(1, half), range(half + 1, 2 * half)))):
+            bias[list(buckets), head] = strength
 
 
 def name_tokenizer(folder: Path) -> None:

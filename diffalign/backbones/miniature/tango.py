@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
 from diffalign.backbones.mel import Mel
-from diffalign.backbones.miniature.t5 import build_tokenizer, encoder_config, name_tokenizer
+from diffalign.backbones.miniature.t5 import build_tokenizer, encoder_config, name_tokenizer, read_in_order
 from diffalign.backbones.tango import Tango, TangoPipeline
 
 SAMPLE_RATE_HZ = 16_000
@@ -27,7 +27,7 @@ class Architecture(BaseModel):
     bins: int = Field(default=64, ge=8)
     latent_channels: int = 8
     autoencoder_channels: tuple[int, ...] = (16, 32, 64, 64)
-    denoiser_channels: tuple[int, ...] = (64, 128)
+    denoiser_channels: tuple[int, ...] = (64, 96, 96)
     denoiser_heads: int = 4
     layers_per_block: int = 1
     text_width: int = 128
@@ -67,8 +67,10 @@ def build_pipeline(architecture: Architecture, captions: Sequence[str], autoenco
         num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction",
     )  # fmt: skip
+    text_encoder = T5EncoderModel(T5Config(**config))
+    read_in_order(text_encoder)
     return TangoPipeline(
-        vae=autoencoder, text_encoder=T5EncoderModel(T5Config(**config)), tokenizer=tokenizer, unet=unet, scheduler=scheduler,
+        vae=autoencoder, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
         mel=architecture.mel, seconds=architecture.samples / SAMPLE_RATE_HZ,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
-from diffalign.backbones.miniature.t5 import build_tokenizer, encoder_config, name_tokenizer
+from diffalign.backbones.miniature.t5 import build_tokenizer, encoder_config, name_tokenizer, read_in_order
 from diffalign.backbones.wan import Wan
 
 
@@ -83,8 +83,10 @@ def build_pipeline(architecture: Architecture, captions: Sequence[str], autoenco
         in_channels=architecture.latent_channels, out_channels=architecture.latent_channels, text_dim=width, freq_dim=128,
         ffn_dim=4 * hidden, num_layers=architecture.denoiser_layers, rope_max_seq_len=64,
     )  # fmt: skip
+    text_encoder = UMT5EncoderModel(UMT5Config(**config))
+    read_in_order(text_encoder)
     return WanPipeline(
-        tokenizer=tokenizer, text_encoder=UMT5EncoderModel(UMT5Config(**config)), vae=autoencoder, transformer=transformer,
+        tokenizer=tokenizer, text_encoder=text_encoder, vae=autoencoder, transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=architecture.shift),
     )  # fmt: skip
 

@@ -21,6 +21,19 @@ def test_a_split_is_a_rank_of_the_hash():
     assert found["train"] == (*ranked["b"][6:], *ranked["a"][6:])
 
 
+def test_scenes_of_one_key_stay_together():
+    """Twelve scenes of four keys: a split that would end inside a key takes all of it."""
+    scenes = [(key, index) for index in range(3) for key in "abcd"]
+    found = split_by_hash(scenes, lambda _: "one task", lambda scene: scene[0], {"validation": 0.08, "heldout": 0.3})
+    ranked = sorted("abcd", key=lambda key: hashlib.sha256(key.encode()).digest())
+    assert [{key for key, _ in found[split]} for split in ("validation", "heldout", "train")] == [
+        {ranked[0]},
+        set(ranked[1:3]),
+        {ranked[3]},
+    ]
+    assert sorted(scene for split in found.values() for scene in split) == sorted(scenes)
+
+
 def test_even_the_smallest_task_is_in_every_split():
     found = split_by_hash("xyz", lambda _: "one task", str, {"validation": 0.08, "heldout": 0.16})
     assert [len(found[split]) for split in ("train", "validation", "heldout")] == [1, 1, 1]
