@@ -20,8 +20,8 @@ def split_by_hash(
 ) -> dict[str, tuple[SceneT, ...]]:
     """Split -> its scenes, task by task in the order in which the tasks first come; "train" gets what `shares` leave.
 
-    Which scene goes where depends on a sha256 of its key and on the other scenes of its task, on nothing else. Scenes of one task and one key
-    stay together, so a split can have a scene or so more than its share.
+    Which scene goes where depends on a sha256 of its key and on the other scenes of its task, on nothing else. Scenes of one task and one
+    key stay together, so a split can have a few more than its share.
     """
     # Ranking by a hash, rather than thresholding it, keeps the shares exact and every split of every task non-empty.
     by_task: dict[str, list[SceneT]] = {}

@@ -48,7 +48,7 @@ def encoder_config(width: int, layers: int, heads: int, vocabulary: int) -> dict
 
 @torch.no_grad()
 def read_in_order(encoder: nn.Module, strength: float = 5.0) -> None:
-    """Lets heads of a T5 or UMT5 with random weights begin with a direction: the token before, the one after, all before, all after, in turn.
+    """Lets heads of a T5 or UMT5 with random weights begin with a direction: the token before, the one after, all before, or all after.
 
     T5 begins with a bias of attention near 0 at every distance (Raffel et al. 2020, arXiv:1910.10683, section 2.1). A small one that is
     trained from there beside a denoiser stays so: it reads a bag of words, in which "a beep, then noise" is "noise, then a beep".

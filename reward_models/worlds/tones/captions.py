@@ -241,7 +241,7 @@ def _scenes_by_split() -> dict[str, tuple[Scene, ...]]:
 
 
 def _what_sounds(scene: Scene) -> str:
-    """The events of a scene without their order: of two scenes that differ in it alone, neither can be told by having learned the other by heart."""
+    """The events of a scene without their order: who has learned one of two orders by heart is not asked for the other."""
     return ", ".join(sorted(_event_phrases(event)[0] for event in scene.events()))
 
 
