@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tones_corruptions import CORRUPTIONS, clipped_softly_levelled, corrupted
+from tones_corruptions import CORRUPTIONS, clipped_softly_levelled, corrupted, offset
 
 from reward_models.worlds.tones import SAMPLE_RATE_HZ, SAMPLES, SPLITS, prompts, render, verify
 
@@ -53,11 +53,11 @@ def test_renders_are_true_after_the_codec(count, samples, codec):
 @CODECS
 @pytest.mark.parametrize("count", [4, pytest.param(200, marks=pytest.mark.long)])
 def test_corruptions_are_never_true_after_the_codec(count, codec):
-    """Each corruption of some renders that it applies to, decoded; but for flat tops at half scale, of which the codec keeps nothing.
+    """Each corruption of some renders that it applies to, decoded; but for those of which the codec keeps nothing.
 
-    Of those at full scale it loses a few: in 5 of 200.
+    These are flat tops at half scale, and an offset: the mel scale ends before 0 Hz. Of flat tops at full scale it loses a few: in 5 of 200.
     """
-    heard = [corruption for corruption in CORRUPTIONS if corruption is not clipped_softly_levelled]
+    heard = [corruption for corruption in CORRUPTIONS if corruption not in (clipped_softly_levelled, offset)]
     spoiled = [(corruption.__name__, *each) for corruption in heard for each in corrupted(corruption, count, 73)]
     assert len(spoiled) > 0.75 * count * len(heard)
     true = []
