@@ -29,6 +29,7 @@ from pydantic import Field
 
 from pipelines import evaluate
 from pipelines.compare_agreement import check_agreement, check_disjoint, outsiders
+from pipelines.compare_drift import measure_drift
 from pipelines.compare_ground import check_earlier, own_ground, shared_ground
 from pipelines.compare_jobs import Job, Point, Road, digest_of, link_stages, make_job, points_for, train_jobs
 from pipelines.compare_result import Contest, Evaluation, judge
@@ -136,6 +137,7 @@ def run(roads: Sequence[Road], settings: Compare, *, progress: Progress) -> dict
             final += new
             curves = [job.name for road in due for job in found[road.name].final[: settings.curve]]
             train_jobs(new, workers=settings.workers, retry=settings.retry, progress=progress, keep=curves)
+        measure_drift([job for job in final if job.is_done], prepared.get(settings.against, next(iter(prepared.values()))), progress)
         contests = [found[road.name] for road in entered]
         models = weights_of(final)
         if settings.curve:

@@ -87,6 +87,11 @@ class Job:
         return is_current(self.config, "train")
 
     @property
+    def drift(self) -> Path:
+        """What `measure_drift` leaves (compare_drift.py)."""
+        return self.config.run / "drift.json"
+
+    @property
     def failure(self) -> str | None:
         """The sentence that the training failed with; None where it did not fail."""
         file = self.config.run / "failure.txt"
@@ -96,12 +101,14 @@ class Job:
     def summary(self) -> dict[str, float]:
         """Of a training that is done: groups, seconds in all and of the median step, and the means of its last steps, as win_adv.
 
-        Seconds are those without a cache: what recalled predictions of the reference had taken is added.
+        Where its drift was measured when it was done, that stands for its last steps'. Seconds are those without a cache: what recalled
+        predictions of the reference had taken is added.
         """
         folder = stage_path(self.config, "train")
         record = read_json(folder / "stage.json", "delete the job's folder and compare again")
         steps = [seconds for _, seconds in read_metrics(folder / "speed.jsonl")["seconds"]]
         found = summary_of(self.config, "train")
+        found |= read_json(self.drift, "delete it and compare again") if self.drift.is_file() else {}
         saved = found.get("seconds_saved", 0.0)
         return {**found, "seconds": record["seconds"] + saved, "seconds_per_step": median(steps) + saved / len(steps)}
 

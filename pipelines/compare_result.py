@@ -10,6 +10,7 @@
                    → guards, seeds (seed → change of each of `scores`), failures
                    → seconds, seconds_per_step (of the median one), forwards_per_step, backwards_per_step (of samples through a network),
                      groups, loss, rewards/accuracies, win_adv, lose_adv (of the last steps): means over the seeds
+                   → drift_pairs, where win_adv and lose_adv were measured after training instead: on how many pairs (compare_drift.py)
                    → frechet, where evaluate has `fidelity`: world, base, floor, seeds (seed → distance)
                    → cost: of a step in forwards, a backward being two, over that of `against`
                    → steps → change, the mean over curve_seeds seeds: those whose checkpoints are left, the first at least
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 MEASURED = (
     "seconds", "seconds_per_step", "forwards_per_step", "backwards_per_step", "groups",
-    "loss", "rewards/accuracies", "win_adv", "lose_adv",
+    "loss", "rewards/accuracies", "win_adv", "lose_adv", "drift_pairs",
 )  # fmt: skip
 
 

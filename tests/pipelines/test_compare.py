@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from kills import kill_after
 from small_road import save_tiny_pipeline
 from typer.testing import CliRunner
 
+from diffalign.data.candidate_files import CandidateFiles
+from diffalign.data.records import read_preferences
 from diffalign.data.shards import read_rows
 from pipelines import compare_jobs
 from pipelines.bootstrap import bootstrap_intervals, standard_error
@@ -35,7 +38,8 @@ from pipelines.compare_ground import shared_ground
 from pipelines.compare_jobs import Job, Point, make_job, points_for, train_jobs
 from pipelines.compare_page import command_of, rows
 from pipelines.compare_result import Contest, rivals_of
-from pipelines.evaluate import read_scored
+from pipelines.evaluate import load_aligned, read_scored
+from pipelines.model import load_model
 from pipelines.progress import Progress
 from pipelines.prompts import load_prompts
 from pipelines.run_folder import lock_run
@@ -243,7 +247,42 @@ def test_the_numbers_by_hand(made: Made) -> None:
     assert against["prompt_error"] == pytest.approx(standard_error(difference.mean(1), np.array(HELDOUT), seed=3))
     assert {made.result["methods"][name]["reference"] for name in ("diffusion_dpo", "mapo")} == {"initial"}
     assert 0 <= made.result["methods"]["diffusion_dpo"]["rewards/accuracies"] <= 1 and "frechet" not in made.result["methods"]["mapo"]
-    assert "win_adv" in made.result["methods"]["diffusion_dpo"] and "against" not in made.result["methods"]["diffusion_dpo"]
+    assert "against" not in made.result["methods"]["diffusion_dpo"]
+
+
+@pytest.mark.integration
+def test_drift_is_from_the_base_on_the_pairs_of_the_rival_with_and_without_a_reference(made: Made) -> None:
+    """By hand: x_t, ε and target of sixteen draws through both models of each seed, over all nine pairs."""
+    config = read_words(made.words)[0][0].config
+    pairs = next((made.run / "pairs").glob("*/preferences/shard-*.parquet")).parents[1]
+    rows, candidates = list(read_preferences(pairs / "preferences")), CandidateFiles(pairs / "candidates")
+    base = load_model(config.model)
+
+    def errors(weights: Path | None, side: int) -> torch.Tensor:
+        of = base if weights is None else load_aligned(config, [weights], base.identity())
+        shown = [candidates[row.samples[side]] for row in rows]
+        pictures = torch.from_numpy(np.stack([each.media.tensor((16, 16), None) for each in shown]))
+        latents, embeds = base.encode(pictures, seeds=None).float(), base.embed([each.prompt for each in shown])
+        found = []
+        for draw in range(16):
+            generator = torch.Generator().manual_seed(draw)
+            at = (draw + torch.rand(1, generator=generator)) / 16
+            epsilon = torch.randn(latents.shape[1:], generator=generator).expand_as(latents)
+            t = base.process.timestep(at, tuple(latents.shape[2:])).expand(len(rows))
+            with torch.no_grad():
+                predicted = of.predict(of.denoiser, base.process.noise(latents, epsilon, t), t, embeds)
+            found.append((predicted - base.process.target(latents, epsilon, t)).square().mean())
+        return torch.stack(found).mean()
+
+    for method in ("diffusion_dpo", "mapo"):
+        jobs = [name for name in report_of(made, "heldout") if name.startswith(f"{method}-") and ".step" not in name]
+        weights = [made.run / "jobs" / name / "train/final" for name in jobs]
+        fell = np.mean([float(errors(None, 0) - errors(each, 0)) for each in weights])
+        rose = np.mean([float(errors(each, 1) - errors(None, 1)) for each in weights])
+        found = made.result["methods"][method]
+        assert found["drift_pairs"] == 9 and len(jobs) == 2
+        assert found["win_adv"] == pytest.approx(fell, rel=1e-3, abs=1e-7) and fell != 0
+        assert found["lose_adv"] == pytest.approx(rose, rel=1e-3, abs=1e-7) and rose != 0
 
 
 @pytest.mark.integration

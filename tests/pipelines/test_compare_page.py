@@ -241,9 +241,22 @@ def test_drift_is_shown_where_it_is_from_the_base(tmp_path: Path) -> None:
     known, unknown = ["−0.0032", "+0.0071"], ["–", "–"]
     assert [shown[name] for name in ("diffusion_dpo", "smpo", "worse", "simpo", "curry_dpo")] == [known] * 5
     assert [shown[name] for name in ("mine", "adpo_on_policy-order=2", "sft")] == [unknown] * 3
-    assert "does not say how far the method went: – for `mine` (ema), `adpo_on_policy-order=2` (on_policy).\n" in page
+    assert "does not say how far a method went: – for `mine` (ema), `adpo_on_policy-order=2` (on_policy).\n" in page
     write_page(RESULT, tmp_path / "README.md")
-    assert "how far the method went" not in (tmp_path / "README.md").read_text()
+    assert "how far a method went" not in (tmp_path / "README.md").read_text()
+
+
+def test_drift_that_was_measured_after_training_is_shown_whatever_the_reference(tmp_path: Path) -> None:
+    known = RESULT["methods"]["smpo"]
+    moving = {**known, "reference": "on_policy", "drift_pairs": 100.0}
+    assert drift_of("mine", moving) == {"win_adv": -0.0032, "lose_adv": 0.0071}
+    for methods, told in (
+        ({"smpo": known, "mine": moving}, "`lose_adv` of `mine` are from the base, over 100 pairs and 16 draws, the same for all; those"),
+        ({"mine": moving}, "`lose_adv` are from the base, over 100 pairs and 16 draws, the same for all.\n"),
+    ):
+        write_page(RESULT | {"methods": methods}, tmp_path / "README.md")
+        page = (tmp_path / "README.md").read_text()
+        assert told in page and "how far a method went" not in page
 
 
 def test_the_pictures_leave_out_drift_from_a_reference_that_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

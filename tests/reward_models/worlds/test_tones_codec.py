@@ -55,7 +55,7 @@ def test_renders_are_true_after_the_codec(count, samples, codec):
 def test_corruptions_are_never_true_after_the_codec(count, codec):
     """Each corruption of some renders that it applies to, decoded; but for those of which the codec keeps nothing.
 
-    These are flat tops at half scale, and an offset: the mel scale ends before 0 Hz. Of flat tops at full scale it loses a few: in 5 of 200.
+    These are flat tops at half scale, and an offset: the mel scale ends before 0 Hz. Of flat tops at full scale 5 of 200 are lost.
     """
     heard = [corruption for corruption in CORRUPTIONS if corruption not in (clipped_softly_levelled, offset)]
     spoiled = [(corruption.__name__, *each) for corruption in heard for each in corrupted(corruption, count, 73)]
