@@ -42,7 +42,7 @@ def test_several_dimensions_against_the_matrix_root() -> None:
 
 
 def test_sounds_that_get_worse_are_farther(tmp_path: Path) -> None:
-    drawn = prompts("heldout", 24, 0)
+    drawn = prompts("train", 24, 0)
     texts, clusters = [prompt.text for prompt in drawn], [prompt.scene for prompt in drawn]
     noise = np.random.default_rng(1)
     for name, level in (("base", 0.03), ("better", 0.003), ("worse", 0.2)):
