@@ -48,13 +48,15 @@ def even_edges(length: int) -> list[float]:
 def span_shares(edges: Sequence[float], count: int) -> Tensor:
     """How much of each of N positions lies in each of `count` equal spans of the whole, (count, N): what a position is adds up to 1.
 
-    edges  (N + 1) where the positions begin, and the last one ends, as shares of the whole. ValueError for more spans than positions
+    edges  (N + 1) where the positions begin, and the last one ends, as shares of the whole; one that takes no time lies whole in the span
+           that begins there or has begun. ValueError for more spans than positions
     """
     if len(edges) <= count:
         raise ValueError(f"{count} segment labels for {len(edges) - 1} latent positions in time; label longer spans")
     ends, spans = torch.tensor(edges, dtype=torch.float64), torch.tensor(even_edges(count), dtype=torch.float64)[:, None]
     common = torch.minimum(ends[1:], spans[1:]) - torch.maximum(ends[:-1], spans[:-1])
-    shares = common / ends.diff()
+    is_moment = ends.diff() == 0
+    shares = torch.where(is_moment, (spans[:-1] <= ends[:-1]) & (ends[:-1] < spans[1:]), common / ends.diff())
     return shares.where(shares > 1e-9, 0)  # where edges meet, their rounding is no share
 
 

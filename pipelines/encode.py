@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from diffalign.backbones import Backbone
     from diffalign.backbones.contract import Conditioned
     from diffalign.data.latent_shortcut import LatentShortcut
+    from diffalign.data.modalities import Media
     from diffalign.data.records import Candidate, Preference
 
 PROMPTS_PER_SHARD = 512
@@ -250,18 +251,20 @@ def encode_candidates(cache: Path, folder: Path, plan: Sequence[Sequence[str]], 
             advance(_encode_waiting(shard, sizes[candidate.candidate_id], backbone, section, seed))
             if not shard.left:
                 del begun[index]
-                conditions = [keys[name] for name in ids] if keys else None
-                write_latents_shard(cache, index, ids, _join(shard.latents), _join(shard.flipped) if section.flip else None, conditions)
+                conditions, flipped = [keys[name] for name in ids] if keys else None, _join(shard.flipped) if section.flip else None
+                covered = shard.covered if min(shard.covered) < 1 else None
+                write_latents_shard(cache, index, ids, _join(shard.latents), flipped, conditions, covered)
 
 
 @dataclass
 class _Begun:
-    """A shard on its way: how many of its candidates are still to come, those of the next batch, and the latents of the others."""
+    """A shard on its way: how many of its candidates are still to come, those of the next batch, and what is known of the others."""
 
     left: int
     batch: list[Candidate] = field(default_factory=list)
     latents: list[Tensor] = field(default_factory=list)
     flipped: list[Tensor] = field(default_factory=list)
+    covered: list[float] = field(default_factory=list)
 
 
 def _encode_waiting(shard: _Begun, size: tuple[int, ...], backbone: Backbone, section: Encode, seed: int) -> int:
@@ -271,7 +274,16 @@ def _encode_waiting(shard: _Begun, size: tuple[int, ...], backbone: Backbone, se
     shard.latents.append(_encode_batch(backbone, media, batch, section, seed, ""))
     if section.flip:
         shard.flipped.append(_encode_batch(backbone, media.flip(-1), batch, section, seed, ":flipped"))
+    shard.covered += [covered_share(candidate.media, size, backbone) for candidate in batch]
     return len(batch)
+
+
+def covered_share(medium: Media, size: tuple[int, ...], backbone: Backbone) -> float:
+    """The share of a medium's time, from its beginning, that is left at `size`; of a video from its first frame to its last."""
+    if backbone.rate is None:
+        return 1.0
+    own, left = type(medium).shape_of(medium.columns, backbone.rate)[0], size[0]
+    return 1.0 if own <= left else (left - 1) / (own - 1) if backbone.modality == "video" else left / own
 
 
 def _encode_batch(backbone: Backbone, media: Tensor, batch: Sequence[Candidate], section: Encode, seed: int, suffix: str) -> Tensor:

@@ -88,7 +88,7 @@ class VlmSegments:
         self.segments, self.frames, self.question, self.longest_side = segments, frames, question, longest_side
         self.dimensions = self.dimensions_of(segments=segments)
         words = sha256("\n".join([question, ANSWER]).encode()).hexdigest()[:12]
-        self.revision = f"{self.judge.revision}/{segments}x{frames}/{longest_side}/{words}"
+        self.revision = f"{self.judge.revision}/first+{segments}x{frames}/{longest_side}/{words}"
 
     @staticmethod
     def dimensions_of(*, segments: int = SEGMENTS, **_: Any) -> tuple[str, ...]:
@@ -157,12 +157,13 @@ def points_of(answers: Mapping[Asked, str | None], items: int, segments: int) ->
 def frame_places(count: int, segments: int, shown: int) -> list[list[int]]:
     """Of each segment of a clip, the frames shown: at most `shown`, in the middles of equal parts of the segment.
 
-    The segments are equal spans of time, and a frame is of the one in which most of it lies, or of the first of two. ValueError for fewer
-    frames than segments.
+    The segments are equal spans of the time from the first frame to the last. A frame is of the one in which most of the time from the
+    frame before lies, or of the first of two; the first frame is of the first. ValueError for fewer steps of time than segments.
     """
-    if count < segments:
-        raise ValueError(f"vlm_segments got a video of {count} frames for {segments} segments; set segments to at most {count}")
-    members: list[list[int]] = [[] for _ in range(segments)]
-    for frame in range(count):
-        members[-(-(2 * frame + 1) * segments // (2 * count)) - 1].append(frame)  # ceil(middle of the frame · segments) − 1, exactly
+    steps = count - 1
+    if steps < segments and not count == segments == 1:
+        raise ValueError(f"vlm_segments got a video of {count} frames for {segments} segments; set segments to at most {max(1, steps)}")
+    members: list[list[int]] = [[0], *([] for _ in range(segments - 1))]
+    for step in range(steps):
+        members[-(-(2 * step + 1) * segments // (2 * steps)) - 1].append(step + 1)  # ceil(middle of the step · segments) − 1, exactly
     return [own if len(own) <= shown else [own[(2 * part + 1) * len(own) // (2 * shown)] for part in range(shown)] for own in members]

@@ -37,7 +37,10 @@ class Backbone(Protocol):
         ...
 
     def time_edges(self, length: int) -> list[float]:
-        """Where each of `length` latent positions along time begins, and the last one ends, as shares of the whole: length + 1 numbers."""
+        """Where each of `length` latent positions along time begins, and the last one ends, as shares of the whole: length + 1 numbers.
+
+        Time runs from the first frame of a video to its last, so a position that is the first frame alone begins and ends at 0.
+        """
         ...
 
     def token_count(self, prompt: str) -> int:

@@ -228,10 +228,8 @@ class VideoPipeline(LoadedPipeline):
         return (self.time_patch, *super().patches(axes)[1:])
 
     def time_edges(self, length: int) -> list[float]:
-        """The first latent is the first frame alone, each other one as many frames as the autoencoder compresses into it."""
-        time, *_ = self.step
-        frames = 1 + (length - 1) * time
-        return [0.0, *((1 + index * time) / frames for index in range(length))]
+        """The first latent is the first frame alone, which takes no time; the others share all time evenly."""
+        return [0.0, *even_edges(length - 1)] if length > 1 else even_edges(length)
 
     def media(self, decoded: Tensor) -> list[Video]:
         return [Video.from_frames(frames, self.rate) for frames in to_uint8(decoded).transpose(0, 2, 3, 4, 1)]

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ from torch import Tensor
 from diffalign.data.conditions import CONDITION, FLIPPED, dropped_key, is_read_with_prompt, unprompted_key
 from diffalign.data.shards import open_parquet, write_shard
 
+COVERED = "covered"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -59,10 +61,11 @@ class CacheDescription:
 
 
 def write_latents_shard(folder: Path, index: int, ids: Sequence[str], latents: Tensor, flipped: Tensor | None = None,
-                        conditions: Sequence[str] | None = None) -> None:  # fmt: skip
+                        conditions: Sequence[str] | None = None, covered: Sequence[float] | None = None) -> None:  # fmt: skip
     """Writes shard `index`: latents (n, C, *S) of the n candidates in order, then its index. Both appear by atomic rename.
 
     conditions  the key of each candidate's, where they have one
+    covered     the share of each medium's time, from its beginning, that its latents are of; None: all
     """
     if len(ids) != len(latents) or len(set(ids)) != len(ids):
         counts = f"{len(ids)} ids, {len(set(ids))} distinct, {len(latents)} rows"
@@ -71,7 +74,7 @@ def write_latents_shard(folder: Path, index: int, ids: Sequence[str], latents: T
         raise ValueError(f"mirrored latents have shape {tuple(flipped.shape)}, latents {tuple(latents.shape)}; they must be equal")
     tensors = {"latents": latents} | ({} if flipped is None else {"flipped": flipped})
     _write_tensors(folder / f"shard-{index:05d}.safetensors", tensors)
-    _write_index(folder / f"shard-{index:05d}.parquet", "candidate_id", ids, conditions)
+    _write_index(folder / f"shard-{index:05d}.parquet", "candidate_id", ids, {CONDITION: conditions, COVERED: covered})
 
 
 def write_embeds_shard(folder: Path, index: int, prompts: Sequence[str], embeds: Mapping[str, Tensor]) -> None:
@@ -144,9 +147,9 @@ class _Rows:
             for value, row in zip(table.column(key).to_pylist(), table.column("row").to_pylist(), strict=True):
                 self.place[value] = (number, row)
 
-    def said(self, column: str) -> dict[str, str]:
+    def said(self, column: str) -> dict[str, Any]:
         """Key → what the index says of it in another column; nothing where it has none."""
-        found: dict[str, str] = {}
+        found: dict[str, Any] = {}
         for path in self._shards:
             with open_parquet(path) as file:
                 if column in file.schema_arrow.names:
@@ -211,6 +214,7 @@ class LatentCache:
         self._embeds = _Rows(self.folder / "embeds", "prompt", "prompts")
         self._conditions = _Rows(self.folder / "conditions", CONDITION, "conditions")
         self._condition_of = self._latents.said(CONDITION)
+        self._covered = self._latents.said(COVERED)
         if not self._latents.place or not self._embeds.place:
             raise ValueError(f"the latent cache {self.folder} is empty; encode again with `diffalign encode CONFIG --redo`")
 
@@ -279,6 +283,10 @@ class LatentCache:
         [(shard, _)] = self._latents.find([candidate_id])
         return tuple(self._latents.tensor(shard, "latents").shape[1:])
 
+    def covered(self, candidate_id: str) -> float:
+        """The share of the candidate's time, from its beginning, that its latents are of: below 1 where it was cut."""
+        return self._covered.get(candidate_id, 1.0)
+
     def shapes(self) -> dict[tuple[int, ...], int]:
         """How many candidates have each latent shape (C, *S)."""
         per_shard = Counter(shard for shard, _ in self._latents.place.values())
@@ -292,13 +300,12 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     _write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
-def _write_index(path: Path, key: str, values: Sequence[str], conditions: Sequence[str] | None = None) -> None:
-    schema = pa.schema([pa.field(key, pa.string(), nullable=False), pa.field("row", pa.int32(), nullable=False)])
-    rows: list[dict[str, object]] = [{key: value, "row": row} for row, value in enumerate(values)]
-    if conditions is not None:
-        schema = schema.append(pa.field(CONDITION, pa.string(), nullable=False))
-        rows = [{**row, CONDITION: condition} for row, condition in zip(rows, conditions, strict=True)]
-    write_shard(path, rows, schema)
+def _write_index(path: Path, key: str, values: Sequence[str], more: Mapping[str, Sequence[Any] | None] | None = None) -> None:
+    """more: other columns, those that are None left out."""
+    columns = {key: values, "row": range(len(values)), **{name: column for name, column in (more or {}).items() if column is not None}}
+    types = {"row": pa.int32(), COVERED: pa.float64()}
+    schema = pa.schema([pa.field(name, types.get(name, pa.string()), nullable=False) for name in columns])
+    write_shard(path, [dict(zip(columns, row)) for row in zip(*columns.values(), strict=True)], schema)
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

@@ -70,7 +70,7 @@ class CachedGroups:
     time_edges    of a backbone: where each latent position in time begins, as shares of the medium, whose segment labels are of equal spans
     Groups may differ in shape; those of one batch may not, unless they are padded: see `shape`.
     Raises ValueError where the set has no such rows, lacks in one what the objective reads, holds ties that would be counted as wins, lists
-    of different or of unfit lengths, or a group whose latents differ in shape.
+    of different or of unfit lengths, a group whose latents differ in shape, or segment labels of samples that were cut at different shares.
     """
 
     def __init__(self, cache: LatentCache, preferences: Sequence[Preference], rows: Rows, *, triples: bool = False,
@@ -90,6 +90,8 @@ class CachedGroups:
             raise ValueError(
                 "this objective trains on segments, and some pairs have no segment_labels; give pair.spans, or choose diffusion_dpo"
             )
+        if rows == "segments":
+            _check_cuts(self.preferences, cache)
         if triples and have["list"]:
             _check_triples(self.preferences)
         self.spans = max(len(row.segment_labels or ()) for row in self.preferences) if rows == "segments" else 0
@@ -193,16 +195,19 @@ class CachedGroups:
         return padded
 
     def _segments(self, rows: Sequence[Preference]) -> tuple[Tensor, Tensor]:
-        """Labels (B, F) of spans, and how much of each latent position in time lies in each, (B, F, N): of as many spans as any row has."""
+        """Labels (B, F) of spans, and how much of each latent position in time lies in each, (B, F, N): of as many spans as any row has.
+
+        A span of which nothing was encoded is a tie.
+        """
         edges = self.time_edges(self.cache.shape(rows[0].samples[0])[1])
         labels, shares = torch.zeros(len(rows), self.spans, dtype=torch.long), torch.zeros(len(rows), self.spans, len(edges) - 1)
         for place, row in enumerate(rows):
             own = torch.tensor(row.segment_labels)
             try:
-                shares[place, : len(own)] = span_shares(edges, len(own))
+                shares[place, : len(own)] = span_shares([edge * self.cache.covered(row.samples[0]) for edge in edges], len(own))
             except ValueError as error:
                 raise ValueError(f"group {row.group_id!r}: {error}") from None
-            labels[place, : len(own)] = own
+            labels[place, : len(own)] = own * (shares[place, : len(own)].sum(1) > 0)
         return labels, shares
 
     def _other_prompt(self, group: int) -> str:
@@ -245,6 +250,18 @@ def _positives(preference: Preference) -> list[Preference]:
     labels = preference.labels
     best = preference.samples[:1] if labels is None else [sample for sample, label in zip(preference.samples, labels) if label == 1]
     return [replace(preference, samples=(sample,), kind="labelled", labels=(1,), scores=None, segment_labels=None) for sample in best]
+
+
+def _check_cuts(preferences: Sequence[Preference], cache: LatentCache) -> None:
+    """ValueError where the latents of a row's samples are of different shares of their time."""
+    cut = [row for row in preferences if len({cache.covered(sample) for sample in row.samples}) > 1]
+    if cut:
+        shares = ", ".join(f"{cache.covered(sample):.3g}" for sample in cut[0].samples)
+        raise ValueError(
+            f"segment labels are of shares of time, and the samples of {len(cut)} of {len(preferences)} pairs were cut at different ones "
+            f"when they were encoded, the first: group {cut[0].group_id!r} at {shares}; pair samples of one length (pair.same_size: true), "
+            f"or let encode.size be no shorter than they are"
+        )
 
 
 def _check_triples(preferences: Sequence[Preference]) -> None:

@@ -41,10 +41,18 @@ def test_padding_has_no_part_in_an_error() -> None:
 @pytest.mark.parametrize("count", range(1, 8))
 def test_spans_share_out_every_position(count) -> None:
     """All of it, whatever its length; positions that end where a span does have no rounding of a share beyond."""
-    for edges in (even_edges(7), [0, 1 / 25, *((1 + 4 * place) / 25 for place in range(1, 7))], even_edges(21), even_edges(6 * count)):
+    for edges in (
+        even_edges(7),
+        [0, *even_edges(7)],
+        [0, 1 / 25, *((1 + 4 * place) / 25 for place in range(1, 7))],
+        even_edges(21),
+        even_edges(6 * count),
+    ):
         shares = span_shares(edges, count)
         close(shares.sum(0), torch.ones(len(edges) - 1))
         assert bool((shares >= 0).all()) and bool((shares.sum(1) > 0).all())
+    first = span_shares([0, *even_edges(7)], count)[:, 0]
+    assert first.tolist() == [1.0, *[0.0] * (count - 1)]  # a moment lies in the span that it begins
     assert set(shares.flatten().round(decimals=12).tolist()) <= {0.0, 1.0} and int((shares > 0).sum()) == 6 * count
 
 

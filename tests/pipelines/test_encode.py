@@ -4,6 +4,8 @@ import dataclasses
 import weakref
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from diffalign.backbones.stable_diffusion import StableDiffusion
 from diffalign.data.latents import LatentCache
 from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image, fit
+from diffalign.data.modalities.video import Video
 from diffalign.data.records import Candidate
 from pipelines.config import Config
-from pipelines.encode import plan_shards, posterior_seed, run
+from pipelines.encode import covered_share, plan_shards, posterior_seed, run
 from pipelines.model import load_model
 from pipelines.progress import Progress
 from pipelines.stage import summary_of
@@ -239,8 +242,19 @@ def test_media_that_last_longer_than_the_model_s_own_are_told_of(tmp_path: Path,
     assert "set encode.size (for example encode.size=[8192]) to cut them" in said and counts == {"over_length": 2}
     said, counts = told("cut", lengths, size=[8192])
     assert "2 of 6 candidates last longer than 0.512 s and are cut there" in said and counts == {"cut": 2}
+    cache = LatentCache(tmp_path / "cut/latents")
+    assert [cache.covered(f"g{index // 2}-{index % 2}") for index in range(6)] == pytest.approx([1, 1, 2 / 3] * 2)
     said, counts = told("own", (8192,))
     assert "longer" not in said and counts == {}
+
+
+@pytest.mark.parametrize(("frames", "size", "share"), [(17, 9, 0.5), (17, 17, 1.0), (16, 13, 12 / 15), (34, 17, 16 / 16), (9, 17, 1.0)])
+def test_of_a_cut_video_the_time_between_frames_is_left(frames: int, size: int, share: float) -> None:
+    """At 8 frames a second; 34 frames at 16 are 17 at 8."""
+    video = Video.from_frames(np.zeros((frames, 4, 4, 3), np.uint8), 16 if frames == 34 else 8)
+    backbone: Any = SimpleNamespace(rate=8.0, modality="video")
+    assert covered_share(video, (size, 4, 4), backbone) == pytest.approx(share)
+    assert covered_share(Image.from_pixels(np.zeros((8, 8, 3), np.uint8)), (4, 4), SimpleNamespace(rate=None)) == 1
 
 
 def test_a_pair_of_two_sizes_is_refused(tmp_path: Path, model: Path) -> None:

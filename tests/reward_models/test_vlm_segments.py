@@ -45,7 +45,8 @@ def video(levels: list[int]) -> Video:
 
 
 def quarters(levels: list[int], each: int = 4) -> Video:
-    return video([level for level in levels for _ in range(each)])
+    """So many frames of each level after the first frame, which has the first."""
+    return video([levels[0], *(level for level in levels for _ in range(each))])
 
 
 def test_a_judge_that_does_not_mind_the_order_labels_every_segment(server: Server) -> None:
@@ -93,10 +94,10 @@ def levels_shown(server: Server) -> list[tuple[list[int], list[int]]]:
 
 
 def test_both_orders_are_asked_with_the_right_frames_in_order(server: Server) -> None:
-    # Grey says which frame it is. 16 frames: quarters of 4, of which the middles of their halves are 1 and 3. 8 frames: quarters of 2.
-    long, short = video(list(range(16))), video(list(range(100, 108)))
+    # Grey says which frame it is. 17 frames: the first, and quarters of 4, of which the middles of their halves are 1 and 3. 9: of 2.
+    long, short = video(list(range(17))), video(list(range(100, 109)))
     judge(server, frames=2, at_once=1, question="Which is lighter?")([PROMPT] * 2, [long, short])
-    segments = [([1, 3], [100, 101]), ([5, 7], [102, 103]), ([9, 11], [104, 105]), ([13, 15], [106, 107])]
+    segments = [([1, 3], [100, 102]), ([6, 8], [103, 104]), ([10, 12], [105, 106]), ([14, 16], [107, 108])]
     assert levels_shown(server) == [shown for first, second in segments for shown in ((first, second), (second, first))]
     words = [part["text"] for part in server.asked[0]["messages"][0]["content"] if part["type"] == "text"]
     assert words == [
@@ -155,10 +156,10 @@ def test_a_video_that_the_server_refuses_leaves_the_others_their_pairs(server: S
 
 
 def places_by_spans(count: int, segments: int) -> list[int]:
-    """Of each frame its segment: the span in which most of it lies, the first of equals."""
-    found = []
-    for frame in range(count):
-        start, end = Fraction(frame, count), Fraction(frame + 1, count)
+    """Of each frame its segment: the span in which most of the time since the frame before lies, the first of equals."""
+    found = [0]
+    for frame in range(1, count):
+        start, end = Fraction(frame - 1, count - 1), Fraction(frame, count - 1)
         shares = [min(end, Fraction(span + 1, segments)) - max(start, Fraction(span, segments)) for span in range(segments)]
         found.append(shares.index(max(shares)))
     return found
@@ -166,20 +167,20 @@ def places_by_spans(count: int, segments: int) -> list[int]:
 
 def test_segments_are_equal_spans_of_time() -> None:
     for count in range(1, 40):
-        for segments in range(1, count + 1):
+        for segments in range(1, max(2, count)):
             places = frame_places(count, segments, count)
             assert [segment for segment, own in enumerate(places) for _ in own] == places_by_spans(count, segments)
             assert [frame for own in places for frame in own] == list(range(count)) and all(places)
-    assert frame_places(9, 4, 9) == [[0, 1], [2, 3, 4], [5, 6], [7, 8]]
+    assert frame_places(9, 4, 9) == [[0, 1, 2], [3, 4], [5, 6], [7, 8]]
 
 
 def test_frames_shown_are_evenly_spaced() -> None:
     assert frame_places(32, 2, 4) == [[2, 6, 10, 14], [18, 22, 26, 30]]
     assert frame_places(21, 1, 3) == [[3, 10, 17]]
-    assert frame_places(12, 3, 8) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert frame_places(13, 3, 8) == [[0, 1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
     assert frame_places(12, 3, 1) == [[2], [6], [10]]
-    with pytest.raises(ValueError, match="a video of 3 frames for 4 segments; set segments to at most 3"):
-        frame_places(3, 4, 1)
+    with pytest.raises(ValueError, match="a video of 4 frames for 4 segments; set segments to at most 3"):
+        frame_places(4, 4, 1)
 
 
 def test_large_frames_are_scaled_down(server: Server) -> None:
@@ -192,7 +193,7 @@ def test_large_frames_are_scaled_down(server: Server) -> None:
 def test_revision_names_what_the_answers_depend_on() -> None:
     endpoint = {"url": "http://127.0.0.1:1/v1", "model": "a/b"}
     plain = VlmSegments(endpoint=endpoint)
-    assert plain.revision.startswith("a/b/temperature-0/tokens-1024/4x4/512/")
+    assert plain.revision.startswith("a/b/temperature-0/tokens-1024/first+4x4/512/")
     assert plain.revision == VlmSegments(endpoint=endpoint | {"url": "http://elsewhere/v1"}, at_once=1).revision
     others: list[dict[str, Any]] = [{"segments": 2}, {"frames": 2}, {"question": "Which is lighter?"}, {"longest_side": 64}]
     changed = [VlmSegments(endpoint=endpoint, **each).revision for each in others]
@@ -286,5 +287,5 @@ def test_a_local_model_answers_in_json(tiny_llava: Path) -> None:
 def test_a_local_models_revision_is_of_its_weights(tiny_llava: Path) -> None:
     reward = VlmSegments(checkpoint=str(tiny_llava), device="cpu")
     name, weights, others, *rest = reward.revision.split("/")
-    assert (name, len(weights), len(others), rest[:2]) == ("tiny", 12, 12, ["4x4", "512"])
+    assert (name, len(weights), len(others), rest[:2]) == ("tiny", 12, 12, ["first+4x4", "512"])
     assert VlmSegments(checkpoint=str(tiny_llava), device="cpu", dtype="bfloat16").revision.split("/")[1] != weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -176,20 +177,24 @@ def test_unequal_lengths_are_for_objectives_that_read_them(tmp_path: Path) -> No
         make_task(cache, rows, "diffusion_dpo")
 
 
-CAUSAL = [0, 1 / 17, 5 / 17, 9 / 17, 13 / 17, 1]  # of 17 frames: one alone, then four in each latent
+CAUSAL = [0, 0, 0.25, 0.5, 0.75, 1]  # of 17 frames: the first alone, which takes no time, then four in each latent
 
 
-def segmented(folder: Path, spans: Sequence[tuple[int, ...]], length: int) -> tuple[LatentCache, list[Preference]]:
-    """A pair of clips for each row of labels."""
+def segmented(
+    folder: Path, spans: Sequence[tuple[int, ...]], length: int, covered: float = 1.0, whole: Sequence[str] = ()
+) -> tuple[LatentCache, list[Preference]]:
+    """A pair of clips for each row of labels; of how much of their time, but for the whole ones."""
     rows = [Preference(f"g{place}", PROMPT, (f"g{place}-w", f"g{place}-l"), segment_labels=each) for place, each in enumerate(spans)]
-    return save_clips(folder, {name: random_clip(name, 0.0, length) for row in rows for name in row.samples}), rows
+    names = [name for row in rows for name in row.samples]
+    shares = [1.0 if name in whole else covered for name in names]
+    return save_clips(folder, {name: random_clip(name, 0.0, length) for name in names}, shares), rows
 
 
 @pytest.mark.parametrize(
     ("edges", "labels", "expected"),
     [  # of each span, in hundredths, what of each latent lies in it
-        (CAUSAL, (1, 0, -1, 1), [[100, 81.25, 0, 0, 0], [0, 18.75, 87.5, 0, 0], [0, 0, 12.5, 93.75, 0], [0, 0, 0, 6.25, 100]]),
-        (CAUSAL, (1, -1), [[100, 100, 87.5, 0, 0], [0, 0, 12.5, 100, 100]]),  # the third latent: 3½ frames of 4 in the first half
+        (CAUSAL, (1, 0, -1, 1), [[100, 100, 0, 0, 0], [0, 0, 100, 0, 0], [0, 0, 0, 100, 0], [0, 0, 0, 0, 100]]),
+        (CAUSAL, (1, 0, -1), [[100, 100, 100 / 3, 0, 0], [0, 0, 200 / 3, 200 / 3, 0], [0, 0, 0, 100 / 3, 100]]),
         ([0, 0.25, 0.5, 0.75, 1], (1, 0, -1, 1), [[100, 0, 0, 0], [0, 100, 0, 0], [0, 0, 100, 0], [0, 0, 0, 100]]),
         ([place / 6 for place in range(7)], (1, 0, -1), [[100, 100, 0, 0, 0, 0], [0, 0, 100, 100, 0, 0], [0, 0, 0, 0, 100, 100]]),
         ([place / 5 for place in range(6)], (1, -1), [[100, 100, 50, 0, 0], [0, 0, 50, 100, 100]]),
@@ -207,10 +212,29 @@ def test_latent_positions_go_to_the_spans_of_the_medium_by_how_much_of_them_lies
     assert torch.allclose(batch.segment_shares[0], shares) and torch.equal(batch.segment_shares[0] > 0, shares > 0)
 
 
+def test_labels_stay_where_they_were_when_a_medium_is_cut(tmp_path: Path) -> None:
+    """Five latents of the first two thirds of the time: of two spans the first has all but the last; of four the last has none."""
+    cache, rows = segmented(tmp_path, [(1, -1), (1, 0, -1, 1)], 5, covered=2 / 3)
+    groups = CachedGroups(cache, rows, "segments", time_edges=lambda length: CAUSAL)
+    batch = groups.fetch([0, 1], dropped=[False] * 2, flipped=[False] * 2)
+    assert batch.segment_labels is not None and batch.segment_shares is not None
+    assert batch.segment_labels.tolist() == [[1, -1, 0, 0], [1, 0, -1, 0]]
+    two, four = [[1, 1, 1, 1, 0], [0, 0, 0, 0, 1]], [[1, 1, 1 / 2, 0, 0], [0, 0, 1 / 2, 1, 0], [0, 0, 0, 0, 1], [0] * 5]
+    assert torch.allclose(batch.segment_shares[0, :2], torch.tensor(two, dtype=torch.float32), atol=1e-6)
+    assert torch.allclose(batch.segment_shares[1], torch.tensor(four, dtype=torch.float32), atol=1e-6)
+
+
+def test_labels_of_samples_that_were_cut_at_different_shares_are_refused(tmp_path: Path) -> None:
+    cache, rows = segmented(tmp_path, [(1, -1)], 5, covered=0.75, whole=("g0-l",))
+    with pytest.raises(ValueError, match=r"1 of 1 pairs were cut at different ones .*: group 'g0' at 0\.75, 1; pair samples of one length"):
+        CachedGroups(cache, rows, "segments", time_edges=lambda length: CAUSAL)
+    assert len(CachedGroups(cache, rows, "pairs"))
+
+
 @pytest.mark.parametrize("aggregate", ["inside", "sum", "outside"])
 def test_densedpo_links_the_margins_of_spans_of_several_latents(aggregate: str, tmp_path: Path) -> None:
     """Five labels on 21 latents of 81 frames as the paper has them, beside clips with two labels and with one: the loop over frames."""
-    causal = [0.0, *((1 + 4 * place) / 81 for place in range(21))]
+    causal = [0.0, *(place / 20 for place in range(21))]
     cache, rows = segmented(tmp_path, [(1, 0, -1, 1, 1), (1, -1), (-1,)], 21)
     task = make_task(cache, rows, "densedpo", time_edges=lambda length: causal, longest=21, beta=40.0, aggregate=aggregate)
     with torch.no_grad():
@@ -222,10 +246,12 @@ def test_densedpo_links_the_margins_of_spans_of_several_latents(aggregate: str, 
         for place, visit in enumerate(visits):
             labels, margins = rows[visit.group].segment_labels or (), []
             for span, label in enumerate(labels):
-                frames = [frame for frame in range(8100) if span * 8100 // len(labels) <= frame < (span + 1) * 8100 // len(labels)]
-                latents = [0 if frame < 100 else 1 + (frame - 100) // 400 for frame in frames]  # hundredths of frames
-                weights = [1.0 if latent == 0 else 0.25 for latent in latents]  # each latent counts once, the first frame's too
-                of_span = sum(w * (drift[place, 0, n] - drift[place, 1, n]).item() for w, n in zip(weights, latents)) / sum(weights)
+                moments = range(span * 8000 // len(labels), (span + 1) * 8000 // len(labels))  # hundredths of frames after the first
+                latents = [
+                    *([0] * 400 if span == 0 else []),
+                    *(1 + moment // 400 for moment in moments),
+                ]  # each counts once, the first frame's too
+                of_span = fmean((drift[place, 0, n] - drift[place, 1, n]).item() for n in latents)
                 margins += [-20.0 * label * of_span] if label else []
             inside = sum(margins) if aggregate == "sum" else sum(margins) / len(margins)
             links = [math.log1p(math.exp(-margin)) for margin in (margins if aggregate == "outside" else [inside])]

@@ -74,11 +74,14 @@ class Flow:
         return denoiser(x, timestep, embeds["prompt"])
 
 
-def save_clips(folder: Path, clips: Mapping[str, Tensor]) -> LatentCache:
-    """A latent cache of clips (C, F, H, W) that may differ in F, each in a shard of its own length, under one prompt."""
+def save_clips(folder: Path, clips: Mapping[str, Tensor], covered: Sequence[float] | None = None) -> LatentCache:
+    """A latent cache of clips (C, F, H, W) that may differ in F, each in a shard of its own length, under one prompt.
+
+    covered  of clips that were cut and are of one length
+    """
     for index, length in enumerate(sorted({clip.shape[1] for clip in clips.values()})):
         ids = [name for name, clip in clips.items() if clip.shape[1] == length]
-        write_latents_shard(folder, index, ids, torch.stack([clips[name] for name in ids]))
+        write_latents_shard(folder, index, ids, torch.stack([clips[name] for name in ids]), covered=covered)
     write_embeds_shard(folder, 0, [PROMPT], {"prompt": torch.ones(1)})
     write_dropout_embeds(folder, {"prompt": torch.zeros(1)})
     write_cache_description(folder, CacheDescription("float32", "mean", "float32:none"))
