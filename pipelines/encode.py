@@ -147,7 +147,8 @@ def sizes_of(folder: Path, preferences: Sequence[Preference], size: tuple[int, .
             if not all(whole):
                 at = "" if backbone.rate is None else f" at {backbone.rate:g} a second"
                 small = f"candidate {row['candidate_id']!r} is {shown_size(own)}{at}, smaller than one latent"
-                raise ValueError(f"{small}; drop it or set encode.size")
+                is_short = backbone.rate is not None and not whole[0]  # a size cuts and scales, and makes nothing last longer
+                raise ValueError(f"{small}; " + ("leave it out of the set" if is_short else "leave it out of the set, or set encode.size"))
             sizes[row["candidate_id"]] = whole
     missing = sorted(wanted - sizes.keys())
     if missing:

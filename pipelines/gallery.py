@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pipelines.config import Config, Section, settings_of
 from pipelines.evaluate import BASE
+from pipelines.model import shown_size
 from pipelines.progress import Progress
 from pipelines.report import read_metrics, read_report
 from pipelines.stage import is_current, open_stage, stage_path
@@ -225,7 +226,8 @@ def flags_of(preference: Preference, chosen: Candidate, rejected: Candidate) -> 
     from diffalign.data.modalities import modality_of
 
     flags = []
-    if preference.win_probability == 0.5 or gap_of(preference, (chosen.candidate_id, rejected.candidate_id)) == 0:
+    is_even = preference.win_probability == 0.5 or gap_of(preference, (chosen.candidate_id, rejected.candidate_id)) == 0
+    if is_even and not any(preference.segment_labels or ()):  # a span that is preferred is trained on
         flags.append("tie")
     if chosen.media.identity() == rejected.media.identity():  # first, as it keeps what it decodes, which is shown next
         flags.append("identical")
@@ -284,4 +286,7 @@ def _each(advance: Callable[[int], None]) -> Callable[[int], None]:
 
 
 def _shown(value: Any) -> str:
-    return " × ".join(map(str, reversed(value))) if isinstance(value, list) else str(value)
+    """A setting as people write it; a size, or several of them, width first."""
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join(map(shown_size, value if isinstance(value[0], list) else [value]))

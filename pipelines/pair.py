@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 PREFERENCES_PER_SHARD = 10_000
 BROKEN = "broken.jsonl"  # {"where": file and row, "reason": …}, beside the candidates
 TOLD = ("max_broken", "read", "kept", "tied", "skipped", "broken", "reasons", "modality")  # of the report of an import
+KEPT_BY = {  # filter → why it drops, and the setting that does not
+    "same_source": "of different models; pair.same_source=false keeps them",
+    "same_size": "of different sizes, or sounds of different lengths; pair.same_size=false keeps them, and encode.size makes them one",
+}
 BAR = 40  # characters of the longest bar of the histogram
 
 
@@ -322,8 +326,10 @@ def describe(summary: PairingSummary) -> list[str]:
         f"pair: {summary.pairs_kept} preferences ({summary.rule}{by}) in {summary.groups_kept} of {summary.groups_read} groups, "
         f"{summary.candidates_read} candidates read"
     ]
-    lines += [f"  dropped by {name}: {count} proposed" for name, count in summary.pairs_dropped.items() if count]
-    lines += [f"  set aside, {name}: {count} candidates" for name, count in summary.candidates_dropped.items() if count]
+    kept_by = {name: f" ({why})" for name, why in KEPT_BY.items()}
+    lines += [f"  dropped by {name}: {count} proposed{kept_by.get(name, '')}" for name, count in summary.pairs_dropped.items() if count]
+    aside = summary.candidates_dropped.items()
+    lines += [f"  set aside, {name}: {count} candidates{kept_by.get(name, '')}" for name, count in aside if count]
     if summary.across_sources:
         lines.append(f"  {summary.across_sources} preferences compare samples of different models: training on them is less stable")
     if summary.gap_range is not None:

@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 from diffalign.endpoint import Unanswered
 from pipelines.progress import Progress
@@ -154,12 +155,18 @@ def ask_for_wrong(endpoint: Endpoint, prompt: str, count: int) -> list[tuple[str
 
 
 def captions_in(answer: Any, prompt: str) -> list[tuple[str, str]]:
-    """What an answer holds, each caption once and none that is the prompt but for case and spaces."""
+    """What an answer holds, each caption once and none that is the prompt but for case, spaces and punctuation."""
     rows = answer.get("captions") if isinstance(answer, dict) else None
     found: dict[str, tuple[str, str]] = {}
     for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict) and isinstance(row.get("caption"), str):
             said = str(row.get("strategy", "")).strip().lower()
             text = " ".join(row["caption"].split())
-            found.setdefault(text.casefold(), (said if said in STRATEGIES else OTHER, text))
-    return [value for key, value in found.items() if key not in ("", " ".join(prompt.split()).casefold())]
+            found.setdefault(_words_of(text), (said if said in STRATEGIES else OTHER, text))
+    return [value for key, value in found.items() if key not in ("", _words_of(prompt))]
+
+
+def _words_of(text: str) -> str:
+    """A text without case and punctuation, one space between its words: two that are equal so say the same."""
+    plain = "".join(" " if category(character).startswith("P") else character for character in text)
+    return " ".join(plain.split()).casefold()

@@ -84,6 +84,28 @@ def test_configs_of_unequal_lengths_pair_and_evaluate_what_they_make(name: str) 
     assert config.train.objective["name"] == "ldpo" and config.encode is not None and config.encode.size is None
 
 
+@pytest.mark.parametrize("name", ["ldpo_motion", "ldpo_tones"])
+def test_configs_of_unequal_lengths_run_to_the_gallery(name: str, tmp_path: Path) -> None:
+    """On the bundled models as they stand, but few prompts and steps."""
+    run = tmp_path / "run"
+    smaller = (
+        "generate.prompts.count=2", "generate.samples_per_prompt=2", "generate.steps=1", "train.steps=2", "train.batch_size=2",
+        "train.warmup_steps=0", "train.tracker=null", "evaluate.prompts.count=2", "evaluate.steps=1", "evaluate.fidelity=null",
+        "model.device=cpu",
+    )  # fmt: skip
+    result = CliRunner().invoke(app, ["run", f"lengths/{name}", f"run={run}", *smaller])
+    assert result.exit_code == 0, (result.output, result.exception)
+    config = load_config(f"lengths/{name}")
+    sizes = [tuple(size) for size in config.generate.size]  # type: ignore[union-attr]
+    made = {each.candidate_id: each.media.shape_of(each.media.columns, None) for each in read_candidates(run / "candidates")}
+    assert set(made.values()) == set(sizes)
+    assert any(made[first] != made[second] for first, second in (pair.samples for pair in read_preferences(run / "preferences")))
+    report = json.loads((run / "evaluation/report.json").read_text())
+    assert set(report["models"]["aligned"]["tags"]["size"]) == {shown_size(size) for size in sizes}
+    header = (run / "gallery/data/gallery.js").read_text().removeprefix('galleryData("gallery",').rstrip("\n);")
+    assert dict(json.loads(header)["compare"]["settings"])["size"] == ", ".join(map(shown_size, sizes))
+
+
 def test_an_objective_for_equal_lengths_refuses_them_with_the_fix(tmp_path: Path) -> None:
     config = config_of("wan", tmp_path)
     config["train"]["objective"] = {"name": "diffusion_dpo", "beta": 100.0}

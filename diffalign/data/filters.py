@@ -64,7 +64,8 @@ def split_group(group: Group, values: Sequence[float], settings: PairingSettings
     """Cut a group into parts of one source and one size, each without unscored or identical candidates, in order of id.
 
     values   the score of each candidate that ranks; not finite: set aside as "unscored"
-    A candidate left without a partner is set aside as "alone" (its group has no other), "same_source" or "same_size".
+    A candidate left without a partner is set aside as "alone" (its group has no other), "same_source" or "same_size": no other is of its
+    model, or of its size (`Group.sizes`; sounds of one size last equally long). The setting of that name, false, lets them meet.
     """
     dropped: dict[str, int] = {}
     every = sorted(range(len(group.ids)), key=lambda index: group.ids[index])
@@ -87,7 +88,7 @@ def split_group(group: Group, values: Sequence[float], settings: PairingSettings
 
 
 def meeting_objection(group: Group, members: Sequence[int], settings: PairingSettings) -> str | None:
-    """The filter that forbids these members to meet, for preferences that came with the data, or None."""
+    """The filter that forbids these members to meet, for preferences that came with the data, or None: a setting that, false, lets them."""
     identities = [group.identities[index] for index in members if group.identities[index]]
     if settings.deduplicate and len(set(identities)) < len(identities):
         return "deduplicate"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
+from diffalign.data.modalities import Media
+from diffalign.data.modalities.audio import Audio
 from diffalign.data.records import STRATEGY, Candidate, Preference
 
 
@@ -16,7 +19,8 @@ class Group:
     scores       "reward.dimension" → value of each candidate; NaN where there is none
     sources      what the same-source rule compares (the model)
     identities   sha256 of each medium, "" where not computed (then nothing counts as identical)
-    sizes        what each medium's columns say: (width, height) for images
+    sizes        what the same-size rule compares: a medium's columns, (width, height) for images; of a sound how long it lasts, for rate
+                 and channels are the model's in training
     preferences  judgements that came with the data, for rule "imported"
     strategies   what was wrong with the prompt that was sampled, "" for the group's own; () where all are
     """
@@ -71,7 +75,7 @@ def group_candidates(
                 f"group {candidate.group_id!r} has two prompts, {known!r} and {candidate.prompt!r}; a group answers one prompt"
             )
         identity = candidate.media.identity() if identities else ""
-        size, strategy = tuple(candidate.media.columns.values()), candidate.tags.get(STRATEGY, "")
+        size, strategy = _size_of(candidate.media), candidate.tags.get(STRATEGY, "")
         members.setdefault(candidate.group_id, []).append((candidate.candidate_id, candidate.source, identity, size, strategy))
     judged: dict[str, list[Preference]] = {}
     for preference in preferences:
@@ -94,3 +98,8 @@ def group_candidates(
             )
         )
     return groups
+
+
+def _size_of(medium: Media) -> tuple[Any, ...]:
+    columns = medium.columns
+    return (Fraction(columns["samples"], columns["sample_rate_hz"]),) if isinstance(medium, Audio) else tuple(columns.values())

@@ -41,7 +41,8 @@ class PairingSettings:
     ties            gap exactly 0: "drop", or "keep" as a pair with win_probability 0.5. A ranked list loses or keeps its tied samples.
     deduplicate     of identical media in a group, keep the first id
     same_source     pair only samples of one model (pains 10, 33)
-    same_size       pair only samples of one size: training batches by shape
+    same_size       pair only samples of one size: training batches by shape. Images: pixels; videos: also frames and their rate; sounds:
+                    how long they last, whatever their rate and channels. False keeps the others: encode.size brings them to one size
     threshold       labelled: a score ≥ threshold gets label 1, else 0
     top             only the preferences of the k groups with the best winners, after the filters above; None: of all groups
     positive_share  labelled: share of label 1, in (0, 1); rows of the label there is too much of are dropped, drawn by `seed`; None: as is

@@ -64,6 +64,17 @@ def test_a_clipped_sound_is_counted_or_broken(ending: str, tmp_path: Path) -> No
     assert "is clipped (" in row.reason and "clipped: keep" in row.reason
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
+def test_a_sound_of_more_than_two_channels_is_a_broken_row(channels: int, tmp_path: Path) -> None:
+    made = make_set(tmp_path / "set", "wav", "sine", "full")
+    soundfile.write(made / "rejected/1.wav", np.tile(SOUNDS["sine"][:, None], (1, channels)).astype(np.float32), RATE)
+    found = build_import("two_folders", str(made))
+    assert len(list(found.groups)) == (2 if channels <= 2 else 1)
+    assert [f"has {channels} channels, and models take mono or stereo" in row.reason for row in found.report.broken_rows] == (
+        [] if channels <= 2 else [True]
+    )
+
+
 def test_levels_by_hand() -> None:
     level = Audio.from_waveform(np.array([[0.0, 1.0, -0.5, -1.0], [0.25, 0.0, 0.0, 0.0]]), RATE).level()
     assert level.peak == 1.0 and level.clipped == 2 / 8
@@ -97,7 +108,7 @@ def test_a_sound_shorter_than_one_latent_is_named(ending: str, tmp_path: Path) -
         modality="audio", rate=RATE, source="m", size=(6400,), whole=lambda size: tuple(640 * (each // 640) for each in size)
     )
     pair = [Preference("g", "a sound", ("long", "short"))]
-    with pytest.raises(ValueError, match=r"'short' is 500 at 16000 a second, smaller than one latent; drop it or set encode\.size"):
+    with pytest.raises(ValueError, match=r"'short' is 500 at 16000 a second, smaller than one latent; leave it out of the set$"):
         sizes_of(tmp_path / "candidates", pair, None, columns_of_640)
     only = [Preference("g", "a sound", ("long",), "labelled", labels=(1,))]
     assert sizes_of(tmp_path / "candidates", only, None, columns_of_640) == {"long": (1280,)}

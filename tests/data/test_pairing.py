@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffalign.data.filters import PAIR_FILTERS
+from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image
+from diffalign.data.modalities.video import Video
 from diffalign.data.pairing import FIXES, RULES, Group, PairingSettings, group_candidates, pair_groups
 from diffalign.data.records import Candidate, Preference
 
@@ -300,6 +302,37 @@ def test_only_samples_of_one_source_and_one_size_meet():
     assert pair([sized]) == [("ga>gc", (1.0, 0.5))]
     assert summary([sized]).candidates_dropped == {"same_size": 1}
     assert pair([sized], same_size=False) == [("ga>gb", (1.0, 0.0))]
+
+
+def sounds(*kinds):
+    """Candidates of one prompt: sounds of so many samples, at a rate, with so many channels."""
+    for index, (samples, rate, channels) in enumerate(kinds):
+        wave = np.random.default_rng(index).uniform(-1, 1, (channels, samples))
+        yield Candidate(f"c{index}", "g", "p", Audio.from_waveform(wave, rate), "m")
+
+
+def test_sounds_are_of_one_size_that_last_equally_long():
+    """1 s at 16 kHz, at 44.1 kHz and in stereo; a sample less is another length, as it was."""
+    equal = list(sounds((16_000, 16_000, 1), (44_100, 44_100, 1), (16_000, 16_000, 2), (15_999, 16_000, 1)))
+    scores = {"r.d": {each.candidate_id: float(index) for index, each in enumerate(equal)}}
+    groups = group_candidates(equal, scores)
+    assert pair(groups, rule="all_pairs") == [("c2>c1", (2.0, 1.0)), ("c2>c0", (2.0, 0.0)), ("c1>c0", (1.0, 0.0))]
+    assert summary(groups).candidates_dropped == {"same_size": 1}
+    came = [Preference("g", "p", ("c0", other)) for other in ("c1", "c2", "c3")]
+    imported = group_candidates(equal, {}, came)
+    assert [samples for samples, _ in pair(imported, rule="imported", by=None)] == ["c0>c1", "c0>c2"]
+    assert summary(imported, rule="imported", by=None).pairs_dropped == {"same_size": 1}
+
+
+def test_videos_are_of_one_size_with_their_frames_and_rate():
+    kinds = [(5, 8.0), (5, 8.0), (10, 16.0), (6, 8.0)]
+    clips = [
+        Candidate(f"c{index}", "g", "p", Video.from_frames(np.full((frames, 8, 8, 3), index, np.uint8), rate), "m")
+        for index, (frames, rate) in enumerate(kinds)
+    ]
+    groups = group_candidates(clips, {"r.d": {each.candidate_id: float(index) for index, each in enumerate(clips)}})
+    assert pair(groups, rule="all_pairs") == [("c1>c0", (1.0, 0.0))]
+    assert summary(groups).candidates_dropped == {"same_size": 2}
 
 
 @pytest.mark.parametrize("hole", [nan, inf, None])

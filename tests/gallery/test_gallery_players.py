@@ -220,6 +220,27 @@ def test_segments_and_context_of_a_pair_are_shown_as_text(page: Any, videos: str
     assert page.locator("dialog .band").count() == 1 and page.locator("dialog .context").count() == 1
 
 
+def test_segments_of_sounds_stand_under_each_in_the_table_and_once_in_the_lightbox(page: Any, sounds: str) -> None:
+    visit(page, sounds + "#pairs")
+    label = "Judged by segment: 1 rejected better, 2 chosen better"
+
+    def signs(where: str) -> list[list[str]]:
+        page.locator(where).first.wait_for()
+        bands = page.locator(where)
+        assert bands.count() == page.locator(where.replace(".band", f'[aria-label="{label}"]')).count()
+        return [bands.nth(at).locator("span").all_inner_texts() for at in range(bands.count())]
+
+    assert signs(".rows-body .band") == [["▼", "▲"], ["▼", "▲"]]
+    tracks = page.locator(".rows-body .track")
+    for at in range(2):  # as wide as the sound over it, its halves under the sound's halves
+        track, band = tracks.nth(at).bounding_box(), page.locator(".rows-body .band").nth(at).bounding_box()
+        assert abs(band["x"] - track["x"]) < 2 and abs(band["width"] - track["width"]) < 4 and band["y"] >= track["y"] + track["height"] - 2
+    visit(page, sounds + "#pairs?row=0")
+    assert signs("dialog .band") == [["▼", "▲"]]
+    visit(page, sounds)
+    assert page.locator(".band").count() == 0  # of a comparison nothing was judged by segment
+
+
 def test_one_sound_plays_in_the_whole_page_at_its_matched_level(page: Any, sounds: str) -> None:
     visit(page, sounds)
     loud = integrated(Tone(0.5).waveform(), 16_000)

@@ -19,9 +19,9 @@ from diffalign.data.latents import LatentCache
 from diffalign.data.modalities.audio import Audio
 from diffalign.data.modalities.image import Image, fit
 from diffalign.data.modalities.video import Video
-from diffalign.data.records import Candidate
+from diffalign.data.records import Candidate, Preference, write_candidates
 from pipelines.config import Config
-from pipelines.encode import covered_share, plan_shards, posterior_seed, run
+from pipelines.encode import covered_share, plan_shards, posterior_seed, run, sizes_of
 from pipelines.model import load_model
 from pipelines.progress import Progress
 from pipelines.stage import summary_of
@@ -337,3 +337,15 @@ def test_fit_covers_and_crops_the_centre() -> None:
 def test_plan_puts_one_size_in_a_shard() -> None:
     sizes = {f"c{index}": ((8, 8), (8, 16))[index % 2] for index in range(7)}
     assert plan_shards(sizes, 3) == [["c0", "c2", "c4"], ["c6"], ["c1", "c3", "c5"]]
+
+
+def test_a_picture_smaller_than_one_latent_is_told_of_a_size(tmp_path: Path) -> None:
+    small = Candidate("small", "g", "p", Image.from_pixels(np.zeros((4, 16, 3), np.uint8)))
+    write_candidates(tmp_path / "shard-00000.parquet", [small])
+    model: Any = SimpleNamespace(
+        modality="image", rate=None, source="m", size=(16, 16), whole=lambda size: tuple(8 * (side // 8) for side in size)
+    )
+    rows = [Preference("g", "p", ("small",), "labelled", labels=(1,))]
+    with pytest.raises(ValueError, match=r"'small' is 16 × 4, smaller than one latent; leave it out of the set, or set encode\.size$"):
+        sizes_of(tmp_path, rows, None, model)
+    assert sizes_of(tmp_path, rows, (16, 16), model) == {"small": (16, 16)}

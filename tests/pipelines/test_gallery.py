@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from unittest.mock import ANY
 
 import numpy as np
@@ -163,6 +163,29 @@ def test_flags() -> None:
     tied = Preference("g", "p", ("a", "b"), win_probability=0.5)
     assert flags_of(tied, grey, picture((80, 80, 80), name="b")) == ["tie"] and gap_of(tied, ("a", "b")) == 0
     assert np.isnan(gap_of(Preference("g", "p", ("a", "b")), ("a", "b")))  # nothing is known
+
+
+@pytest.mark.parametrize(("labels", "flags"), [((1, 0, 0, -1), []), ((0, 0, 0, 1), []), ((0, 0, 0, 0), ["tie"]), (None, ["tie"])])
+def test_a_pair_with_a_preferred_span_is_no_tie(labels: tuple[int, ...] | None, flags: list[str]) -> None:
+    pair = Preference("g", "p", ("a", "b"), segment_labels=labels)
+    grey, near = picture((90, 90, 90), name="a"), picture((80, 80, 80), name="b")
+    assert flags_of(dataclasses.replace(pair, scores=(0.5, 0.5)), grey, near) == flags
+    assert flags_of(dataclasses.replace(pair, win_probability=0.5), grey, near) == flags
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ([17, 32, 24], "24 × 32 × 17"),
+        ([[17, 32, 24], [13, 32, 24]], "24 × 32 × 17, 24 × 32 × 13"),
+        ([[32768], [49152]], "32768, 49152"),
+    ],
+)
+def test_sizes_stand_in_the_header_as_people_write_them(size: list[Any], shown: str, tmp_path: Path) -> None:
+    write_evaluation(tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    report["settings"]["size"] = size
+    assert comparison_of(tmp_path, report).settings["size"] == shown
 
 
 def tone(level: float, name: str) -> Candidate:

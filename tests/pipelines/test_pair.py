@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tiny_preference_sets import picture
 
 from diffalign.data.modalities.image import Image
 from diffalign.data.pairing_settings import PairingSettings
-from diffalign.data.records import read_candidates, read_preferences, read_scores
+from diffalign.data.records import Preference, read_candidates, read_preferences, read_scores
 from pipelines.config import Config
 from pipelines.generate import run as generate
 from pipelines.pair import Pair, describe, import_set, run
@@ -128,6 +128,23 @@ def test_the_summary_is_told(scored: Config, capsys: pytest.CaptureFixture[str])
     assert f"pair: {kept} preferences (all_pairs by contrast.score) in" in told
     assert f"dropped by minimum_gap: {36 - kept} proposed" in told
     assert "▇" in told and "gaps from" in told and all(len(line) < 100 for line in told.splitlines())
+
+
+def test_what_keeps_pairs_of_other_sizes_and_models_is_told() -> None:
+    from diffalign.data.pairing import Group, pair_groups
+
+    groups = [
+        Group(name, "p", [f"{name}{letter}" for letter in "abc"], {"r.d": [2.0, 1.0, 0.0]}, models, [""] * 3, sizes)
+        for name, models, sizes in (("g", ["m"] * 3, [(8, 8), (8, 8), (9, 9)]), ("h", ["m", "m", "n"], [(8, 8)] * 3))
+    ]
+    told = describe(pair_groups(groups, PairingSettings(by="r.d")).summary)
+    for name in ("same_size", "same_source"):
+        assert any(line.startswith(f"  set aside, {name}: 1 candidates (of different") and f"pair.{name}=false" in line for line in told)
+    came = [Preference("g", "p", ("ga", "gc"))], [Preference("h", "p", ("ha", "hc")), Preference("h", "p", ("ha", "hb"))]
+    judged = [replace(group, preferences=rows) for group, rows in zip(groups, came, strict=True)]
+    told = describe(pair_groups(judged, PairingSettings(rule="imported")).summary)
+    for name in ("same_size", "same_source"):
+        assert any(line.startswith(f"  dropped by {name}: 1 proposed (of different") and f"pair.{name}=false" in line for line in told)
 
 
 def test_set_filters_are_told(scored: Config, capsys: pytest.CaptureFixture[str]) -> None:

@@ -305,10 +305,12 @@ def test_a_language_model_writes_wrong_prompts(server: Server) -> None:
     rows = [
         {"strategy": "drop", "caption": "a dog barks"},
         {"strategy": "order", "caption": " A dog  barks while Rain falls"},  # not wrong
+        {"strategy": "add", "caption": "“A dog barks, while rain falls!”"},  # nor this
         {"strategy": "Replace ", "caption": "a cat meows while  rain falls"},
         {"strategy": "add", "caption": " "},
+        {"strategy": "add", "caption": "…"},
         {"strategy": "the dog is a wolf", "caption": "a wolf howls while rain falls"},
-        {"strategy": "add", "caption": "A dog barks"},  # again
+        {"strategy": "add", "caption": "A dog barks."},  # again
         {"caption": "a dog barks while snow falls"},
         "nonsense",
     ]
@@ -321,7 +323,7 @@ def test_a_language_model_writes_wrong_prompts(server: Server) -> None:
     ]  # fmt: skip
     assert ask_for_wrong(endpoint, caption, 2) == wrong[:2]
     assert caption in server.asked[0]["messages"][0]["content"] and "4 captions" in server.asked[0]["messages"][0]["content"]
-    for answer in ('{"captions": []}', '{"captions": 3}', json.dumps({"captions": [rows[1]]}), "[]", "no"):
+    for answer in ('{"captions": []}', '{"captions": 3}', json.dumps({"captions": rows[1:3]}), "[]", "no"):
         server.answers = [answer]
         with pytest.raises(Unanswered, match="no wrong captions for 'a dog barks while rain falls'"):
             ask_for_wrong(endpoint, caption, 2)

@@ -12,6 +12,7 @@ from diffalign.data.records import Candidate, Preference
 
 REASONS_KEPT = 5
 SILENT = 1e-3  # a sound whose samples all lie below, −60 dBFS, says nothing of its prompt
+MOST_CHANNELS = 2  # that a model takes
 CLIPPED = 0.01  # of a sound's samples, the share at full scale above which it is heavily clipped; of a sine that just fits, 0.0025 are
 Faulty = Literal["keep", "broken"]
 FAULTY = get_args(Faulty)
@@ -75,8 +76,13 @@ class ImportReport:
             )
 
     def check_sounds(self, group: ImportedGroup) -> None:
-        """Counts silent and heavily clipped sounds of a group. ValueError where such are broken."""
+        """Counts silent and heavily clipped sounds of a group. ValueError where such are broken, and for more than two channels."""
         sounds = [(candidate, candidate.media.level()) for candidate in group.candidates if isinstance(candidate.media, Audio)]
+        for candidate, _ in sounds:
+            channels = candidate.media.columns["channels"]
+            if channels > MOST_CHANNELS:
+                known = f"the sound {candidate.candidate_id!r} has {channels} channels"
+                raise ValueError(f"{known}, and models take mono or stereo; mix it down, or drop the row")
         silent = [(candidate, level) for candidate, level in sounds if level.peak < SILENT]
         clipped = [(candidate, level) for candidate, level in sounds if level.clipped > CLIPPED]
         if silent and self.silent == "broken":

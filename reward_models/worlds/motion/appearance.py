@@ -7,7 +7,7 @@ import numpy as np
 from .captions import COLOURS, SHAPES, Item
 from .ramp import ramps
 from .read import Reading, Track
-from .timing import SEGMENT
+from .timing import over_frames, segments
 
 _SHAPE_TEMPERATURE = 0.005  # in likeness
 _FIT = (0.93, 0.80)  # likeness to the best template: above the first it is one of the shapes, below the second it is like none
@@ -95,6 +95,7 @@ def _shape_certainties(track: Track) -> np.ndarray:
 
 def _pooled(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Values (T, N) averaged over the frames of each segment that show the object; frame 0 stands by itself."""
-    parts = values[1:].reshape(-1, SEGMENT, values.shape[1]).sum(axis=1)
-    counts = np.maximum(seen[1:].reshape(-1, SEGMENT).sum(axis=1), 1)
-    return np.concatenate([values[:1], np.repeat(parts / counts[:, None], SEGMENT, axis=0)])
+    bounds = segments(len(values))
+    parts = np.stack([values[start + 1 : stop + 1].sum(axis=0) for start, stop in bounds])
+    counts = np.array([max(1, seen[start + 1 : stop + 1].sum()) for start, stop in bounds])
+    return np.concatenate([values[:1], over_frames(parts / counts[:, None], len(values))])

@@ -74,7 +74,7 @@ class Frames:
 
 
 def detect(video: np.ndarray) -> Frames:
-    """The objects of every frame. video: uint8 (4n + 1, 32, 32, 3); ValueError for anything else."""
+    """The objects of every frame. video: uint8 (T ≥ 5, 32, 32, 3); ValueError for anything else."""
     check_video(video)
     picture = video.astype(np.float32)
     rim = np.ones((SIZE, SIZE), dtype=bool)

@@ -12,7 +12,7 @@ import numpy as np
 from .captions import Item
 from .ramp import ramp
 from .render import DIRECTIONS
-from .timing import SEGMENT, pace, segment_count
+from .timing import SEGMENT, pace, segments
 
 CHANGE_TOLERANCE = 2  # frames by which the change of motion may miss the middle of the clip
 
@@ -42,18 +42,20 @@ def stretches(item: Item, frames: int, change: int) -> list[Stretch]:
 
 
 def changes(frames: int) -> list[int]:
-    """The frames at which the motion may change: the middle first, then those before and after it within the tolerance."""
-    middle = (frames - 1) // 2
-    slack = min(CHANGE_TOLERANCE, middle - 1)
-    return sorted(range(middle - slack, middle + slack + 1), key=lambda frame: abs(frame - middle))
+    """The frames at which the motion may change: the middle first, then those before and after it within the tolerance.
+
+    The middle is that of the whole segments that the clip reaches into, of which 16 frames are one frame short of four.
+    """
+    middle = -(-(frames - 1) // SEGMENT) * SEGMENT // 2
+    candidates = range(max(1, middle - CHANGE_TOLERANCE), min(frames - 2, middle + CHANGE_TOLERANCE) + 1)
+    return sorted(candidates, key=lambda frame: abs(frame - middle))
 
 
 def in_segments(whole: Sequence[Stretch], frames: int, with_entry: bool = True) -> list[list[Stretch]]:
     """For each segment, its parts of the stretches; the step from the frame before it is its own, unless `with_entry` is False."""
     parts = []
-    for segment in range(segment_count(frames)):
-        start, stop = segment * SEGMENT + (not with_entry), (segment + 1) * SEGMENT
-        cut = [Stretch(max(start, one.first), min(stop, one.last), one.motion) for one in whole]
+    for start, stop in segments(frames):
+        cut = [Stretch(max(start + (not with_entry), one.first), min(stop, one.last), one.motion) for one in whole]
         parts.append([one for one in cut if one.first < one.last])
     return parts
 

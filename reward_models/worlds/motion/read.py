@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .captions import COLOURS, SHAPES
 from .detect import Objects, detect
-from .timing import SEGMENT
+from .timing import SEGMENT, segments
 
 # What makes an object in one frame and one in a later frame less likely the same, in pixels of distance.
 _PER_COLOUR = 0.06  # a unit of RGB distance
@@ -56,7 +56,7 @@ class Reading:
 
 
 def read(video: np.ndarray) -> Reading:
-    """The objects of a clip, followed from frame to frame, and its background. video: uint8 (4n + 1, 32, 32, 3), or ValueError."""
+    """The objects of a clip, followed from frame to frame, and its background. video: uint8 (T ≥ 5, 32, 32, 3), or ValueError."""
     frames = detect(video)
     objects, count = frames.objects, len(video)
     tracks = tuple(_gather(objects, rows) for rows in _linked(objects, count))
@@ -70,9 +70,10 @@ def motion_magnitude(video: np.ndarray) -> float:
     trembling object therefore counts as one that stays. An object lost at one end of a segment is left out of it.
     """
     speeds = []
+    starts, stops = np.array(segments(len(video)), dtype=int).reshape(-1, 2).T
     for track in read(video).tracks:
-        is_whole = track.seen[:-1:SEGMENT] & track.seen[SEGMENT::SEGMENT]
-        way = np.diff(track.centre[::SEGMENT], axis=0)[is_whole]
+        is_whole = track.seen[starts] & track.seen[stops]
+        way = (track.centre[stops] - track.centre[starts])[is_whole]
         speeds += list(np.hypot(way[:, 0], way[:, 1]) / SEGMENT)
     return float(np.mean(speeds)) if speeds else 0.0
 

@@ -8,7 +8,7 @@ import numpy as np
 from reward_models.worlds.shapes.geometry import PALETTE, REACH, coverage
 
 from .captions import Item, Scene, parse
-from .timing import FRAMES, SIZE, pace, segment_count
+from .timing import FRAMES, SIZE, check_whole, pace
 
 MIN_GAP = 2.0  # pixels between two objects
 MIN_MARGIN = 1.0  # pixels between an object and the border
@@ -60,7 +60,7 @@ def layout(scene: Scene | str, seed: int, frames: int = FRAMES) -> Layout:
     it open; of two phases the second begins at the middle frame. Clips of more than 17 frames are slower (`pace`).
     """
     scene = parse(scene) if isinstance(scene, str) else scene
-    segment_count(frames)
+    check_whole(frames)
     rng = np.random.default_rng([seed, 0x30])
     background = rng.uniform(226, 246) + rng.uniform(-5, 5, size=3)
     colours = [np.clip(PALETTE[item.colour] + rng.uniform(-_COLOUR_JITTER, _COLOUR_JITTER, size=3), 0, 255) for item in scene.items]

@@ -16,7 +16,7 @@ from reward_models.contract import check_call
 from .captions import Scene, parse
 from .read import motion_magnitude
 from .render import render
-from .timing import FPS, FRAMES, SEGMENT, SIZE
+from .timing import FPS, FRAMES, SEGMENT, SIZE, segments
 from .verify import DIMENSIONS, verify, verify_segments
 
 SEGMENTS = ("segment_1", "segment_2", "segment_3", "segment_4")  # quarters of a clip, half seconds of one of 17 frames
@@ -42,8 +42,9 @@ class Motion:
         """One list per dimension, one float per item, in order; all but `magnitude` in [0, 1].
 
         prompts: captions. media: videos. Another size than 32x32 is resized by averaging boxes, another frame rate than 8 a second
-        is resampled to the frame nearest in time, and frames over 4n + 1 are cut off. ValueError for a caption that does not parse,
-        an item that is no video or has fewer than five frames at 8 a second, or lists of different lengths.
+        is resampled to the frame nearest in time. Of a length that is not 4n + 1 the last four frames are the last half second. ValueError
+        for a caption that does not parse, an item that is no video or has fewer than five frames at 8 a second, or lists of different
+        lengths.
         """
         check_call(self, prompts, media)
         results = [_judge(parse(prompt), item) for prompt, item in zip(prompts, cast("Sequence[Video]", media), strict=True)]
@@ -61,25 +62,24 @@ def medium(caption: str, seed: int, size: tuple[int, ...] | None = None, rate: f
 
 def _judge(scene: Scene, video: Video) -> dict[str, float]:
     clip = on_grid(video.frames(), video.fps)
-    segments = verify_segments(scene, clip)
-    return {**verify(scene, clip), **_quarters(segments.tolist()), MAGNITUDE: motion_magnitude(clip)}
+    return {**verify(scene, clip), **_quarters(verify_segments(scene, clip).tolist(), len(clip)), MAGNITUDE: motion_magnitude(clip)}
 
 
-def _quarters(segments: list[float]) -> dict[str, float]:
+def _quarters(values: list[float], frames: int) -> dict[str, float]:
     """For each quarter of a clip the mean of the half seconds whose middles lie in it, or that in which it begins, where none does.
 
     The mean, for one label is for all of a quarter's half seconds. Of 17 frames each has one, and the first frame, in none, is a still.
     """
     quarters: dict[str, float] = {}
+    middles = [stop - 1 for _, stop in segments(frames)]  # where the third of the four frames begins
     for place, name in enumerate(SEGMENTS):
-        # Of 4n + 1 frames segment i is 4i + 1 to 4i + 4.
-        inside = [each for i, each in enumerate(segments) if len(SEGMENTS) * (4 * i + 3) // (4 * len(segments) + 1) == place]
-        quarters[name] = sum(inside) / len(inside) if inside else segments[place * len(segments) // len(SEGMENTS)]
+        inside = [value for value, middle in zip(values, middles, strict=True) if len(SEGMENTS) * middle // frames == place]
+        quarters[name] = sum(inside) / len(inside) if inside else values[place * len(values) // len(SEGMENTS)]
     return quarters
 
 
 def on_grid(frames: np.ndarray, fps: float) -> np.ndarray:
-    """A video uint8 (T, H, W, 3) as uint8 (4n + 1, 32, 32, 3) of 8 frames a second.
+    """A video uint8 (T, H, W, 3) as uint8 (T, 32, 32, 3) of 8 frames a second.
 
     ValueError for a frame rate that is not positive, or fewer than five frames at 8 a second.
     """
@@ -88,7 +88,6 @@ def on_grid(frames: np.ndarray, fps: float) -> np.ndarray:
     seconds = (len(frames) - 1) / fps
     # A hair more, or a rate such as 8 * 29.97 / 30 would lose its last frame to rounding.
     count = int(seconds * FPS + 1e-6) + 1 if len(frames) else 0
-    count -= (count - 1) % SEGMENT
     if count < SEGMENT + 1:
         raise ValueError(f"the video has {len(frames)} frames at {fps:g} a second; give at least {SEGMENT + 1} at {FPS}")
     nearest = np.minimum(nearest_frames(count, fps, FPS), len(frames) - 1)

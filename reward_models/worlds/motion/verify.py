@@ -9,7 +9,7 @@ from .appearance import Looks, background_steadiness, looks, surroundings
 from .captions import COLOURS, SHAPES, Item, Scene, parse
 from .movement import Stretch, changes, direction, in_segments, leaps, speed, straightness, stretches
 from .read import Reading, Track, read
-from .timing import SEGMENT, segment_count
+from .timing import over_frames, segments
 
 MIN_CONFIDENCE = 0.3  # `overall` needs this in every shape and colour asked for, in every segment
 MIN_MOTION = 0.5  # and this in the direction of every segment, and in the speed
@@ -77,11 +77,11 @@ def verify(scene: Scene | str, video: np.ndarray) -> dict[str, float]:
     score       the mean of the nine before `overall`, for ranking
 
     smoothness, identity and flicker are halfway between their mean and their worst frame. The phases of a caption share the clip
-    evenly; the change may miss the middle frame by up to two. video: uint8 (4n + 1, 32, 32, 3), eight frames a second. ValueError for a
-    caption that does not parse, or another video.
+    evenly; the change may miss the middle frame (`changes`) by up to two. video: uint8 (T, 32, 32, 3), five frames or more,
+    eight a second; where T is not 4n + 1, the last four frames are the last segment. ValueError for a caption that does not parse, or
+    another video.
     """
     seen = _examine(scene, video)
-    segments = segment_count(len(video))
     moves = [_directions(actor, len(video)) for actor in seen.actors]
     speeds = [sum(speed(a.way, [one], a.item.speed) for one in a.whole) / len(a.whole) for a in seen.actors]
     smooth = [_smoothness(actor, len(video)) for actor in seen.actors]
@@ -92,7 +92,7 @@ def verify(scene: Scene | str, video: np.ndarray) -> dict[str, float]:
         "objects": _mean_share(seen, [actor.looks.colour * actor.looks.shape for actor in seen.actors]),
         "colour": _mean_share(seen, [actor.looks.colour for actor in seen.actors]),
         "shape": _mean_share(seen, [actor.looks.shape for actor in seen.actors]),
-        "direction": crowd * sum(sum(values) / segments for values in moves),
+        "direction": crowd * sum(sum(values) / len(values) for values in moves),
         "speed": crowd * sum(speeds),
         "smoothness": crowd * sum((float(values.mean()) + float(values.min())) / 2 for values in smooth),
         "identity": crowd * sum((float(a.looks.identity.mean()) + float(a.looks.identity.min())) / 2 for a in seen.actors),
@@ -156,7 +156,8 @@ def _fulfilled(parts: dict[str, float]) -> float:
 def _of_segment(seen: _Examination, actor: _Actor, segment: int, is_entered_well: bool) -> dict[str, float]:
     """What one object fulfils in a segment, with the step into it or without."""
     parts = in_segments(actor.whole, len(seen.share), is_entered_well)[segment]
-    inside = slice(1 + segment * SEGMENT, 1 + (segment + 1) * SEGMENT)
+    start, stop = segments(len(seen.share))[segment]
+    inside = slice(start + 1, stop + 1)
     one = actor.looks
     return {
         "objects": float((one.colour * one.shape)[inside].mean()),
@@ -219,8 +220,8 @@ def _directions(actor: _Actor, frames: int) -> list[float]:
 
 def _smoothness(actor: _Actor, frames: int) -> np.ndarray:
     """For each frame the worse of being on the line of its phase and of leaping within its segment."""
-    steps = [leaps(actor.way, parts) for parts in in_segments(actor.whole, frames)]
-    return np.minimum(straightness(actor.way, actor.whole), np.concatenate([steps[:1], np.repeat(steps, SEGMENT)]))
+    steps = np.array([leaps(actor.way, parts) for parts in in_segments(actor.whole, frames)])
+    return np.minimum(straightness(actor.way, actor.whole), np.concatenate([steps[:1], over_frames(steps, frames)]))
 
 
 def _fidelity(seen: _Examination) -> np.ndarray:
@@ -233,7 +234,7 @@ def _mean_share(seen: _Examination, values: list[np.ndarray]) -> float:
 
 
 def _by_segment(values: np.ndarray) -> list[float]:
-    return [float(value) for value in values[1:].reshape(-1, SEGMENT).mean(axis=1)]
+    return [float(values[start + 1 : stop + 1].mean()) for start, stop in segments(len(values))]
 
 
 def _is(one: Looks) -> bool:

@@ -71,6 +71,35 @@ def test_renders_of_other_lengths_are_true(frames):
     assert share_true(60, 12, frames=frames) == 1.0
 
 
+UNEVEN = [(9, 6), (9, 7), (9, 8), (13, 10), (13, 11), (13, 12), (17, 14), (17, 15), (17, 16)]  # rendered, and cut to
+
+
+@pytest.mark.parametrize(("whole", "frames"), UNEVEN)
+def test_renders_cut_within_a_segment_are_true(whole, frames):
+    assert share_true(60, 12, lambda video, _: video[:frames], whole) == 1.0
+
+
+def noise_after(video, frame, seed):
+    video = video.copy()
+    video[frame:] = np.random.default_rng(seed).integers(0, 256, video[frame:].shape)
+    return video
+
+
+@pytest.mark.parametrize(("whole", "frames"), UNEVEN)
+def test_no_clip_is_true_whose_last_frames_are_noise(whole, frames):
+    """However many of them follow the last whole segment, and the last one alone."""
+    for first in (frames - (frames - 1) % 4, frames - 1):
+        assert share_true(60, 12, lambda video, seed, first=first: noise_after(video[:frames], first, seed), whole) == 0.0
+
+
+def test_a_tail_that_turns_around_is_not_true():
+    video = render("a red star rises", 1)
+    assert verify("a red star rises", video[:15])["overall"] == verify("a red star rises", video[:16])["overall"] == 1.0
+    for back in (2, 3):
+        turned = np.concatenate([video[:13], video[11 : 11 - back : -1]])
+        assert len(turned) == 13 + back and verify("a red star rises", turned)["overall"] == 0.0
+
+
 @pytest.mark.parametrize(("degrade", "least"), [(blurred, 0.98), (quantised, 0.98), (boxed, 0.95)], ids=["blurred", "quantised", "boxed"])
 def test_degraded_renders_are_true(degrade, least):
     assert share_true(120, 13, degrade) >= least
