@@ -20,6 +20,7 @@ from diffalign.data.records import read_preferences
 from pipelines import STAGES
 from pipelines.config_file import bundled_configs
 from pipelines.implicit import Implicit
+from pipelines.json_file import read_json
 from pipelines.stage import write_atomically
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ PAIRS, DRAWS = 100, 16
 
 
 def measure_drift(jobs: Sequence[Job], run: Path, progress: Progress) -> None:
-    """Writes drift.json into the folder of each job: win_adv, lose_adv and drift_pairs, the number of pairs that they are means over.
+    """Writes drift.json into the folder of each job: pairs_of, whose pairs; means: win_adv, lose_adv and drift_pairs, of how many.
 
     run   whose preferences they are, spread evenly over the file: best and last of each row; where rows have one sample there is no file
     The denoising errors are those of the reward `implicit`, from the base whatever a method's own reference is; it knows no conditions, and
@@ -42,7 +43,7 @@ def measure_drift(jobs: Sequence[Job], run: Path, progress: Progress) -> None:
     if any(family_of(job.config.model.backbone).takes_condition for job in jobs):
         return
     rows = [row.samples for row in read_preferences(run / STAGES["pair"].folder) if len(row.samples) > 1 and row.labels is None]
-    due = [job for job in {job.name: job for job in jobs}.values() if rows and not job.drift.is_file()]
+    due = [job for job in {job.name: job for job in jobs}.values() if rows and _pairs_of(job) != run.name]
     if not due:
         return
     candidates = CandidateFiles(run / STAGES["generate"].folder)
@@ -53,9 +54,14 @@ def measure_drift(jobs: Sequence[Job], run: Path, progress: Progress) -> None:
         for job in due:
             advantage = Implicit(checkpoint=str(job.weights), model=job.config.model.model_dump(mode="json"), draws=DRAWS, beta=2.0)
             win, lose = (fmean(advantage([each.prompt for each in side], shown)["score"]) for side, shown in zip(sides, media, strict=True))
-            found = {"win_adv": win, "lose_adv": -lose, "drift_pairs": len(rows)}
+            found = {"pairs_of": run.name, "means": {"win_adv": win, "lose_adv": -lose, "drift_pairs": len(rows)}}
             write_atomically(job.drift, (json.dumps(found) + "\n").encode())
             advance(1)
+
+
+def _pairs_of(job: Job) -> str | None:
+    """Whose pairs the job was measured on; None where it was not."""
+    return read_json(job.drift, "delete it and compare again")["pairs_of"] if job.drift.is_file() else None
 
 
 def drift_of(name: str, method: Result) -> dict[str, float | None]:

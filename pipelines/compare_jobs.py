@@ -108,7 +108,7 @@ class Job:
         record = read_json(folder / "stage.json", "delete the job's folder and compare again")
         steps = [seconds for _, seconds in read_metrics(folder / "speed.jsonl")["seconds"]]
         found = summary_of(self.config, "train")
-        found |= read_json(self.drift, "delete it and compare again") if self.drift.is_file() else {}
+        found |= read_json(self.drift, "delete it and compare again")["means"] if self.drift.is_file() else {}
         saved = found.get("seconds_saved", 0.0)
         return {**found, "seconds": record["seconds"] + saved, "seconds_per_step": median(steps) + saved / len(steps)}
 

@@ -286,6 +286,16 @@ def test_drift_is_from_the_base_on_the_pairs_of_the_rival_with_and_without_a_ref
 
 
 @pytest.mark.integration
+def test_drift_on_the_pairs_of_another_rival_is_measured_again(made: Made) -> None:
+    [file, *_] = sorted(path for path in made.run.glob("jobs/*/drift.json") if "mapo" in path.parent.name)
+    before = json.loads(file.read_text())
+    file.write_text(json.dumps({"pairs_of": "others", "means": {**before["means"], "win_adv": 1.0}}))
+    call(*made.words)
+    after = json.loads(file.read_text())
+    assert after["pairs_of"] == before["pairs_of"] and after["means"] == pytest.approx(before["means"])
+
+
+@pytest.mark.integration
 def test_the_fidelity_of_each_seed_is_kept(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the heldout samples, as evaluate measured it: here a stand-in, as of pictures there is none."""
 
