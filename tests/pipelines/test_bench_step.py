@@ -104,7 +104,7 @@ def test_every_kind_of_rows_is_made_up(words: tuple[str, ...], tiny_pipeline: Pa
 
 
 def test_segments_of_a_video_are_made_up() -> None:
-    found = measure_step("quickstart_motion", [*SMALL, "encode.size=[5, 32, 32]", "train.objective.name=densedpo"])
+    found = measure_step("compare_spans", [*SMALL, "encode.size=[5, 32, 32]"])
     assert found.what[5] == "32 × 32 × 5"
 
 
