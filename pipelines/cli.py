@@ -129,14 +129,16 @@ def methods(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="the objectives as the table of the README, with their papers")] = False,
     traceback: Traceback = False,
 ) -> None:
-    """The objectives, or one of them in full."""
+    """The objectives and the presets of configs/methods, or one of them in full."""
     with clear_errors(traceback):
+        from pipelines.methods_presets import PRESET_COLUMNS, presets_rows
         from pipelines.methods_table import COLUMNS, describe, markdown, methods_rows
 
         if as_markdown:
             print(markdown())
         elif name is None:
             _show_table(COLUMNS, methods_rows())
+            _show_table(PRESET_COLUMNS, presets_rows())
         else:
             print(describe(name))
 

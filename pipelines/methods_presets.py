@@ -16,6 +16,7 @@ from pipelines.config_file import bundled_configs
 from pipelines.methods_beta import beta_elsewhere, scale_line
 from pipelines.methods_needs import needs_lines
 
+PRESET_COLUMNS = ("preset", "objective", "what it does")
 ARRANGEMENT = ("base", "run")  # keys of the file that are no part of the method
 
 
@@ -24,12 +25,22 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted((bundled_configs() / "methods").glob("*.yaml")) if path.stem not in OBJECTIVES}
 
 
+def presets_rows() -> list[tuple[str, str, str]]:
+    """A line of PRESET_COLUMNS for each preset: its name, the objective that it is one of, and the first line of its file."""
+    rows = []
+    for name, path in presets().items():
+        text = path.read_text(encoding="utf-8")
+        objective = _objective_of(yaml.safe_load(text))
+        does = text.splitlines()[0].removeprefix("# ").removesuffix(".")
+        rows.append((name, objective if isinstance(objective, str) else objective["name"], does))
+    return rows
+
+
 def describe_preset(path: Path) -> str:
     """A preset in full, as text: what it is by its header, the objective's formula, what it needs and adds, its arguments, β elsewhere."""
     text = path.read_text(encoding="utf-8")
     values = yaml.safe_load(text)
-    train = values.get("train", {})
-    given = train.get("objective", "diffusion_dpo")
+    train, given = values.get("train", {}), _objective_of(values)
     name = given if isinstance(given, str) else given["name"]
     arguments = defaults(name) | ({} if isinstance(given, str) else {key: value for key, value in given.items() if key != "name"})
     changed = {key: value for key, value in arguments.items() if value != defaults(name)[key]}
@@ -49,6 +60,11 @@ def describe_preset(path: Path) -> str:
     title = text.splitlines()[0].removeprefix("# ")
     told = "\n".join(f"{label:<20}{line}" for label, line in lines)
     return f"{path.stem}: {title}\n\n{formula}\n\n{told}{beta_elsewhere(name, arguments, train.get('stabilisers', ()))}"
+
+
+def _objective_of(values: dict[str, Any]) -> str | dict[str, Any]:
+    """The objective of a config's own values, as it stands there."""
+    return values.get("train", {}).get("objective", "diffusion_dpo")
 
 
 def _added(section: str, values: dict[str, Any]) -> list[str]:

@@ -26,6 +26,7 @@ from pipelines import STAGES
 from pipelines.cli import app
 from pipelines.config_file import bundled_configs
 from pipelines.methods_beta import pull
+from pipelines.methods_presets import presets
 from reward_models import REWARD_MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -212,8 +213,9 @@ def test_the_methods_are_readable_at_100_columns() -> None:
     shown = CliRunner(env={"COLUMNS": "100", "FORCE_COLOR": "1", "TERM": "xterm"}).invoke(app, ["methods"]).stdout
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
     assert max(map(len, lines)) <= 100
-    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["objective", *OBJECTIVES]
-    assert len(lines) < 2 * len(OBJECTIVES)
+    names = ["objective", *OBJECTIVES, "preset", *presets()]
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == names
+    assert len(lines) < 2 * len(names)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

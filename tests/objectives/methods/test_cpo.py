@@ -11,18 +11,22 @@ from objective_checks import BETA, Group, Hand, close, naive_groups, outputs_of_
 from diffalign.objectives.cpo import cpo
 from diffalign.objectives.sft import sft
 
+VARIANTS = ({"sft": 0.7, "relative": False},)
 
-def naive(group: Group, *, beta: float, sft: float) -> float:
+
+def naive(group: Group, *, beta: float, sft: float, relative: bool = True) -> float:
     gold, winner, loser = (group.error(len(group.policy) + place) for place in (-len(group.policy), -2, -1))
-    return math.log1p(math.exp(-beta / 2 * (loser - winner))) + sft * beta / 2 * gold
+    return math.log1p(math.exp(-beta / 2 * (loser - winner))) + (sft * beta / 2 if relative else sft) * gold
 
 
-# m = 1.5 and ½·5·0.3; gold 0.2 before the same pair: ½·5·0.2; gold 0.2, m = −1.5 and 0.1·5·0.2; m = ½ and ½·250·0.5 at the defaults.
+# m = 1.5 and ½·5·0.3; gold 0.2 before the same pair: ½·5·0.2; gold 0.2, m = −1.5 and 0.1·5·0.2; m = ½ and ½·250·0.5 at the defaults;
+# m = 1.5 and 1·0.3.
 HAND = (
     Hand((0.3, 0.6), 0.951413277982752409, arguments={"beta": 10.0}),
     Hand((0.2, 0.3, 0.6), 0.701413277982752409, arguments={"beta": 10.0}),
     Hand((0.2, 0.6, 0.3), 1.80141327798275241, arguments={"beta": 10.0, "sft": 0.1}),
     Hand((0.5, 0.502), 62.974076984180106681),
+    Hand((0.3, 0.6), 0.501413277982752409, arguments={"beta": 10.0, "sft": 1.0, "relative": False}),
 )
 
 
@@ -38,9 +42,9 @@ def test_a_winner_that_is_the_gold_makes_a_pair_of_the_triple() -> None:
 
 @pytest.mark.parametrize("samples", [2, 3])
 def test_ends_at_sft_on_the_gold(samples) -> None:
-    """β → 0 with a = sft·β/2 kept at 0.7: ln 2 + 0.7·e_gold."""
-    outputs, beta = random_outputs("cpo", samples=samples), 1e-12
-    close(cpo(outputs, beta=beta, sft=2 * 0.7 / beta).value, math.log(2) + 0.7 * sft(outputs).value)
+    """β → 0 at a weight that does not follow it: ln 2 + 0.7·e_gold."""
+    outputs = random_outputs("cpo", samples=samples)
+    close(cpo(outputs, beta=1e-12, sft=0.7, relative=False).value, math.log(2) + 0.7 * sft(outputs).value)
 
 
 def test_each_place_of_a_triple_has_its_pull() -> None:
