@@ -398,8 +398,8 @@ def test_the_command_for_a_real_model_gives_its_beta(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", METHODS, ids=name_of)
-def test_a_method_trains_a_real_backbone_from_the_same_file(path: Path) -> None:
-    """Over another base it keeps its own part, and takes the model, the data and the budget from there."""
+def test_a_method_over_the_config_of_a_real_backbone_keeps_its_own_part(path: Path) -> None:
+    """It takes the model, the data and the budget from there; tests/test_methods.py trains."""
     base = "dense_video_wan" if path.stem in OF_CLIPS else "sd15_diffusion_dpo"
     config, here, real = load_config(path, [f"base=configs/{base}.yaml"]), load_config(path), load_config(base)
     for key in ("model", "encode", "evaluate"):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from no_network import no_network
+from tiny_pipelines import save_sd3, save_sdxl
 from tiny_timed import save_tiny_tango
 from typer.testing import CliRunner
 
@@ -111,6 +112,8 @@ def test_a_config_of_a_bundled_model_runs_to_its_gallery(name: str, tmp_path: Pa
     few = ["evaluate.prompts.count=8", "evaluate.steps=1"]  # a Fréchet distance wants 8
     if load_config(name).model.source != "bundled:shapes":
         few += ["generate.steps=1", "generate.samples_per_prompt=2"]
+    if load_config(name).model.source == "bundled:motion":
+        few += ["pair.by=motion.score"]  # nothing holds after one step
     with no_network():
         call("run", f"configs/{name}.yaml", *TINY[:-2], *few, f"run={tmp_path}")
     first, second = (json.loads(line) for line in (tmp_path / "train/metrics.jsonl").read_text().splitlines())
@@ -121,3 +124,32 @@ def test_a_config_of_a_bundled_model_runs_to_its_gallery(name: str, tmp_path: Pa
 
 def test_there_are_other_configs() -> None:
     assert {"quickstart", "quickstart_motion", "quickstart_tones", "shapes_dpo", "lengths/ldpo_motion", "lengths/ldpo_tones"} <= {*OTHERS}
+
+
+@pytest.fixture(scope="module", params=[save_sdxl, save_sd3], ids=["sdxl", "sd3"])
+def real_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
+    """A run with the samples of a tiny pipeline with the classes of a real one, and the words that make its methods' runs."""
+    folder = tmp_path_factory.mktemp("family")
+    backbone = request.param.__name__.removeprefix("save_")
+    words = (f"model={{backbone: {backbone}, source: {request.param(folder / 'model')}, device: cpu}}", "generate.size=[16, 16]",
+             "generate.scheduler=null", *OF_NOISE[:2], "score.rewards={sharpness: {}}",
+             "pair.by=sharpness.score", "train.scores=[sharpness.score]")  # fmt: skip
+    return make_candidates("compare", folder / "run", *words), words
+
+
+@pytest.mark.parametrize("name", ["dro", "inpo", "kto", "smpo", "sparsepo", "tgdpo"])
+def test_what_a_method_needs_of_a_model_the_families_of_real_ones_have(
+    name: str, real_family: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    """Own samples, inversions by model and by reference, other groups' prompts, a map of positions and a teacher's, over ε and velocity."""
+    candidates, words = real_family
+    for stage in OF_CANDIDATES:
+        (tmp_path / STAGES[stage].folder).symlink_to(candidates / STAGES[stage].folder)
+    if name == "tgdpo":
+        call("run", "configs/methods/diffusion_dpo.yaml", *TINY, *words, f"run={tmp_path}", "train.learning_rate=1e-3")
+        (tmp_path / "train").rename(tmp_path / "teacher")
+        words += (f"train.teacher={tmp_path / 'teacher/final'}",)
+    with no_network():
+        call("run", f"configs/methods/{name}.yaml", *TINY, *words, f"run={tmp_path}")
+    steps = [json.loads(line) for line in (tmp_path / "train/metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 2 and all(math.isfinite(value) for step in steps for value in step.values()) and steps[0]["grad_norm"] > 0
