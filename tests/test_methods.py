@@ -141,7 +141,7 @@ def real_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def test_what_a_method_needs_of_a_model_the_families_of_real_ones_have(
     name: str, real_family: tuple[Path, tuple[str, ...]], tmp_path: Path
 ) -> None:
-    """Own samples, inversions by model and by reference, other groups' prompts, a map of positions and a teacher's, over ε and velocity."""
+    """Own samples, inversions, other groups' prompts, a map of positions and a teacher's, over ε and velocity."""
     candidates, words = real_family
     for stage in OF_CANDIDATES:
         (tmp_path / STAGES[stage].folder).symlink_to(candidates / STAGES[stage].folder)

@@ -218,6 +218,10 @@ def test_the_methods_are_readable_at_100_columns() -> None:
     assert len(lines) < 2 * len(names)
 
 
+def test_a_name_that_several_begin_with_is_shown_them() -> None:
+    assert "unknown method 'tdpo' (did you mean 'tdpo1' or 'tdpo2'?)" in call("methods", "tdpo", status=1).stderr
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_each_method_in_full(name: str) -> None:
     told, needs = call("methods", name).stdout, OBJECTIVES[name]
