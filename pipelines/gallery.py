@@ -140,12 +140,12 @@ def comparison_rows(evaluation: Path, names: list[str]) -> Iterator[Any]:
         )
 
 
-def sample_of(candidate: Candidate, scores: Mapping[str, Mapping[str, float]]) -> Sample:
-    """A candidate with its scores, of the kind that its medium is."""
+def sample_of(candidate: Candidate, scores: Mapping[str, Mapping[str, float]], key: str = "") -> Sample:
+    """A candidate with its scores, of the kind that its medium is; key as of a Sample."""
     from diffalign.data.modalities import modality_of
     from diffalign.gallery import Sample
 
-    return Sample(candidate.media, scores.get(candidate.candidate_id, {}), candidate.candidate_id, modality_of(candidate.media))
+    return Sample(candidate.media, scores.get(candidate.candidate_id, {}), candidate.candidate_id, modality_of(candidate.media), key)
 
 
 def by_candidate(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
@@ -193,8 +193,8 @@ def pair_rows(preferences: Iterable[Preference], candidates: Path, scores: Mappi
         chosen, rejected = files[sides[0]], files[sides[1]]
         yield PairRow(
             prompt=preference.prompt,
-            chosen=sample_of(chosen, of),
-            rejected=sample_of(rejected, of),
+            chosen=sample_of(chosen, of, sides[0]),  # a candidate may stand in several pairs
+            rejected=sample_of(rejected, of, sides[1]),
             gap=gap_of(preference, sides),
             flags=flags_of(preference, chosen, rejected),
             tags={name: value for name, value in chosen.tags.items() if name != STRENGTH},  # of as many values as groups

@@ -40,12 +40,14 @@ class Sample:
 
     media  what the store of its kind reads, while it is being written: pixels() of an image, uint8 (H, W, 3); frames() of a video,
            uint8 (T, H, W, 3), and fps; waveform() of a sound, float (channels, samples) in [−1, 1], and sample_rate_hz
+    key    samples of one key are one medium, whose files are written once; empty: no other's
     """
 
     media: Any
     scores: Mapping[str, float]
     candidate_id: str = ""
     kind: str = "image"  # a row of stores.STORES here and of page/media.js there
+    key: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,16 @@ class MediaFolder:
         self.thumbnail_size, self.detail_size = thumbnail_size, detail_size  # pixels of the longer side
         self._root, self._progress = root, progress
         self._files = self._samples = 0
+        self._shared: dict[str, dict[str, Any]] = {}  # by key
 
     def store(self, sample: Sample, where: str) -> dict[str, Any]:
-        """Write one sample's files and return what the page needs to show it; `where` names the sample in an error."""
+        """Write one sample's files, if its key has none, and return what the page needs to show it; `where` names it in an error."""
         if sample.kind not in STORES:
             raise ValueError(f"{where} is of kind {sample.kind!r}; the gallery shows: {', '.join(STORES)}")
-        record = {"kind": sample.kind, "id": str(sample.candidate_id), **STORES[sample.kind](self, sample, where)}
+        files = self._shared.get(sample.key) or STORES[sample.kind](self, sample, where)
+        if sample.key:
+            self._shared[sample.key] = files
+        record = {"kind": sample.kind, "id": str(sample.candidate_id), **files}
         self._samples += 1
         if self._progress is not None:
             self._progress(self._samples)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ENLARGED = 256  # pixels that the longer side of a tiny video comes near to in its file
 MAX_SIDE = 4096  # pixels: decoders in hardware take no more
 # A key frame every 12 and no B-frames: a step back decodes little. The matrix is named, or a player would guess it from the size.
-OPTIONS = {"preset": "medium", "bf": "0", "g": "12", "x264-params": "colormatrix=smpte170m:colorprim=smpte170m:transfer=smpte170m"}
+OPTIONS = {"preset": "veryfast", "bf": "0", "g": "12", "x264-params": "colormatrix=smpte170m:colorprim=smpte170m:transfer=smpte170m"}
 CRF, CRF_TINY = "20", "10"  # constant quality; flat enlarged pixels cost little
 
 

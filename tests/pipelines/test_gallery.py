@@ -247,6 +247,20 @@ def test_the_media_of_few_rows_are_in_memory_at_a_time(tmp_path: Path, monkeypat
     assert decoded.alive == 0
 
 
+def test_a_candidate_of_several_pairs_is_written_once(tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run", Path("nobody/nothing"), pair={"by": "shapes.overall"}, gallery={})
+    candidates = make_candidates(4)
+    once = pairs_of(candidates)
+    turned = [dataclasses.replace(pair, samples=pair.samples[::-1]) for pair in once]
+    finish_until_pair(config, candidates, [*once, *turned])
+    run(config, progress=QUIET)
+    table = script(config.run / "gallery" / "data" / "pairs" / "0000.js")
+    shown = json.loads(table.removeprefix('galleryData("pairs/0000",').rstrip("\n);"))
+    assert len(shown) == 2 * len(once) and shown[: len(once)] == [sides[::-1] for sides in shown[len(once) :]]
+    assert len({side["src"] for sides in shown for side in sides}) == len(candidates)
+    assert len(list((config.run / "gallery" / "media").rglob("*.webp"))) == len(candidates)
+
+
 def add_scores(config: Config, reward: str, candidates: list[Candidate]) -> None:
     with open_stage(config, f"score/{reward}", settings={}, inputs=("generate",), redo=True) as stage:
         table = [{"candidate_id": candidate.candidate_id, "score": 0.5} for candidate in candidates]
