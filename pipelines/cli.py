@@ -69,6 +69,7 @@ def run(
     """All stages of the config's road; what is complete is not made again. Ends with the comparison and the gallery."""
     with clear_errors(traceback):
         from pipelines.config import load_config
+        from pipelines.evaluate import prompts_of
         from pipelines.run_folder import full_disk_is_clear, lock_run
         from pipelines.train import teacher_folder
 
@@ -78,8 +79,11 @@ def run(
             raise ValueError(
                 "accelerate launch is for one stage: accelerate launch -m pipelines.cli train CONFIG; run the others without it"
             )
+        # What needs no sample is refused now, and not after the samples are made.
         if "train" in stages and settings.train is not None and settings.train.teacher is not None:
-            teacher_folder(settings.train.teacher)  # now, and not after the samples are made
+            teacher_folder(settings.train.teacher)
+        if "evaluate" in stages and settings.evaluate is not None:
+            prompts_of(settings, settings.evaluate)
         progress = _progress()
         with full_disk_is_clear(settings.run), lock_run(settings.run):
             for stage in stages:

@@ -33,7 +33,8 @@ import numpy as np
 from pipelines.bootstrap import standard_error
 from pipelines.compare_ground import check_earlier
 from pipelines.compare_jobs import Job
-from pipelines.evaluate import BASE, read_scored
+from pipelines.evaluate import BASE
+from pipelines.evaluate_scores import read_scored
 from pipelines.report import Scored, make_report, read_report
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from diffalign.data.records import Candidate, Preference
 
 PROMPTS_PER_SHARD = 512
+LOST = 0.02  # share of a medium's time; less is not worth a word
 Sizes = dict[str, tuple[int, ...]]  # candidate_id → shape of the media at which it is encoded
 
 
@@ -168,9 +169,10 @@ def sizes_of(folder: Path, preferences: Sequence[Preference], size: tuple[int, .
 
 
 def tell_of_lengths(folder: Path, sizes: Sizes, size: tuple[int, ...] | None, backbone: Backbone, progress: Progress) -> dict[str, int]:
-    """Says how many media last longer than `size`, or than the model's own where that is None, and how many of them are cut there.
+    """Says how many media last longer than `size`, or than the model's own where that is None, how many of them are cut there, and how many
+    lose more than LOST to whole latents.
 
-    Those counts of the summary that are not 0: cut, and over_length, which are encoded whole.
+    Those counts of the summary that are not 0: cut, over_length, which are encoded whole, and trimmed.
     """
     from diffalign.data.modalities import media_class
     from diffalign.data.shards import read_rows
@@ -179,7 +181,8 @@ def tell_of_lengths(folder: Path, sizes: Sizes, size: tuple[int, ...] | None, ba
         return {}
     media, limit = media_class(backbone.modality), (size or backbone.size)[0]
     rows = read_rows(folder, ["candidate_id", *media.COLUMNS])
-    longer = [name for row in rows if (name := row["candidate_id"]) in sizes and media.shape_of(row, backbone.rate)[0] > limit]
+    own = {name: media.shape_of(row, backbone.rate)[0] for row in rows if (name := row["candidate_id"]) in sizes}
+    longer = [name for name, length in own.items() if length > limit]
     over = [sizes[name][0] for name in longer if sizes[name][0] > limit]
     cut, most = len(longer) - len(over), f"{limit / backbone.rate:.4g} s"
     if cut:
@@ -191,7 +194,12 @@ def tell_of_lengths(folder: Path, sizes: Sizes, size: tuple[int, ...] | None, ba
             f"encode: {len(over)} of {len(sizes)} candidates {last}, and are encoded whole, at lengths that it may never have seen; {fix}"
         )
         progress.say(told, style="yellow")
-    return {name: count for name, count in (("cut", cut), ("over_length", len(over))) if count}
+    trimmed = [name for name, length in own.items() if size is None and sizes[name][0] < (1 - LOST) * length]
+    if trimmed:
+        first = f"the first from {own[trimmed[0]] / backbone.rate:.4g} to {sizes[trimmed[0]][0] / backbone.rate:.4g} s"
+        told = f"encode: {len(trimmed)} of {len(sizes)} candidates are cut to a whole number of the model's latents, {first}"
+        progress.say(told, style="yellow")
+    return {name: count for name, count in (("cut", cut), ("over_length", len(over)), ("trimmed", len(trimmed))) if count}
 
 
 def plan_shards(sizes: Sizes, candidates_per_shard: int) -> list[list[str]]:

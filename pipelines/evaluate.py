@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field, field_serializer, field_validator, 
 
 from diffalign.model_source import LORA_FILE, PEFT_FILE, holds_lora
 from pipelines.config import Config, Model, Section, files_fingerprint, settings_of
-from pipelines.evaluate_scores import score_samples
+from pipelines.evaluate_scores import read_scored, score_samples
 from pipelines.frechet import check_fidelity, fidelity, told, warning_of
 from pipelines.generate import SampleRequest, candidate_seed, one_or_more_sizes, sample_requests
 from pipelines.json_file import read_json
@@ -34,8 +34,6 @@ from pipelines.stage import StageFolder, open_stage, stage_path, summary_of, wri
 from pipelines.unanswered import MOST
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from diffalign.backbones import Backbone
 
 BASE, ALIGNED = "base", "aligned"
@@ -89,16 +87,22 @@ class Evaluate(Section):
         return value
 
 
+def prompts_of(config: Config, section: Evaluate) -> list[Prompt]:
+    """The held-out prompts. ValueError or FileNotFoundError, which no sample is needed for, where model or fidelity do not take them."""
+    prompts = load_prompts(section.prompts, config.seed)
+    check_conditions(config.model, prompts, "evaluate.prompts")
+    if section.fidelity is not None:
+        check_fidelity(section.fidelity, [prompt.cluster for prompt in prompts], section.size)
+    return prompts
+
+
 def run(config: Config, *, redo: bool = False, progress: Progress) -> None:
     """Makes the samples and scores that are missing, then the report. Other rewards or one more model make nothing else again."""
     section = config.evaluate
     if section is None:
         raise ValueError("the config has no section evaluate; add one with prompts, as evaluate: {prompts: {texts: [a red circle]}}")
-    prompts = load_prompts(section.prompts, config.seed)
-    check_conditions(config.model, prompts, "evaluate.prompts")
+    prompts = prompts_of(config, section)
     clusters = [prompt.cluster for prompt in prompts]
-    if section.fidelity is not None:
-        check_fidelity(section.fidelity, clusters, section.size)
     rewards, trained_on, models = rewards_of(config, section), trained_on_of(config, section), models_of(config, section)
     settings = {
         **settings_of(section, without=("batch_size", "max_unanswered")),
@@ -345,16 +349,3 @@ def report_of(config: Config, section: Evaluate, folder: Path, prompts: Sequence
     for model in report["models"].values():
         model["warnings"] += [f"{name}, which the pairs were made by, is not among the evaluated rewards." for name in unknown]
     return report
-
-
-def read_scored(folder: Path, name: str, prompts: Sequence[Prompt], samples_per_prompt: int) -> dict[str, np.ndarray]:
-    """Scores of a model as "reward.dimension" → (P, S), rows in the order of the prompts."""
-    import numpy as np
-
-    from diffalign.data.records import read_scores
-
-    ids = [f"{prompt.group_id}-{k:02d}-{name}" for prompt in prompts for k in range(samples_per_prompt)]
-    return {
-        score: np.array([values.get(candidate, np.nan) for candidate in ids], np.float64).reshape(len(prompts), samples_per_prompt)
-        for score, values in read_scores(folder / name / "scores").items()
-    }

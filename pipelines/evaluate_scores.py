@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.memory import release_memory
@@ -12,7 +13,10 @@ from pipelines.stage import StageFolder
 from pipelines.unanswered import Unscored
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipelines.evaluate import Evaluate
+    from pipelines.prompts import Prompt
     from reward_models import Reward
 
 
@@ -53,3 +57,16 @@ def _score_model(
                     unscored[reward_name] = Unscored(section.max_unanswered, stage.path.glob(f"*/scores/{reward_name}/shard-*.parquet"))
                 write_scores(target, opened[reward_name], rows, batch_size=section.batch_size, unscored=unscored[reward_name])
                 advance(1)
+
+
+def read_scored(folder: Path, name: str, prompts: Sequence[Prompt], samples_per_prompt: int) -> dict[str, np.ndarray]:
+    """Scores of a model as "reward.dimension" → (P, S), rows in the order of the prompts."""
+    import numpy as np
+
+    from diffalign.data.records import read_scores
+
+    ids = [f"{prompt.group_id}-{k:02d}-{name}" for prompt in prompts for k in range(samples_per_prompt)]
+    return {
+        score: np.array([values.get(candidate, np.nan) for candidate in ids], np.float64).reshape(len(prompts), samples_per_prompt)
+        for score, values in read_scores(folder / name / "scores").items()
+    }

@@ -26,8 +26,17 @@ def check_size(backbone: Backbone, size: tuple[int, ...] | None, key: str) -> No
         raise ValueError(f"{key} is {list(size)}; this model makes {own}")
     near = backbone.whole(size)
     if near != tuple(size):
-        nearest = list(near) if all(near) else list(backbone.size)
-        raise ValueError(f"{key} is {list(size)}, no whole number of this model's latents; for example {nearest}")
+        nearest = " and ".join(str(list(each)) for each in (near, _whole_from(backbone, size)) if all(each))
+        raise ValueError(f"{key} is {list(size)}, no whole number of this model's latents; the nearest: {nearest}")
+
+
+def _whole_from(backbone: Backbone, size: tuple[int, ...]) -> tuple[int, ...]:
+    """The smallest shape of at least `size` that whole latents stand for."""
+    found = list(size)
+    for axis, side in enumerate(size):
+        while backbone.whole(tuple(found))[axis] < side:
+            found[axis] += 1
+    return tuple(found)
 
 
 def shown_size(size: Sequence[int]) -> str:

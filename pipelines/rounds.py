@@ -13,7 +13,7 @@ from pathlib import Path
 from diffalign.model_source import holds_lora
 from pipelines import ROAD
 from pipelines.config import Config
-from pipelines.evaluate import trained_on_of
+from pipelines.evaluate import prompts_of, trained_on_of
 from pipelines.progress import Progress
 from pipelines.stage import stage_path
 
@@ -30,6 +30,8 @@ def run(config: Config, count: int, run_stage: Callable[[str, Config], None], *,
     if count < 1 or lacking:
         missing = f"the config has no section {', '.join(lacking)}" if lacking else f"{count} rounds are none"
         raise ValueError(f"{missing}; a round needs {', '.join(EACH)}, and there is 1 or more of them")
+    if config.evaluate is not None:
+        prompts_of(config, config.evaluate)  # refused now, and not after the rounds
     ends: list[Path] = []
     for number in range(1, count + 1):
         own = round_config(config, number, ends)

@@ -66,11 +66,13 @@ class Mel:
         mel = torch.cat([mel, mel[..., -1:]], -1)
         magnitude = (self._inverse.to(mel) @ mel).clamp_min(0)
         # One at a time on a CPU, whose caches do not hold more: the same bits a third sooner.
+        parts = magnitude.squeeze(1).split(1 if mel.device.type == "cpu" else len(mel))
+        window, length = torch.hann_window(self.n_fft, device=mel.device), log_mel.shape[2] * self.hop
         found = [
             griffinlim(
-                some.squeeze(1), window=torch.hann_window(self.n_fft, device=mel.device), n_fft=self.n_fft, hop_length=self.hop,
-                win_length=self.n_fft, power=1.0, n_iter=self.iterations, momentum=0.99, length=log_mel.shape[2] * self.hop, rand_init=False,
+                part, window=window, n_fft=self.n_fft, hop_length=self.hop, win_length=self.n_fft, power=1.0, n_iter=self.iterations,
+                momentum=0.99, length=length, rand_init=False,
             )
-            for some in magnitude.split(1 if mel.device.type == "cpu" else len(mel))
+            for part in parts
         ]  # fmt: skip
         return torch.cat(found).unsqueeze(1).clamp(-1, 1)

@@ -260,7 +260,7 @@ def _check_cuts(preferences: Sequence[Preference], cache: LatentCache) -> None:
         raise ValueError(
             f"segment labels are of shares of time, and the samples of {len(cut)} of {len(preferences)} pairs were cut at different ones "
             f"when they were encoded, the first: group {cut[0].group_id!r} at {shares}; pair samples of one length (pair.same_size: true), "
-            f"or let encode.size be no shorter than they are"
+            f"or cut them to one before their spans are labelled"
         )
 
 

@@ -72,6 +72,13 @@ def test_run_takes_the_road_and_a_second_run_does_nothing(config: str, tmp_path:
     assert told.count("nothing to do") == 3 and len(loader.loaded) == 1
 
 
+def test_what_the_evaluation_would_refuse_is_refused_before_the_first_sample(tmp_path: Path) -> None:
+    words = (str(bundled_configs() / "quickstart_tones.yaml"), f"run={tmp_path / 'run'}", "evaluate.prompts.count=4")
+    for command in ("run", "rounds"):
+        assert "a Fréchet distance of 4 different prompts says nothing" in call(command, *words, status=1).stderr
+    assert not (tmp_path / "run" / "candidates").exists()
+
+
 def test_the_resolved_config_reruns_the_run(config: str, tmp_path: Path, loader: Loader) -> None:  # noqa: F811
     call("run", config, "generate.steps=7", "seed=3")
     assert call("run", str(tmp_path / "run" / "config.yaml")).stderr.count("nothing to do") == 3

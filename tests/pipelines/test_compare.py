@@ -38,7 +38,8 @@ from pipelines.compare_ground import shared_ground
 from pipelines.compare_jobs import Job, Point, make_job, points_for, train_jobs
 from pipelines.compare_page import command_of, rows
 from pipelines.compare_result import Contest, rivals_of
-from pipelines.evaluate import load_aligned, read_scored
+from pipelines.evaluate import load_aligned
+from pipelines.evaluate_scores import read_scored
 from pipelines.model import load_model
 from pipelines.progress import Progress
 from pipelines.prompts import load_prompts

@@ -218,8 +218,11 @@ def test_sizes(tmp_path: Path, model: Path) -> None:
     cache = LatentCache(one.run / "latents")
     assert cache.shapes() == {(4, 10, 10): 10} and cache.description.size == (20, 20)
     odd = make_run(tmp_path, model, name="odd", size=[21, 20])
-    with pytest.raises(ValueError, match=r"encode\.size is \[21, 20\].*no whole number of this model's latents; for example \[20, 20\]"):
+    with pytest.raises(ValueError, match=r"encode\.size is \[21, 20\].*of this model's latents; the nearest: \[20, 20\] and \[22, 20\]"):
         run(odd, progress=QUIET)
+    least = make_run(tmp_path, model, name="least", size=[1, 20])
+    with pytest.raises(ValueError, match=r"the nearest: \[2, 20\]$"):
+        run(least, progress=QUIET)
 
 
 def test_media_that_last_longer_than_the_model_s_own_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +237,7 @@ def test_media_that_last_longer_than_the_model_s_own_are_told_of(tmp_path: Path,
         finish_until_pair(config, candidates, pairs_of(candidates))
         run(config, progress=Progress())
         said = capsys.readouterr().err.replace(source, "tango")
-        return said, {key: value for key, value in summary_of(config, "encode").items() if key in ("cut", "over_length")}
+        return said, {key: value for key, value in summary_of(config, "encode").items() if key in ("cut", "over_length", "trimmed")}
 
     lengths = (8192, 8192, 12_288)
     said, counts = told("whole", lengths)
@@ -244,8 +247,9 @@ def test_media_that_last_longer_than_the_model_s_own_are_told_of(tmp_path: Path,
     assert "2 of 6 candidates last longer than 0.512 s and are cut there" in said and counts == {"cut": 2}
     cache = LatentCache(tmp_path / "cut/latents")
     assert [cache.covered(f"g{index // 2}-{index % 2}") for index in range(6)] == pytest.approx([1, 1, 2 / 3] * 2)
-    said, counts = told("own", (8192,))
-    assert "longer" not in said and counts == {}
+    said, counts = told("own", (8192, 8000))
+    assert "longer" not in said and counts == {"trimmed": 3}
+    assert "3 of 6 candidates are cut to a whole number of the model's latents, the first from 0.5 to 0.448 s" in said
 
 
 @pytest.mark.parametrize(("frames", "size", "share"), [(17, 9, 0.5), (17, 17, 1.0), (16, 13, 12 / 15), (34, 17, 16 / 16), (9, 17, 1.0)])
