@@ -33,7 +33,7 @@ class Motion:
     """
 
     name = "motion"
-    revision = "2"
+    revision = "3"
     modalities = frozenset({"video"})
     dimensions = (*DIMENSIONS, *SEGMENTS, MAGNITUDE)
     groupwise = False

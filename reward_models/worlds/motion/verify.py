@@ -69,7 +69,8 @@ def verify(scene: Scene | str, video: np.ndarray) -> dict[str, float]:
     direction   how far each object goes where it should, in the mean over segments
     speed       how far it is as fast as the caption says; where it says nothing, 1 if what should move moves, and the rest stays
     smoothness  straight and at constant speed within a phase, without leaps
-    identity    colour, shape and size stay the same
+    identity    colour, shape and size stay the same; a single frame of another shape, of any two, shows at every size that is
+                rendered, but not always where pixels were averaged over boxes of 2x2: 5 % of such clips pass
     flicker     1 for objects and a background that are steady in brightness
     fidelity    how cleanly the objects asked for are drawn, on a light flat background with nothing else in the picture
     overall     1 if in every frame there are N objects, in every segment of the shapes and colours asked for, going where they should

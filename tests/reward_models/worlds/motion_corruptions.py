@@ -119,6 +119,21 @@ def wrong_shape(scene, drawn, segment, rng):
     return repainted(drawn, frames_of(segment), index, shape=another(SHAPES, drawn.paths[index].shape, rng))
 
 
+def shape_for_a_frame(scene, drawn, segment, rng):
+    """One object of another shape in one frame."""
+    index, first = int(rng.integers(len(drawn.paths))), 1 + segment * SEGMENT + int(rng.integers(SEGMENT))
+    return repainted(drawn, slice(first, first + 1), index, shape=another(SHAPES, drawn.paths[index].shape, rng))
+
+
+def exchanged_shapes(scene, drawn, segment, rng):
+    """Two objects with each other's shapes in one frame."""
+    if len({path.shape for path in drawn.paths}) == 1:
+        return None
+    first = 1 + segment * SEGMENT + int(rng.integers(SEGMENT))
+    paths = [replace(one, shape=other.shape) for one, other in zip(drawn.paths, drawn.paths[::-1], strict=True)]
+    return spliced(drawn, slice(first, first + 1), render_paths(paths, drawn.background))
+
+
 def vanished(scene, drawn, segment, rng):
     index = int(rng.integers(len(drawn.paths)))
     return repainted(drawn, frames_of(segment), index, colour=drawn.background)
@@ -180,6 +195,8 @@ IN_SEGMENT = {
     "moving_instead": moving_instead,
     "wrong_colour": wrong_colour,
     "wrong_shape": wrong_shape,
+    "shape_for_a_frame": shape_for_a_frame,
+    "exchanged_shapes": exchanged_shapes,
     "vanished": vanished,
     "blinking": blinking,
     "background_jump": background_jump,
@@ -231,6 +248,12 @@ def swapped_roles(scene, drawn, rng):
     return true_clip(layout(compose(items), int(rng.integers(2**31))))
 
 
+def shape_across_a_boundary(scene, drawn, rng):
+    """One object of another shape in the last frame of a segment and the first of the next."""
+    index, last = int(rng.integers(len(drawn.paths))), SEGMENT * int(rng.integers(1, 4))
+    return repainted(drawn, slice(last, last + 2), index, shape=another(SHAPES, drawn.paths[index].shape, rng))
+
+
 def missing_object(scene, drawn, rng):
     index = int(rng.integers(len(drawn.paths)))
     return render_paths([faded(one, drawn.background, 0.0) if at == index else one for at, one in enumerate(drawn.paths)], drawn.background)
@@ -261,6 +284,7 @@ AS_A_WHOLE = {
     "swapped_phases": swapped_phases,
     "wrong_speed": wrong_speed,
     "swapped_roles": swapped_roles,
+    "shape_across_a_boundary": shape_across_a_boundary,
     "missing_object": missing_object,
     "guest_throughout": guest_throughout,
     "blank": blank,

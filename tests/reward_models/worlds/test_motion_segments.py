@@ -68,6 +68,8 @@ def test_every_part_of_every_segment_of_a_true_clip_is_right():
         ("teleport", {"smoothness"}, {"direction", "speed"}),
         ("wrong_colour", {"objects", "colour", "identity"}, {"flicker"}),
         ("wrong_shape", {"objects", "shape", "identity"}, set()),
+        ("shape_for_a_frame", {"identity"}, set()),
+        ("exchanged_shapes", {"identity"}, set()),
         ("blinking", {"identity", "flicker"}, {"objects", "colour", "shape", "smoothness", "fidelity"}),
         ("background_jump", {"flicker"}, set()),
         ("extra_object", {"objects"}, set()),

@@ -1,7 +1,7 @@
 """The verifier of the motion world: exact on renders, also degraded ones, not fooled by corruptions, smooth where truth is."""
 
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -145,6 +145,7 @@ def test_thousands_of_clips_spoiled_as_a_whole_are_never_true(name):
         ("teleport", "smoothness"),
         ("wrong_colour", "identity"),
         ("wrong_shape", "identity"),
+        ("shape_for_a_frame", "identity"),
         ("blinking", "flicker"),
         ("background_jump", "flicker"),
         ("extra_object", "objects"),
@@ -244,6 +245,29 @@ def test_staying_is_not_drifting():
     results = [verify("a red circle stays", clip(walk((drift, 0)))) for drift in drifts]
     assert [one["overall"] for one in results] == [1.0, 1.0, 1.0, 0.0, 0.0]
     assert all(after["direction"] <= before["direction"] for before, after in pairwise(results))
+
+
+@pytest.mark.parametrize(("own", "other"), list(permutations(SHAPES, 2)))
+def test_no_frame_may_be_of_another_shape(own, other):
+    for radius, first, frames in ((4.0, 0, 1), (4.0, 6, 1), (5.5, 8, 1), (4.0, 8, 2), (5.5, 10, 2)):
+        video = clip(walk((0.6, 0)), own, radius=radius)
+        assert verify(f"a red {own} moves right", video)["overall"] == 1.0
+        video[first : first + frames] = clip(walk((0.6, 0)), other, radius=radius)[first : first + frames]
+        result = verify(f"a red {own} moves right", video)
+        assert result["overall"] == 0.0 and result["identity"] < 0.6
+
+
+def test_identity_falls_smoothly_as_a_frame_turns_into_another_shape():
+    true, other = clip(walk((0.6, 0))), clip(walk((0.6, 0)), "square")
+    results = []
+    for part in np.arange(0, 1.01, 0.1):
+        video = true.copy()
+        video[6] = np.rint((1 - part) * true[6] + part * other[6])
+        results.append(verify("a red circle moves right", video))
+    values = [one["identity"] for one in results]
+    assert min(values[:6]) > 0.97 and values[-1] < 0.5
+    assert all(-0.3 < after - before < 0.01 for before, after in pairwise(values))
+    assert [one["overall"] for one in results] == sorted((one["overall"] for one in results), reverse=True)
 
 
 def test_score_falls_with_the_share_of_frames_that_are_wrong():
