@@ -25,6 +25,7 @@ TASKS = tuple(TASK_SHARES)
 _TOGETHER = {"click": ("beep", "buzz", "chirp"), "noise": ("beep", "chirp")}  # what can be told apart from it while both sound
 _OPENINGS = ("", "the sound of ", "a recording of ", "there is ")
 _JOINS = (("then",), ("and", "then"), ("and", "finally"), ("followed", "by"), ("before",), ("after",))
+_BETWEEN_EVENTS = ("then", "finally", "followed", "before", "after", "while", "with", "once")  # one of them for every event but one
 # {0}, {1}, {2} are events in the order of time.
 _ORDERS_OF_TWO = ("{0}, then {1}", "{0}, followed by {1}", "{0} and then {1}")
 _ORDERS_OF_TWO_EVENTS = ("{0} before {1}", "{1} after {0}")  # "noise after a beep while a click repeats" would be read in two ways
@@ -161,7 +162,12 @@ def parse(caption: str) -> Scene:
     tokens = _tokens(caption)
     for token in tokens:
         if token not in words():
+            if token.strip(";:/&+|") in words() or token in (";", ":", "/", "&", "+", "|"):
+                raise ValueError(f"caption {caption!r} has {token!r}, where events are separated by ', then'")
             raise ValueError(f"unknown word {token!r} in caption {caption!r}; known words: {', '.join(words())}")
+    events = 1 + sum(token in _BETWEEN_EVENTS for token in tokens)
+    if events > MAX_EVENTS:
+        raise ValueError(f"caption {caption!r} has {events} events; give at most {MAX_EVENTS} events")
     group, rest = _read_group(_skip_opening(tokens), caption)
     groups, is_reversed = [group], False
     while rest:

@@ -27,7 +27,7 @@ class Tones:
     """Scores sounds against captions of the tones world, without weights. The dimensions: see `verify`."""
 
     name = "tones"
-    revision = "3"
+    revision = "4"
     modalities = frozenset({"audio"})
     dimensions = DIMENSIONS
     groupwise = False

@@ -60,19 +60,19 @@ def decibels(power: np.ndarray) -> np.ndarray:
 
 def broad_level(power: np.ndarray) -> np.ndarray:
     """Level (frames,) in dBFS of white noise as dense as the median bin from 1.5 to 7.6 kHz: high for clicks and noise, low for tones."""
-    return decibels(np.median(power[:, _bins(*_BROAD_HZ)], axis=1) * power.shape[1])
+    return decibels(np.median(power[:, bins(*_BROAD_HZ)], axis=1) * power.shape[1])
 
 
 def describe(power: np.ndarray) -> Stretch:
     """The stretch whose frames are `power` (frames, 257), at least one."""
     totals = np.maximum(power.sum(axis=1), _SILENT)
-    tracks = _strongest(power)
-    shares = _share_around(power, tracks) / totals
+    tracks = strongest(power)
+    shares = around(power, tracks) / totals
     rise, straightness = _line(np.log2(tracks), totals * shares)
     hz = float(np.median(tracks))
     mean = power.mean(axis=0)
     comb, harmonics_db = _comb(mean, hz)
-    hiss = float(np.median(mean[_bins(*_HISS_HZ)])) * len(mean) / max(float(mean.sum()), _SILENT)
+    hiss = float(np.median(mean[bins(*_HISS_HZ)])) * len(mean) / max(float(mean.sum()), _SILENT)
     levels = decibels(totals)
     return Stretch(
         hz=hz,
@@ -87,13 +87,14 @@ def describe(power: np.ndarray) -> Stretch:
     )
 
 
-def _bins(low_hz: float, high_hz: float) -> slice:
+def bins(low_hz: float, high_hz: float) -> slice:
+    """The bins from one frequency to another."""
     return slice(round(low_hz / BIN_HZ), round(high_hz / BIN_HZ) + 1)
 
 
-def _strongest(power: np.ndarray) -> np.ndarray:
+def strongest(power: np.ndarray) -> np.ndarray:
     """The frequency (frames,) in Hz of the strongest partial, between bins by the centre of its power."""
-    inside = _bins(*_TONE_HZ)
+    inside = bins(*_TONE_HZ)
     smooth = power[:, :-2] + power[:, 1:-1] + power[:, 2:]  # of bins 1 to 255
     best = smooth[:, inside.start - 1 : inside.stop - 1].argmax(axis=1) + inside.start
     around = best[:, None] + np.arange(-1, 2)
@@ -101,11 +102,12 @@ def _strongest(power: np.ndarray) -> np.ndarray:
     return (weights * around).sum(axis=1) / weights.sum(axis=1) * BIN_HZ
 
 
-def _share_around(power: np.ndarray, hz: np.ndarray) -> np.ndarray:
-    """The power (frames,) within 90 Hz, or 8 %, of a frequency per frame."""
-    reach = np.maximum(90.0, 0.08 * hz)
+def around(power: np.ndarray, hz: np.ndarray, reach: np.ndarray | None = None) -> np.ndarray:
+    """The power (frames,) within `reach` Hz (None: 90 Hz, or 8 %) of a frequency per frame."""
+    reach = np.maximum(90.0, 0.08 * hz) if reach is None else reach
     low = np.maximum(0, np.rint((hz - reach) / BIN_HZ)).astype(int)
     high = np.minimum(power.shape[1] - 1, np.rint((hz + reach) / BIN_HZ)).astype(int)
+    low = np.minimum(low, high + 1)
     sums = np.concatenate([np.zeros((len(power), 1)), np.cumsum(power, axis=1, dtype=np.float64)], axis=1)
     rows = np.arange(len(power))
     return sums[rows, high + 1] - sums[rows, low]

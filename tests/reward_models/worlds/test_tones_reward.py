@@ -28,7 +28,7 @@ def batch(count):
 def test_the_table_knows_it():
     reward = load_reward("tones")
     assert isinstance(reward, Tones)
-    assert (reward.name, reward.revision, reward.dimensions) == ("tones", "3", DIMENSIONS)
+    assert (reward.name, reward.revision, reward.dimensions) == ("tones", "4", DIMENSIONS)
     assert not reward.groupwise
 
 

@@ -3,6 +3,7 @@
 Each returns the spoiled sounds or waveform, or None where it does not apply to the scene.
 """
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -149,9 +150,102 @@ def at_once(scene, sounds, rng):
     return [replace(sounds[0], start=start, end=end), replace(sounds[1], start=start, end=end), *sounds[2:]]
 
 
+def lone_sounds(sounds, kinds=("beep", "buzz", "chirp", "noise")):
+    """The indices of what sounds alone and is one of `kinds`."""
+    return [index for index, one in enumerate(sounds) if one.kind in kinds and sum(one.start == other.start for other in sounds) == 1]
+
+
+def is_apart(one, other):
+    """Whether the second of two sounds at once is a tone of its own: of another pitch class, or a buzz beside a beep, on no partial."""
+    if "chirp" in (one.kind, other.kind) or one.kind == "noise":
+        return True
+    if one.kind == "buzz":
+        beside = abs(other.hz - max(1, round(other.hz / one.hz)) * one.hz)
+        return pitch_class(one) != pitch_class(other) and beside > max(110.0, 0.2 * one.hz)
+    if pitch_class(one) == "high":
+        return abs(other.hz - one.hz) > 0.15 * one.hz
+    return pitch_class(one) != pitch_class(other) or (other.kind == "buzz" and abs(other.hz - one.hz) > 30.0)
+
+
+def second_tone(scene, sounds, rng, below_db):
+    """A beep, a buzz or a chirp, so much quieter, over what sounds alone."""
+    lone = lone_sounds(sounds)
+    if not lone:
+        return None
+    one = sounds[int(rng.choice(lone))]
+    # The low partials of a quiet buzz drown in dark noise, and a quiet chirp passes from partial to partial of a buzz.
+    unheard = {"chirp": "chirp", **({"noise": "buzz", "buzz": "chirp"} if below_db > 6.0 else {})}.get(one.kind)
+    kind = str(rng.choice([kind for kind in ("beep", "buzz", "chirp") if kind != unheard]))
+    other = like(one, rng, kind)
+    while not is_apart(one, other):
+        other = like(one, rng, kind)
+    return [*sounds, replace(other, level_db=one.level_db - below_db)]
+
+
+def second_tone_3_db_below(scene, sounds, rng):
+    return second_tone(scene, sounds, rng, 3.0)
+
+
+def second_tone_6_db_below(scene, sounds, rng):
+    return second_tone(scene, sounds, rng, 6.0)
+
+
+def second_tone_9_db_below(scene, sounds, rng):
+    return second_tone(scene, sounds, rng, 9.0)
+
+
+def pitch_change(scene, sounds, rng):
+    """The last fifth to half of a lone beep or buzz in another pitch class."""
+    lone = lone_sounds(sounds, ("beep", "buzz"))
+    if not lone:
+        return None
+    one = sounds[int(rng.choice(lone))]
+    turn = one.end - float(rng.uniform(0.2, 0.5)) * (one.end - one.start)
+    hz = float(rng.uniform(*PITCH_HZ[str(rng.choice([pitch for pitch in PITCHES if pitch != pitch_class(one)]))]))
+    return [*(replace(each, end=turn) if each is one else each for each in sounds), replace(one, start=turn, hz=hz, end_hz=hz)]
+
+
+def goes_on(before, after):
+    """Whether one is a beep and the other a chirp that passes into it without a jump, and either is too short to hear where: a limit."""
+    if {before.kind, after.kind} != {"beep", "chirp"} or abs(math.log2(after.hz / before.end_hz)) > 0.85:
+        return False
+    beep, chirp = (before, after) if before.kind == "beep" else (after, before)
+    octaves_per_second = abs(math.log2(chirp.end_hz / chirp.hz)) / (chirp.end - chirp.start)
+    return chirp.end - chirp.start < 0.25 or octaves_per_second * (beep.end - beep.start) < 0.3
+
+
+def adjoining_event(scene, sounds, rng):
+    """150 to 300 ms of another kind, no click, or of another pitch class, before or after a lone event, without a gap."""
+    lone = [index for index in lone_sounds(sounds) if sounds[index].end - sounds[index].start > 0.45]
+    if not lone:
+        return None
+    one, seconds = sounds[int(rng.choice(lone))], float(rng.uniform(0.15, 0.30))
+    is_before = rng.random() < 0.5
+    turn = one.start + seconds if is_before else one.end - seconds
+    kept, place = (replace(one, start=turn), replace(one, end=turn)) if is_before else (replace(one, end=turn), replace(one, start=turn))
+    kinds = [kind for kind in ("beep", "buzz", "noise", "chirp") if kind != one.kind or kind in ("beep", "buzz")]
+    while True:
+        other = like(place, rng, str(rng.choice(kinds)))
+        is_same = other.kind == one.kind and pitch_class(other) == pitch_class(one)
+        is_too_fast = other.kind == "chirp" and seconds < 0.2  # over 7 octaves a second
+        if not is_same and not is_too_fast and not goes_on(*((other, kept) if is_before else (kept, other))):
+            return [*(kept if each is one else each for each in sounds), other]
+
+
+def short_beep_in_a_gap(scene, sounds, rng):
+    """A beep of 60 to 100 ms between two events, or after the last."""
+    start, _, pressed = free_gap(sounds)
+    seconds = float(rng.uniform(0.06, 0.10))
+    gaps = [(one.end, other.start) for one, other in pairwise(pressed) if other.start - one.end > seconds + 0.06] or [(start, start + 0.4)]
+    before, after = gaps[int(rng.integers(len(gaps)))]
+    middle = (before + after) / 2
+    return [*pressed, sounding(Event("beep"), middle - seconds / 2, middle + seconds / 2, rng)]
+
+
 LAYOUTS = (
     missing_event, swapped_events, extra_event, extra_event_at_once, wrong_pitch, reversed_chirp, wrong_kind, beep_for_buzz,
-    one_after_the_other, at_once,
+    one_after_the_other, at_once, second_tone_3_db_below, second_tone_6_db_below, second_tone_9_db_below, pitch_change, adjoining_event,
+    short_beep_in_a_gap,
 )  # fmt: skip
 
 
