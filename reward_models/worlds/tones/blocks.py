@@ -2,7 +2,7 @@
 
 The limits lie between what is measured on 500 renders before and after two mel codecs, and on renders with such a second sound. What they
 leave unheard: a tone that lies on a partial of a buzz, or within a sixth of an octave of a high beep; 9 dB below, a chirp along with a
-buzz, a buzz in noise, and one in thirty tones after a codec; a beep for less than 0.2 s, or a quick chirp, that goes on at the pitch where
+buzz, a buzz in noise, and after a codec one tone in twenty; a beep for less than 0.2 s, or a quick chirp, that goes on at the pitch where
 the other ends.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .spectrum import BIN_HZ, FRAMES_PER_SECOND, around, bins, decibels, strongest
+from .spectrum import BIN_HZ, FRAMES_PER_SECOND, around, around_in, bins, cumulative, decibels, strongest
 
 _FRAMES = 6  # of a block, 48 ms
 _FEWEST_FRAMES = 4  # of a block beside clicks, else it is left out if there are others
@@ -71,10 +71,11 @@ def blocks(power: np.ndarray, frames: np.ndarray) -> Blocks:
 
 def turns(found: Blocks) -> list[int]:
     """The frames at which one sound passes into another: noise into a tone, few partials into many, one pitch into another."""
-    wide = around(found.power, found.hz, _WIDE * found.hz) / np.maximum(found.power.sum(axis=1), 1e-10)
+    sums = cumulative(found.power)
+    wide = around_in(sums, found.hz, _WIDE * found.hz) / np.maximum(found.power.sum(axis=1), 1e-10)
     is_tone = (found.share >= _TONE_SHARE) | (wide >= _WIDE_SHARE)
     is_noise = ~is_tone & (found.share <= _NOISE_SHARE)
-    harmonics = _harmonics_db(found)
+    harmonics = _harmonics_db(found, sums)
     kinds = np.where(
         is_noise, "noise", np.where(is_tone & (harmonics > _MANY_DB), "many", np.where(is_tone & (harmonics < _FEW_DB), "few", ""))
     )
@@ -116,7 +117,7 @@ def overlap(found: Blocks, turn: int) -> tuple[int, int]:
 def _bend(at: np.ndarray, octaves: np.ndarray) -> int | None:
     """The frame at which a beep becomes a chirp, or a chirp a beep, without a jump: one straight line ends and another begins."""
     count = len(at)
-    if count < 2 * _SHORTEST:
+    if count < 2 * _SHORTEST or np.ptp(octaves) < _STEEP_RISE / 2:
         return None
     seconds = at / FRAMES_PER_SECOND
     sides = np.arange(_SHORTEST, count - _SHORTEST + 1)  # how many blocks are before the bend
@@ -149,16 +150,16 @@ def _alike(kinds: np.ndarray, octaves: np.ndarray, one: int, other: int) -> bool
     return bool(kinds[one] == kinds[other] and (kinds[one] == "noise" or abs(octaves[one] - octaves[other]) < _JUMP))
 
 
-def _harmonics_db(found: Blocks) -> np.ndarray:
+def _harmonics_db(found: Blocks, sums: np.ndarray) -> np.ndarray:
     """Per block the partials at 2, 3 and 4 times its frequency, each over what lies beside it, from the one at its frequency."""
     reach = np.maximum(BIN_HZ, 0.08 * found.hz)
+    at = {half: around_in(sums, half / 2 * found.hz, reach) for half in range(2, 10)}
     higher = np.zeros(len(found.hz))
     for order in (2, 3, 4):
-        below, above = (around(found.power, (order + side) * found.hz, reach) for side in (-0.5, 0.5))
+        below, above = at[2 * order - 1], at[2 * order + 1]
         beside = np.where((order + 0.5) * found.hz < _HIGHEST_HZ, (below + above) / 2, below)
-        excess = np.maximum(0.0, around(found.power, order * found.hz, reach) - beside)
-        higher += np.where(order * found.hz < _HIGHEST_HZ, excess, 0.0)
-    return decibels(higher / np.maximum(around(found.power, found.hz, reach), 1e-10))
+        higher += np.where(order * found.hz < _HIGHEST_HZ, np.maximum(0.0, at[2 * order] - beside), 0.0)
+    return decibels(higher / np.maximum(at[2], 1e-10))
 
 
 def beside_a_tone(found: Blocks, kind: str) -> tuple[float, float]:

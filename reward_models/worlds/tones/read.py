@@ -192,9 +192,9 @@ def _short_sounds(
         middle = min(frame, _CLICK_REACH)
         prominence = float(level[frame] - max(near[: middle + 1].min(), near[middle:].min()))
         start, end = max(0, frame - _SHORT_REACH), min(len(power), frame + _SHORT_REACH + 1)
-        peak = describe(power[max(0, frame - 1) : frame + 2])
-        certainty = _ramp(prominence, _SHORT_PROMINENCE_DB) * _ramp(peak.concentration, _SHORT_CONCENTRATED)
-        if certainty >= _LEAST_CERTAINTY:
+        certainty = _ramp(prominence, _SHORT_PROMINENCE_DB)
+        peak = describe(power[max(0, frame - 1) : frame + 2]) if certainty >= _LEAST_CERTAINTY else None
+        if peak and (certainty := certainty * _ramp(peak.concentration, _SHORT_CONCENTRATED)) >= _LEAST_CERTAINTY:
             found.append(_sound({"beep": certainty}, peak, start, end, is_cut=False))
     return found
 
@@ -230,9 +230,8 @@ def _segment_sounds(power: np.ndarray, start: int, end: int, clicks: list[tuple[
 
 def _is_one(before: Sound, after: Sound) -> bool:
     """Whether two sounds without a gap are one, beside which others may begin and end: noise, or beeps or buzzes in one pitch class."""
-    if before.kind != after.kind or before.kind == "chirp":
-        return False
-    return before.kind == "noise" or any(min(before.pitches[pitch], after.pitches[pitch]) > 0.5 for pitch in PITCHES)
+    is_same_pitch = any(min(before.pitches[pitch], after.pitches[pitch]) > 0.5 for pitch in PITCHES)
+    return before.kind == after.kind and (before.kind == "noise" or (before.kind != "chirp" and is_same_pitch))
 
 
 def _away_from(clicks: list[tuple[int, float]], frames: np.ndarray) -> np.ndarray:
@@ -255,17 +254,17 @@ def _piece_sounds(
         return []
     found = describe(power[free])
     tones, noise = _tone_certainties(found), _noise_certainty(found)
+    is_tone = max(tones.values()) >= _LEAST_CERTAINTY
     loudest_click = max(
         (float(decibels(power[frame].sum())) for frame, _ in clicks if start - _CLICK_WIDTH < frame < end + _CLICK_WIDTH), default=-math.inf
     )
-    if max(tones.values()) < _LEAST_CERTAINTY and found.level_db < loudest_click - _CLICK_TAIL_DB:
+    if not is_tone and found.level_db < loudest_click - _CLICK_TAIL_DB:
         return []  # the tails of clicks run into each other
-    parts = [tones] if max(tones.values()) >= _LEAST_CERTAINTY else []
+    parts = [tones] if is_tone else []
     if noise >= _LEAST_CERTAINTY or not parts:
         parts.append({"noise": noise, **({} if parts else tones)})
     is_cut = start <= _AT_AN_END or end >= len(power) - _AT_AN_END
     sounds = [_sound(part, found, start, end, is_cut) for part in parts]
-    is_tone = max(tones.values()) >= _LEAST_CERTAINTY
     second, hz = _second_tone(tones, noise, power[free], parts_of) if is_whole or is_tone else (0.0, found.hz)
     if second >= _LEAST_CERTAINTY:
         sounds.append(_sound({"beep": second}, replace(found, hz=hz, rise=0.0), start, end, is_cut))

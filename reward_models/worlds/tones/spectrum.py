@@ -104,13 +104,23 @@ def strongest(power: np.ndarray) -> np.ndarray:
 
 def around(power: np.ndarray, hz: np.ndarray, reach: np.ndarray | None = None) -> np.ndarray:
     """The power (frames,) within `reach` Hz (None: 90 Hz, or 8 %) of a frequency per frame."""
-    reach = np.maximum(90.0, 0.08 * hz) if reach is None else reach
-    low = np.maximum(0, np.rint((hz - reach) / BIN_HZ)).astype(int)
-    high = np.minimum(power.shape[1] - 1, np.rint((hz + reach) / BIN_HZ)).astype(int)
-    low = np.minimum(low, high + 1)
-    sums = np.concatenate([np.zeros((len(power), 1)), np.cumsum(power, axis=1, dtype=np.float64)], axis=1)
-    rows = np.arange(len(power))
-    return sums[rows, high + 1] - sums[rows, low]
+    return around_in(cumulative(power), hz, np.maximum(90.0, 0.08 * hz) if reach is None else reach)
+
+
+def cumulative(power: np.ndarray) -> np.ndarray:
+    """The power (frames, 258) below every bin, for `around_in`."""
+    sums = np.zeros((len(power), power.shape[1] + 1))
+    np.cumsum(power, axis=1, out=sums[:, 1:])
+    return sums
+
+
+def around_in(sums: np.ndarray, hz: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """`around` of the power of which `sums` is the `cumulative`."""
+    last = sums.shape[1] - 1
+    high = np.minimum(last, np.rint((hz + reach) / BIN_HZ).astype(int) + 1)
+    low = np.minimum(np.maximum(0, np.rint((hz - reach) / BIN_HZ).astype(int)), high)
+    rows = np.arange(len(sums))
+    return sums[rows, high] - sums[rows, low]
 
 
 def _line(octaves: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
