@@ -43,19 +43,23 @@ class Blocks:
 
     at      first frame (blocks,) of each
     power   (blocks, 257)
+    sums    (blocks, 258) its `cumulative`
     hz      (blocks,) frequency of the strongest partial
     share   (blocks,) of the power around it
     """
 
     at: np.ndarray
     power: np.ndarray
+    sums: np.ndarray
     hz: np.ndarray
     share: np.ndarray
 
     def between(self, start: int, end: int) -> Blocks:
         """Those that begin from frame `start` to before frame `end`."""
+        if start <= self.at[0] and self.at[-1] < end:
+            return self
         inside = (self.at >= start) & (self.at < end)
-        return Blocks(self.at[inside], self.power[inside], self.hz[inside], self.share[inside])
+        return Blocks(self.at[inside], self.power[inside], self.sums[inside], self.hz[inside], self.share[inside])
 
 
 def blocks(power: np.ndarray, frames: np.ndarray) -> Blocks:
@@ -66,13 +70,14 @@ def blocks(power: np.ndarray, frames: np.ndarray) -> Blocks:
     if (sizes >= _FEWEST_FRAMES).any():
         firsts, means = firsts[sizes >= _FEWEST_FRAMES], means[sizes >= _FEWEST_FRAMES]
     hz = strongest(means)
-    return Blocks(frames[firsts], means, hz, around(means, hz) / np.maximum(means.sum(axis=1), 1e-10))
+    sums = cumulative(means)
+    return Blocks(frames[firsts], means, sums, hz, around_in(sums, hz) / np.maximum(sums[:, -1], 1e-10))
 
 
 def turns(found: Blocks) -> list[int]:
     """The frames at which one sound passes into another: noise into a tone, few partials into many, one pitch into another."""
-    sums = cumulative(found.power)
-    wide = around_in(sums, found.hz, _WIDE * found.hz) / np.maximum(found.power.sum(axis=1), 1e-10)
+    sums = found.sums
+    wide = around_in(sums, found.hz, _WIDE * found.hz) / np.maximum(sums[:, -1], 1e-10)
     is_tone = (found.share >= _TONE_SHARE) | (wide >= _WIDE_SHARE)
     is_noise = ~is_tone & (found.share <= _NOISE_SHARE)
     harmonics = _harmonics_db(found, sums)
@@ -171,8 +176,8 @@ def beside_a_tone(found: Blocks, kind: str) -> tuple[float, float]:
     hz = np.arange(found.power.shape[1])[inside] * BIN_HZ
     first = found.hz[:, None]
     wide, reach = _CHIRP_REACH if kind == "chirp" else _FIRST_REACH
-    others = np.where(abs(hz - first) > np.maximum(wide, reach * first), _of_three(found.power)[:, inside], 0.0)
-    others = others / np.maximum(around(found.power, found.hz), 1e-10)[:, None]
+    others = np.where(abs(hz - first) > np.maximum(wide, reach * first), _of_three(found.power, inside), 0.0)
+    others = others / np.maximum(around_in(found.sums, found.hz), 1e-10)[:, None]
     if kind == "buzz":
         order = np.maximum(1.0, np.rint(hz / first))
         wide, reach = _HARMONIC_REACH
@@ -195,7 +200,7 @@ def beside_noise(power: np.ndarray) -> tuple[float, float]:
     noise = 3.0 * 2.0 ** (slope * np.log2(bin_numbers) + level)
     firsts = np.arange(0, max(1, len(power) - _LONGER + 1), _LONGER)
     means = np.add.reduceat(power, firsts, axis=0) / np.diff(firsts, append=len(power))[:, None]
-    return _median_peak(_of_three(means)[:, inside] / noise, bin_numbers * BIN_HZ)
+    return _median_peak(_of_three(means, inside) / noise, bin_numbers * BIN_HZ)
 
 
 def _median_peak(others: np.ndarray, hz: np.ndarray) -> tuple[float, float]:
@@ -203,7 +208,7 @@ def _median_peak(others: np.ndarray, hz: np.ndarray) -> tuple[float, float]:
     return float(decibels(np.median(others.max(axis=1)))), float(np.median(hz[peaks]))
 
 
-def _of_three(power: np.ndarray) -> np.ndarray:
-    """The sum (blocks, 257) of every bin and its two neighbours."""
-    padded = np.pad(power, ((0, 0), (1, 1)))
-    return padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+def _of_three(power: np.ndarray, inside: slice) -> np.ndarray:
+    """The sum (blocks, bins) of every bin of `inside` and its two neighbours."""
+    first, last = inside.start, inside.stop
+    return power[:, first - 1 : last - 1] + power[:, first:last] + power[:, first + 1 : last + 1]

@@ -49,6 +49,7 @@ _MANY_DB, _MANY_SPREAD_DB = -22.0, 1.5
 _HISS, _HISS_IN_BUZZ = (-26.0, -19.0), (-5.0, -2.0)
 _PITCH_MISSED = (0.5, 0.0)  # octaves
 # Tones of 60 to 100 ms stand out by 18 dB and have all their power in one partial; 1,650 renders, decoded or not, have no such peak.
+_SHORT_HEADROOM_DB = 6.0  # over where a segment begins: faint remains of a model are no beeps
 _SHORT_PROMINENCE_DB, _SHORT_CONCENTRATED = (6.0, 10.0), (0.5, 0.7)
 # Strongest partial that is not the tone's, from its first: after the codecs -23 dB for beeps and chirps, -14.4 for buzzes, -12.3 beside
 # noise. In noise, from the noise: 3.3 dB after the codecs and before. A second tone 9 dB below has -17, -10.8 and 4.4 dB at least.
@@ -183,11 +184,12 @@ def _short_sounds(
     power: np.ndarray, level: np.ndarray, segments: list[tuple[int, int]], clicks: list[tuple[int, float]], threshold: float
 ) -> list[Sound]:
     """Tones too short for a segment: peaks of the level outside segments and clicks, most of their power around one frequency."""
-    is_peak = (level >= ndimage.maximum_filter1d(level, 9)) & (level > threshold)
-    for start, end in segments:
+    is_peak = (level >= ndimage.maximum_filter1d(level, 9)) & (level > threshold + _SHORT_HEADROOM_DB)
+    taken = [*segments, *((max(0, frame - _CLICK_WIDTH), frame + _CLICK_WIDTH + 1) for frame, _ in clicks)]
+    for start, end in taken:
         is_peak[start:end] = False
     found = []
-    for frame in _away_from(clicks, np.flatnonzero(is_peak)) if is_peak.any() else ():
+    for frame in np.flatnonzero(is_peak).tolist():
         near = level[max(0, frame - _CLICK_REACH) : frame + _CLICK_REACH + 1]
         middle = min(frame, _CLICK_REACH)
         prominence = float(level[frame] - max(near[: middle + 1].min(), near[middle:].min()))
@@ -201,10 +203,7 @@ def _short_sounds(
 
 def _segment_sounds(power: np.ndarray, start: int, end: int, clicks: list[tuple[int, float]]) -> list[Sound]:
     """What sounds from frame `start` to frame `end` beside clicks, one sound after another where it turns."""
-    free = _away_from(clicks, np.arange(start + _TRIM_BLOCKS, end - _TRIM_BLOCKS))
-    if not len(free):
-        return []
-    found = blocks(power, free)
+    found = blocks(power, _away_from(clicks, np.arange(start + _TRIM_BLOCKS, end - _TRIM_BLOCKS)))  # a segment has 13 frames or more
     pieces: list[tuple[int, list[Sound]]] = []
     for first, last in pairwise([start, *turns(found), end]):
         sounds = _piece_sounds(power, first, last, clicks, found.between(first, last), last - first == end - start)

@@ -104,7 +104,7 @@ def strongest(power: np.ndarray) -> np.ndarray:
 
 def around(power: np.ndarray, hz: np.ndarray, reach: np.ndarray | None = None) -> np.ndarray:
     """The power (frames,) within `reach` Hz (None: 90 Hz, or 8 %) of a frequency per frame."""
-    return around_in(cumulative(power), hz, np.maximum(90.0, 0.08 * hz) if reach is None else reach)
+    return around_in(cumulative(power), hz, reach)
 
 
 def cumulative(power: np.ndarray) -> np.ndarray:
@@ -114,8 +114,9 @@ def cumulative(power: np.ndarray) -> np.ndarray:
     return sums
 
 
-def around_in(sums: np.ndarray, hz: np.ndarray, reach: np.ndarray) -> np.ndarray:
+def around_in(sums: np.ndarray, hz: np.ndarray, reach: np.ndarray | None = None) -> np.ndarray:
     """`around` of the power of which `sums` is the `cumulative`."""
+    reach = np.maximum(90.0, 0.08 * hz) if reach is None else reach
     last = sums.shape[1] - 1
     high = np.minimum(last, np.rint((hz + reach) / BIN_HZ).astype(int) + 1)
     low = np.minimum(np.maximum(0, np.rint((hz - reach) / BIN_HZ).astype(int)), high)
