@@ -2,8 +2,9 @@
 
 The limits lie between what is measured on 500 renders before and after two mel codecs, and on renders with such a second sound. What they
 leave unheard: a tone that lies on a partial of a buzz, or within a sixth of an octave of a high beep; 9 dB below, a chirp along with a
-buzz, and a buzz in noise; a beep for less than 0.2 s, or a quick chirp, that goes on at the pitch where the other ends. After a codec, one
-tone in five that is 9 dB below a buzz (29 of 138), and 3 of 138 that are 6 dB below it; over other sounds none of 202.
+buzz, and a buzz in noise; a beep that becomes a chirp, or a chirp a beep, where the other ends, for models' chirps begin flat. After a
+codec, one tone in five that is 9 dB below a buzz (45 of 210), and 3 of 138 that are 6 dB below it; over other sounds 1 of 334 and none of
+202.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .spectrum import BIN_HZ, FRAMES_PER_SECOND, around, around_in, bins, cumulative, decibels, strongest
+from .spectrum import BIN_HZ, around, around_in, bins, cumulative, decibels, strongest
 
 _FRAMES = 6  # of a block, 48 ms
 _FEWEST_FRAMES = 4  # of a block beside clicks, else it is left out if there are others
@@ -27,8 +28,6 @@ _WIDE, _WIDE_SHARE = 0.35, 0.8  # of the frequency; the share that a fast chirp 
 _JUMP = 0.75  # octaves from block to block: a chirp has 0.45 at most, from one pitch class to another it is 1
 _SHORTEST = 2  # blocks in succession that are a sound of their own
 _HARDLY_QUIETER = 0.25  # power
-_STEEP_RISE, _FLAT, _STRAIGHT = 0.4, 0.2, (0.03, 0.05)  # octaves; slopes of a beep from a chirp; octaves RMS off the lines of both
-_LEAST_BEND = 0.14, 0.09  # octaves that a chirp lacks where it would be a beep: of two blocks, of more; codecs leave 0.11 and 0.07
 
 _SECOND_HZ = (150.0, 3700.0)
 _FIRST_REACH, _CHIRP_REACH = (130.0, 0.10), (130.0, 0.17)  # Hz, or share of the frequency, on either side of the first partial: its own
@@ -98,11 +97,7 @@ def turns(found: Blocks) -> list[int]:
             kept.append(run)
         elif len(run) >= _SHORTEST:
             kept[-1] += run
-    places: list[int] = []
-    for run in kept:
-        bend = _bend(found.at[run], octaves[run]) if kinds[run[0]] == "few" else None
-        places += [int(found.at[run[0]])] + ([] if bend is None else [bend])
-    return places[1:]
+    return [int(found.at[run[0]]) for run in kept[1:]]
 
 
 def overlap(found: Blocks, turn: int) -> tuple[int, int]:
@@ -117,38 +112,6 @@ def overlap(found: Blocks, turn: int) -> tuple[int, int]:
         is_there = level > _HARDLY_QUIETER * around(found.power[one : one + 1], found.hz[one : one + 1])
         laps.append(max(0, int(np.argmin(np.append(is_there, False))) - 1) * _FRAMES)  # the first holds both in any case
     return laps[0], laps[1]
-
-
-def _bend(at: np.ndarray, octaves: np.ndarray) -> int | None:
-    """The frame at which a beep becomes a chirp, or a chirp a beep, without a jump: one straight line ends and another begins."""
-    count = len(at)
-    if count < 2 * _SHORTEST or np.ptp(octaves) < _STEEP_RISE / 2:
-        return None
-    seconds = at / FRAMES_PER_SECOND
-    sides = np.arange(_SHORTEST, count - _SHORTEST + 1)  # how many blocks are before the bend
-    before = [each[sides - 1] for each in _lines(seconds, octaves)]
-    after = [each[count - sides - 1] for each in _lines(seconds[::-1], octaves[::-1])]
-    best, place = 0.0, None
-    for flat, steep in ((before, after), (after, before)):
-        is_bend = (
-            (steep[0] * steep[2] >= _STEEP_RISE) & (flat[0] <= _FLAT * steep[0]) & (flat[1] <= _STRAIGHT[0]) & (steep[1] <= _STRAIGHT[1])
-        )
-        lacking = np.where(is_bend, (steep[0] - flat[0]) * (flat[2] + _FRAMES / FRAMES_PER_SECOND), 0.0)
-        lacking -= np.where(flat[3] == _SHORTEST, *_LEAST_BEND)
-        if lacking.max() > best:
-            best, place = float(lacking.max()), int(at[sides[lacking.argmax()]])
-    return place
-
-
-def _lines(seconds: np.ndarray, octaves: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of the straight lines through the first one, two, ... places, (places,) each: slope's size, RMS off the line, seconds, places."""
-    count = np.arange(1, len(seconds) + 1)
-    time, level = seconds - seconds[0], octaves - octaves[0]
-    means = [np.cumsum(each) / count for each in (time, level, time * level, time**2, level**2)]
-    spread = np.maximum(means[3] - means[0] ** 2, 1e-9)
-    shared = means[2] - means[0] * means[1]
-    left = np.maximum(means[4] - means[1] ** 2 - shared**2 / spread, 0.0)
-    return abs(shared / spread), np.sqrt(left), abs(time), count
 
 
 def _alike(kinds: np.ndarray, octaves: np.ndarray, one: int, other: int) -> bool:
