@@ -2,9 +2,9 @@
 
 The limits lie between what is measured on 500 renders before and after two mel codecs, and on renders with such a second sound. What they
 leave unheard: a tone that lies on a partial of a buzz, or within a sixth of an octave of a high beep; 9 dB below, a chirp along with a
-buzz, and a buzz in noise; a beep that becomes a chirp, or a chirp a beep, where the other ends, for models' chirps begin flat. After a
-codec, one tone in five that is 9 dB below a buzz (45 of 210), and 3 of 138 that are 6 dB below it; over other sounds 1 of 334 and none of
-202.
+buzz, and a buzz in noise; a beep that becomes a chirp, or a chirp a beep, where the other ends, for models' chirps begin flat; a chirp
+of less than 0.3 s, or noise of less than 0.2 s, that another sound passes into. After a codec, one tone in five that is 9 dB below a buzz
+(45 of 210), and 3 of 138 that are 6 dB below it; over other sounds 1 of 334 and none of 202.
 """
 
 from __future__ import annotations

@@ -206,29 +206,24 @@ def pitch_change(scene, sounds, rng):
 
 
 def goes_on(before, after):
-    """Whether one is a beep and the other a chirp that passes into it without a jump, and either is too short to hear where: a limit."""
-    if {before.kind, after.kind} != {"beep", "chirp"} or abs(math.log2(after.hz / before.end_hz)) > 0.85:
-        return False
-    beep, chirp = (before, after) if before.kind == "beep" else (after, before)
-    octaves_per_second = abs(math.log2(chirp.end_hz / chirp.hz)) / (chirp.end - chirp.start)
-    return chirp.end - chirp.start < 0.25 or octaves_per_second * (beep.end - beep.start) < 0.3
+    """Whether one is a beep and the other a chirp that passes into it without a jump: a limit, for models' chirps begin flat."""
+    return {before.kind, after.kind} == {"beep", "chirp"} and abs(math.log2(after.hz / before.end_hz)) <= 0.85
 
 
 def adjoining_event(scene, sounds, rng):
-    """150 to 300 ms of another kind, no click, or of another pitch class, before or after a lone event, without a gap."""
+    """200 to 350 ms of a beep, a buzz or noise, of another kind or pitch class, before or after a lone event, without a gap."""
     lone = [index for index in lone_sounds(sounds) if sounds[index].end - sounds[index].start > 0.45]
     if not lone:
         return None
-    one, seconds = sounds[int(rng.choice(lone))], float(rng.uniform(0.15, 0.30))
+    one, seconds = sounds[int(rng.choice(lone))], float(rng.uniform(0.20, 0.35))
     is_before = rng.random() < 0.5
     turn = one.start + seconds if is_before else one.end - seconds
     kept, place = (replace(one, start=turn), replace(one, end=turn)) if is_before else (replace(one, end=turn), replace(one, start=turn))
-    kinds = [kind for kind in ("beep", "buzz", "noise", "chirp") if kind != one.kind or kind in ("beep", "buzz")]
+    kinds = [kind for kind in ("beep", "buzz", "noise") if kind != one.kind or kind in ("beep", "buzz")]
     while True:
         other = like(place, rng, str(rng.choice(kinds)))
         is_same = other.kind == one.kind and pitch_class(other) == pitch_class(one)
-        is_too_fast = other.kind == "chirp" and seconds < 0.2  # over 7 octaves a second
-        if not is_same and not is_too_fast and not goes_on(*((other, kept) if is_before else (kept, other))):
+        if not is_same and not goes_on(*((other, kept) if is_before else (kept, other))):
             return [*(kept if each is one else each for each in sounds), other]
 
 
