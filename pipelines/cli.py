@@ -79,11 +79,10 @@ def run(
             raise ValueError(
                 "accelerate launch is for one stage: accelerate launch -m pipelines.cli train CONFIG; run the others without it"
             )
-        # What needs no sample is refused now, and not after the samples are made.
         if "train" in stages and settings.train is not None and settings.train.teacher is not None:
             teacher_folder(settings.train.teacher)
         if "evaluate" in stages and settings.evaluate is not None:
-            prompts_of(settings, settings.evaluate)
+            prompts_of(settings, settings.evaluate)  # refused now, and not after the samples are made
         progress = _progress()
         with full_disk_is_clear(settings.run), lock_run(settings.run):
             for stage in stages:
