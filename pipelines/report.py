@@ -24,7 +24,7 @@ from pipelines.json_file import read_json
 GUARDS = {  # modality → rewards that must not drift, of those without weights
     "image": ("saturation", "contrast", "sharpness"),
     "video": ("movement", "flicker"),
-    "audio": ("loudness", "clipping", "centroid"),
+    "audio": ("loudness", "clipping", "centroid", "silence"),
 }
 LOOKS = {"motion.magnitude": "magnitude"}  # single dimensions that are guards too → what they are called there
 GUARD_ALARM = 0.25  # share of the base's value beyond which a drift is an alarm
