@@ -324,7 +324,7 @@ def test_a_method_is_one_of_the_comparison(path: Path) -> None:
 
 @pytest.mark.parametrize("path", OF_WORLDS, ids=name_of)
 def test_a_config_of_a_world_is_compared_with_its_quickstart(path: Path) -> None:
-    """Base, seed, prompts, scores and evaluation are the quickstart's, and the budget; clips are made as each asks, Tango 2's rivals share its sounds."""
+    """Base, seed, prompts, scores, evaluation and budget are the quickstart's; clips are made as each asks, sounds as for Tango 2."""
     config, shared = load_config(path), load_config(f"quickstart_{path.parent.name}")
     for key in ("seed", "model", "score", "encode", "evaluate"):
         assert getattr(config, key) == getattr(shared, key), key
