@@ -79,10 +79,12 @@ def _measure(config: Config, name: str, timing: Timing) -> StepCost:
         torch.set_num_threads(timing.threads)
     section = section_of(config)
     # Of sft_steps the first alone would be seen; a curriculum has its stages in the run's steps.
-    changes = {"sft_steps": 0, "reference_cache": None, "tracker": None, "checkpoint_every": section.steps + timing.steps}
-    section = section.model_copy(update={"steps": max(section.steps, timing.steps), **changes})
+    changes = {"sft_steps": 0, "tracker": None, "checkpoint_every": section.steps + timing.steps}
     with tempfile.TemporaryDirectory(prefix="diffalign-bench-") as temporary:
         folder = Path(temporary)
+        # An inversion ahead of training is kept; other predictions are made, which is what a step costs.
+        kept = folder / "kept" if section.reference_errors == "ahead" and section.reference_cache is not None else None
+        section = section.model_copy(update={"steps": max(section.steps, timing.steps), "reference_cache": kept, **changes})
         config = config.model_copy(update={"run": folder, "train": section})
         backbone = load_model(config.model)
         size = _make_up(config, section, backbone, folder)

@@ -42,7 +42,7 @@ def check_errors_ahead(section: Train, needs: Needs) -> None:
     from diffalign.stabilisers import READS_PREDICTION
 
     name, noising = section.objective["name"], section.noising["name"]
-    live = "set train.reference_errors=live"
+    live, inverts = "set train.reference_errors=live", noising not in WITHOUT_NETWORKS
     cannot = (
         (needs.reference is None, f"objective {name!r} has no reference", "remove train.reference_errors"),
         (needs.reference == "prediction", f"objective {name!r} reads the reference's whole prediction", live),
@@ -50,12 +50,22 @@ def check_errors_ahead(section: Train, needs: Needs) -> None:
         ("mismatched" in needs.reads, f"objective {name!r} reads predictions under other prompts", live),
         (section.lora is not None, "under LoRA the base is the reference, without a copy", "remove train.reference_errors"),
         (section.reference.name != "initial", f"reference {section.reference.name!r} moves", "set train.reference=initial"),
-        (noising not in WITHOUT_NETWORKS, f"noising {noising!r} runs a network", f"set train.noising to {' or '.join(WITHOUT_NETWORKS)}"),
+        (
+            inverts and section.noising.get("network", "policy") != "reference",
+            f"noising {noising!r} runs the policy",
+            f"set train.noising.network=reference, or train.noising to {' or '.join(WITHOUT_NETWORKS)}",
+        ),
+        (inverts and section.reference_cache is None, f"noising {noising!r} keeps what it runs", "set train.reference_cache to a folder"),
+        (inverts and section.sft_steps > 0, f"noising {noising!r} runs in train.sft_steps too", live),
         *(
             (each in section.stabilisers, f"{each!r} reads the reference's whole prediction", "remove that stabiliser")
             for each in READS_PREDICTION
         ),
-        (section.reference_cache is not None, "a cache keeps predictions, which no step has then", "remove train.reference_cache"),
+        (
+            not inverts and section.reference_cache is not None,
+            f"a cache keeps predictions, and with noising {noising!r} no step has any",
+            "remove train.reference_cache",
+        ),
         (section.reference_dtype != "float32", "there is no copy in another type", "remove train.reference_dtype"),
         (section.reference_device != "same", "there is no copy to rest in main memory", "remove train.reference_device"),
     )

@@ -168,12 +168,12 @@ class AlignmentTask:
         self.running: dict[str, Tensor] = {}
         self.work = Work() if own_samples is None else own_samples.work  # since the last call of `measure` began
 
-    def draw(self, visits: Sequence[Visit]) -> tuple[GroupBatch, Noised, Tensor]:
+    def draw(self, visits: Sequence[Visit], reference: Reference | None = None) -> tuple[GroupBatch, Noised, Tensor]:
         """The batch, x_t with its target, and the timesteps of visits to groups of one shape: a function of (seed, group, draw), one draw
         per group.
 
         With own samples a visit draws one of their records, and with it group, prompt and timestep.
-        All on the denoiser's device: an inversion runs a network.
+        All on the denoiser's device: an inversion runs a network, `reference` in the place of the task's where it is given.
         """
         to = next(self.backbone.denoiser.parameters()).device
         generators, uniform = self._numbers(visits)
@@ -188,7 +188,12 @@ class AlignmentTask:
         number, size = low + (high - low) * uniform[:, 0], tuple(batch.latents.shape[3:])
         timestep = self.backbone.process.timestep(number, size).to(to) if own is None else own.timestep
         draw = Draw(
-            self.backbone.process, batch.latents.float(), timestep, generators, self._networks(batch), None if own is None else own.noised
+            self.backbone.process,
+            batch.latents.float(),
+            timestep,
+            generators,
+            self._networks(batch, reference or self.reference),
+            None if own is None else own.noised,
         )
         noised = self.noising(draw)
         count, *shape = batch.latents.shape[1:]
@@ -211,7 +216,7 @@ class AlignmentTask:
             return None
         return self.own_samples.at(self.step, OnPolicy(self.backbone.denoiser).use).drawn(uniform[:, 0])
 
-    def _networks(self, batch: GroupBatch) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    def _networks(self, batch: GroupBatch, reference: Reference | None) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
         """Policy and reference as a noising may run them: evaluation mode, no gradient, each sample under its group's prompt."""
         count = batch.latents.shape[1]
 
@@ -227,7 +232,7 @@ class AlignmentTask:
             return predict
 
         networks = {"policy": run(OnPolicy(self.backbone.denoiser).use)}
-        return networks if self.reference is None else networks | {"reference": run(self.reference.use, self.cache)}
+        return networks if reference is None else networks | {"reference": run(reference.use, self.cache)}
 
     def measure(self, visits: list[Visit]) -> Measured:
         """Of the visits in their order; groups of one shape go through the networks together."""

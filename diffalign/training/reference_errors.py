@@ -50,7 +50,8 @@ def errors_ahead(task: AlignmentTask, settings: Settings, folder: Path, made_of:
                  advance: Callable[[int], None] = lambda steps: None) -> ReferenceErrors:  # fmt: skip
     """Of all steps that the objective trains, on every process, read from folder/reference_errors or, before training, made there.
 
-    task  not trained yet, so that its denoiser is the reference. Forwards are those of `loop.train`: a frozen copy has the same bits
+    task  not trained yet, so that its denoiser is the reference. Forwards are those of `loop.train`: a frozen copy has the same bits. An
+          inversion by the reference is made here too, and its predictions are what `task.cache` has then
     made_of  what the errors depend on beside the base: settings and inputs, as JSON. A part that was made of others is made again
     advance(steps)  reports progress
     ValueError where training has begun and a part is lost.
@@ -91,8 +92,9 @@ def _measure(task: AlignmentTask, visits: Sequence[Visit], into: ReferenceErrors
     """Of a micro-batch, in the forwards that a frozen reference has in training."""
     for each in by_shape(visits, task.groups.shape):
         rows = every_draw([visits[place] for place in each], task.draws)
-        batch, noised, timestep = task.draw(rows)
-        with OnPolicy(task.backbone.denoiser).use() as denoiser:
+        untrained = OnPolicy(task.backbone.denoiser)
+        batch, noised, timestep = task.draw(rows, reference=untrained)
+        with untrained.use() as denoiser:
             alone = replace(task.needs, reference=None)
             outputs = forward(task.backbone, denoiser, Networks(), batch, noised, timestep, alone, task.samples_per_forward)
         with torch.autocast(timestep.device.type, enabled=False):

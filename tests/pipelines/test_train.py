@@ -233,6 +233,29 @@ class Interrupting(Progress):
         yield advance
 
 
+INVERTED = {"name": "renoise_inversion", "network": "reference", "steps": 3}
+
+
+def test_an_inversion_by_the_reference_is_made_before_the_first_step(road: Callable[..., Config], tmp_path: Path) -> None:
+    """The run that inverts step by step, bit for bit but for the distance; what is lost of the cache is made again by a copy of the base."""
+    kept, found = tmp_path / "kept", []
+    live = road("live", noising=INVERTED, checkpoint_every=2)
+    ahead = road("ahead", noising=INVERTED, checkpoint_every=2, reference_errors="ahead", reference_cache=str(kept))
+    with pytest.raises(KeyboardInterrupt):
+        run(ahead, progress=Interrupting(0, "train"))
+    made = {file: file.read_bytes() for file in kept.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        run(ahead, progress=Interrupting(3, "train"))
+    assert made and {file: file.read_bytes() for file in kept.iterdir()} == made
+    for file in made:
+        file.unlink()
+    for config in (live, ahead):
+        run(config, progress=QUIET)
+        log = [{**line, "distance": None} for line in metrics_of(config)]
+        found.append(result_of(config) | {"metrics.jsonl": json.dumps(log, sort_keys=True).encode()})
+    assert found[0] == found[1] and {*kept.iterdir()} < {*made}
+
+
 def test_errors_ahead_need_no_second_denoiser(road: Callable[..., Config]) -> None:
     """The run of a frozen copy, bit for bit but for the distance to it; killed in the pass and in training, it goes on."""
     import gc
@@ -318,10 +341,12 @@ def test_errors_live_leave_earlier_runs_current() -> None:
         ({"objective": "dro", "noising": "trajectory"}, "objective 'dro' trains on what the policy samples later; set"),
         ({"objective": "sparsepo", "mask": {}}, "objective 'sparsepo' reads the reference's whole prediction"),
         ({"objective": "tgdpo", "teacher": "runs/earlier"}, "objective 'tgdpo' reads the reference's whole prediction"),
-        ({"noising": "ddim_inversion"}, "noising 'ddim_inversion' runs a network; set train.noising to shared or independent"),
-        ({"noising": "renoise_inversion"}, "noising 'renoise_inversion' runs a network"),
+        ({"noising": "ddim_inversion"}, "runs the policy; set train.noising.network=reference, or train.noising to shared or independent"),
+        ({"noising": "renoise_inversion"}, "noising 'renoise_inversion' runs the policy"),
+        ({"noising": INVERTED}, "noising 'renoise_inversion' keeps what it runs; set train.reference_cache to a folder"),
+        ({"noising": INVERTED, "reference_cache": "kept", "sft_steps": 1}, "noising 'renoise_inversion' runs in train.sft_steps too"),
         ({"stabilisers": {"kl_correction": {}}}, "'kl_correction' reads the reference's whole prediction; remove that stabiliser"),
-        ({"reference_cache": "kept"}, "a cache keeps predictions, which no step has then; remove train.reference_cache"),
+        ({"reference_cache": "kept"}, "a cache keeps predictions, and with noising 'shared' no step has any; remove train.reference_cache"),
         ({"reference_dtype": "bfloat16", "precision": "bf16"}, "no copy in another type; remove train.reference_dtype"),
         ({"reference_device": "cpu"}, "no copy to rest in main memory; remove train.reference_device"),
     ],
