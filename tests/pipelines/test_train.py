@@ -237,7 +237,7 @@ INVERTED = {"name": "renoise_inversion", "network": "reference", "steps": 3}
 
 
 def test_an_inversion_by_the_reference_is_made_before_the_first_step(road: Callable[..., Config], tmp_path: Path) -> None:
-    """The run that inverts step by step, bit for bit but for the distance; what is lost of the cache is made again by a copy of the base."""
+    """The run that inverts step by step, bit for bit but for the distance; what is lost of the cache is made again by a copy."""
     kept, found = tmp_path / "kept", []
     live = road("live", noising=INVERTED, checkpoint_every=2)
     ahead = road("ahead", noising=INVERTED, checkpoint_every=2, reference_errors="ahead", reference_cache=str(kept))
