@@ -187,14 +187,8 @@ class AlignmentTask:
         low, high = self.sampling.timesteps
         number, size = low + (high - low) * uniform[:, 0], tuple(batch.latents.shape[3:])
         timestep = self.backbone.process.timestep(number, size).to(to) if own is None else own.timestep
-        draw = Draw(
-            self.backbone.process,
-            batch.latents.float(),
-            timestep,
-            generators,
-            self._networks(batch, reference or self.reference),
-            None if own is None else own.noised,
-        )
+        networks, visited = self._networks(batch, reference or self.reference), None if own is None else own.noised
+        draw = Draw(self.backbone.process, batch.latents.float(), timestep, generators, networks, visited)
         noised = self.noising(draw)
         count, *shape = batch.latents.shape[1:]
         if noised.sample.shape != (len(timestep), count + (own is not None), *shape):
