@@ -236,17 +236,22 @@ class Interrupting(Progress):
 INVERTED = {"name": "renoise_inversion", "network": "reference", "steps": 3}
 
 
-def test_an_inversion_by_the_reference_is_made_before_the_first_step(road: Callable[..., Config], tmp_path: Path) -> None:
+def test_an_inversion_by_the_reference_is_made_before_the_first_step(
+    road: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The run that inverts step by step, bit for bit but for the distance; what is lost of the cache is made again by a copy."""
     kept, found = tmp_path / "kept", []
     live = road("live", noising=INVERTED, checkpoint_every=2)
     ahead = road("ahead", noising=INVERTED, checkpoint_every=2, reference_errors="ahead", reference_cache=str(kept))
+    loaded, load = [], load_model
+    monkeypatch.setattr("pipelines.model.load_model", lambda *given, **named: loaded.append(given) or load(*given, **named))
     with pytest.raises(KeyboardInterrupt):
         run(ahead, progress=Interrupting(0, "train"))
     made = {file: file.read_bytes() for file in kept.iterdir()}
     with pytest.raises(KeyboardInterrupt):
         run(ahead, progress=Interrupting(3, "train"))
     assert made and {file: file.read_bytes() for file in kept.iterdir()} == made
+    assert len(loaded) == 2, "one model for each run so far, no copy of the base"
     for file in made:
         file.unlink()
     for config in (live, ahead):
